@@ -1,0 +1,64 @@
+# Everything that is done here is done by `make`. On a machine with Python 3.11 to 3.14 and make, each target prepares
+# what it needs: the first one makes .venv, and makes it anew when pyproject.toml changes.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEMO   := tests/recordings/bacalhau-v1.9.3
+SEEDS  ?= 20000
+FIRST  ?= 1
+
+# The first Python that is one of ours, unless PYTHON names one. (A shim may be on the path and not run: so run it.)
+find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 python3.14 python; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; \
+	done
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check fmt test demo simulate bench fuzz torture docs clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv (every other target does so by itself)
+
+$(STAMP): pyproject.toml
+	@python=$$($(find_python)); \
+	test -n "$$python" || { echo "no Python 3.11 to 3.14 found: install one, or say PYTHON=/path/to/python" >&2; exit 1; }; \
+	echo "making $(VENV) with $$($$python --version)"; \
+	$$python -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,fast,dev]'
+	@touch $@
+
+check: $(STAMP) ## Lint, format, types, imports: changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(STAMP) ## Format, and mend what ruff can mend
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+test: $(STAMP) ## All tests, with real nats-servers
+	$(BIN)/python -m pytest $(ARGS)
+
+demo: $(STAMP) ## Real Bacalhau traffic through a real server, in under a minute
+	$(BIN)/jobstate demo --recording $(DEMO)/queued_then_runs --recording $(DEMO)/rerun $(ARGS)
+
+simulate: $(STAMP) ## Three daemons and every fault, seed by seed (SEEDS=20000 FIRST=1)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+
+bench: $(STAMP) ## Reports end to end, beside the plain loop of nats-py
+	$(BIN)/python -m tests.bench $(ARGS)
+
+fuzz: $(STAMP) ## Mutated bytes against the decoders
+	$(BIN)/python -m tests.wire.fuzz $(ARGS)
+
+torture: $(STAMP) ## Kills and pauses of daemons and servers
+	$(BIN)/python -m tests.torture $(ARGS)
+
+docs: $(STAMP) ## Write the generated parts of README.md and docs/reference anew
+	$(BIN)/python docs/generate.py
+
+clean: ## Remove .venv and what the tools remember
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
