@@ -1,0 +1,100 @@
+"""Every error of ours, by whose fault it is. A docstring is the sentence an operator reads; exit codes stand in `ExitCode`."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process's exit code says. Documented in docs/operations/exit-codes.md."""
+
+    OK = 0
+    WRONG = 1
+    """The work ended and its answer is no: a verdict is wrong, a job ended otherwise."""
+    USAGE = 2
+    """The command line or the configuration cannot be understood."""
+    NO_INPUT = 3
+    """What was named is not there or not what it should be: no recording, no such job."""
+    TIMEOUT = 4
+    """The time that was given is over."""
+    TOPOLOGY = 10
+    """A stream differs from what is needed, or belongs to other rules or another format."""
+    SERVER = 11
+    """The NATS server is too old, refuses us, or lacks JetStream."""
+    FAULT = 12
+    """A part of the daemon ended that must not: a bug or a lost connection that could not be replaced."""
+    DRAIN = 13
+    """The deadline of the drain passed with entries unconfirmed. Nothing is lost: the next start reads them again."""
+
+
+class JobstateError(Exception):
+    """Base of all errors of ours. `exit_code` is what the process ends with when nobody mends it."""
+
+    exit_code: ExitCode = ExitCode.FAULT
+
+
+class DecodeError(JobstateError):
+    """The sender wrote something we cannot read. Redelivery will not help. `reason` is a word of `DESIGN.md` 10."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class RulesError(JobstateError):
+    """The rules file says something that cannot hold. Names file, key and reason."""
+
+    exit_code = ExitCode.USAGE
+
+
+class SettingsError(JobstateError):
+    """The configuration says something that cannot hold. Names file, key, reason and the nearest name."""
+
+    exit_code = ExitCode.USAGE
+
+
+class TopologyError(JobstateError):
+    """A stream is not what we need it to be. Shows the difference; nothing was altered."""
+
+    exit_code = ExitCode.TOPOLOGY
+
+
+class ServerError(JobstateError):
+    """The NATS server cannot do what we need (version, JetStream, permission)."""
+
+    exit_code = ExitCode.SERVER
+
+
+class UnreachableError(ServerError):
+    """No NATS server answers. Nothing is wrong with what was asked: asking again may help."""
+
+
+class ConnectionLostError(JobstateError):
+    """The writer's connection is gone. What was sent may or may not be stored; only the log itself can tell."""
+
+    exit_code = ExitCode.SERVER
+
+
+class LogWentBackError(JobstateError):
+    """The log is not the one we knew: made anew, or shorter than what it confirmed. All memory is void; start again."""
+
+
+class OrchestratorError(JobstateError):
+    """The orchestrator's answer is no answer. `kind` names it (html, cut, too-large, unauthorized, …); never a state."""
+
+    def __init__(self, kind: str, detail: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(f"{kind}: {detail}" if detail else kind)
+        self.kind = kind
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class AbsentError(JobstateError):
+    """What was named is not there: no log of that cluster, no such job. Says where it was looked for."""
+
+    exit_code = ExitCode.NO_INPUT
+
+
+class RecordingError(JobstateError):
+    """The path is no recording, or one of its files cannot be read. Names the file and the reason."""
+
+    exit_code = ExitCode.NO_INPUT

@@ -1,0 +1,193 @@
+"""What the fold is asked to decide, and what it answers: `Event` in, `Decision` out.
+
+An event names exactly one job, or none at all. Nothing here decides anything (`consumer.fold`).
+"""
+
+from datetime import datetime
+from typing import NamedTuple, NewType
+
+import msgspec
+
+from consumer.model.state import Update
+
+JobKey = NewType("JobKey", str)
+"""`<namespace>.<job>` as escaped subject tokens: one value names the lane, the subject and the compare-and-set's filter.
+
+Made by `consumer.wire.subjects.job_key` only."""
+
+StreamSeq = NewType("StreamSeq", int)
+"""NATS: position in a stream, from 1; 0 means none."""
+
+
+class Position(NamedTuple):
+    """Where a report stands in the input. Time first: an input made anew counts again from below (`DESIGN.md` 7.5)."""
+
+    time_ns: int
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.sequence}@{self.time_ns}"
+
+
+NOWHERE = Position(0, 0)
+"""Before every report."""
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose job it is, as far as the one who speaks knows. Empty strings where unknown."""
+
+    id: str
+    namespace: str
+    name: str = ""
+    type: str = ""
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the next decision about a job needs: its last confirmed update, in short.
+
+    `number` is the stream sequence that the next compare-and-set expects: that of the job's last entry, ours or foreign.
+    `input_time_ns` and `input_sequence` are the last report that is covered, (0, 0) if there was none.
+    """
+
+    number: int
+    sequence: int
+    state: str
+    version: int | None
+    revision: int | None
+    source: str
+    message: str = ""
+    input_time_ns: int = 0
+    input_sequence: int = 0
+    name: str = ""
+    type: str = ""
+
+    @property
+    def input(self) -> Position:
+        """The last report that this covers."""
+        return Position(self.input_time_ns, self.input_sequence)
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of state in a job's record. `revision` is the number of its job-level history entry, from 1."""
+
+    version: int
+    revision: int
+    state: str
+    message: str = ""
+    time: datetime | None = None
+
+
+class Place(NamedTuple):
+    """The update that an event follows; `sequence` 0 is "none yet"."""
+
+    sequence: int
+    version: int | None
+    revision: int | None
+    state: str
+
+
+START = Place(0, None, None, "")
+"""Follows nothing: the event is the job's first."""
+
+
+def place_of(known: Known | None) -> Place:
+    """Where the log stands for a job: what the next event must follow."""
+    return START if known is None else Place(known.sequence, known.version, known.revision, known.state)
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Steps of a job's record that join what was known when they were read (`DESIGN.md` 6, from record to event).
+
+    `corrected`: one step, the record's present state, exempt from the rules because the log contradicts the record or
+    followed reports before. `cause` says what made us look: "hint" or "scan".
+    """
+
+    key: JobKey
+    job: Identity
+    after: Place
+    steps: tuple[Step, ...]
+    flags: tuple[str, ...] = ()
+    corrected: bool = False
+    cause: str = "scan"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A `State` that a producer published by itself, at *position* of the input.
+
+    `problem` is set where subject and body disagree about the job: such a report is rejected, not read further.
+    """
+
+    key: JobKey
+    job: Identity
+    position: Position
+    state: str
+    message: str = ""
+    version: int | None = None
+    revision: int | None = None
+    time: datetime | None = None
+    problem: str = ""
+    traceparent: str = ""
+
+
+class Junk(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that could not be read. `data` only of a report, bounded; never of a frame (frames hold secrets).
+
+    `origin` is one subject token, the same whoever sees these bytes; `source` is "frame" or "report".
+    `position` is the input's, `NOWHERE` for a frame.
+    """
+
+    reason: str
+    origin: str
+    source: str
+    subject: str
+    size: int
+    sha256: str
+    detail: str = ""
+    data: bytes | None = None
+    position: Position = NOWHERE
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a reader of the log must be told: gap, diverged, foreign, stuck … One entry per (kind, origin)."""
+
+    kind: str
+    origin: str
+    text: str
+    key: JobKey | None = None
+    facts: dict[str, str | int | None] = {}
+
+
+Event = Record | Report | Junk
+"""What comes from outside and ends in exactly one decision."""
+
+Work = Event | Notice
+"""What a lane carries: events, and what we have to say ourselves."""
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """The state changes: *update* is to be appended. `more`: the event has further steps after this one."""
+
+    update: Update
+    more: bool = False
+
+
+class Unchanged(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing to append. `reason`: same, late, covered, or unjoined (of a record: read it again)."""
+
+    reason: str
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
+    """The event is kept in quarantine. `rule` is the sentence that an operator reads."""
+
+    reason: str
+    rule: str
+
+
+class Undecodable(msgspec.Struct, frozen=True, kw_only=True):
+    """The bytes are kept (a report's) or only described (a frame's)."""
+
+    reason: str
+
+
+Decision = Accepted | Unchanged | Rejected | Undecodable

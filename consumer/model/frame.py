@@ -1,0 +1,87 @@
+"""What a frame and the orchestrator's answers say, once read: the join's input.
+
+Shapes only. Which bytes become these is `consumer.wire`; what follows from them is `consumer.join`.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from consumer.model.event import Identity
+
+
+class FrameKind(StrEnum):
+    """Bacalhau's message types of the data plane, by their NCL names (`pkg/models/messages`; 1.5 names mapped)."""
+
+    ASK_FOR_BID = "AskForBid"
+    BID_ACCEPTED = "BidAccepted"
+    BID_REJECTED = "BidRejected"
+    CANCEL_EXECUTION = "CancelExecution"
+    BID_RESULT = "BidResult"
+    RUN_RESULT = "RunResult"
+    COMPUTE_ERROR = "ComputeError"
+    CANCEL_RESULT = "CancelResult"
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as an `AskForBid` or the REST API shows it: its present state and where that stands in the record.
+
+    `revision` is Bacalhau's own count. `modified` is when the state was written (ModifyTime), None if unreadable.
+    """
+
+    job: Identity
+    count: int
+    version: int
+    revision: int
+    state: str
+    message: str = ""
+    created: datetime | None = None
+    modified: datetime | None = None
+    modified_ns: int = 0
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of the data plane. `job` is empty where the message does not name it (BidAccepted, CancelExecution).
+
+    `accepted`: of a BidResult. `direct`: an AskForBid that runs at once (desired state Running: ops, daemon).
+    `echo`: a CancelExecution that only repeats an end (1.8+, `Events` filled). `profile` is "1.5.0", "1.5.2", "1.6-1.7",
+    "1.8+"; "1.5" or "ncl" for a message that cannot tell which of the two (`BACALHAU.md` 0.3).
+    """
+
+    kind: FrameKind
+    execution: str
+    node: str
+    profile: str
+    job: str = ""
+    snapshot: Snapshot | None = None
+    direct: bool = False
+    accepted: bool = False
+    echo: bool = False
+    number: int | None = None
+    event_time: datetime | None = None
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One job-level entry of a job's history, read as a state. `number` is Bacalhau's SeqNum (both levels count)."""
+
+    number: int
+    version: int
+    state: str
+    message: str
+    time: datetime | None
+
+
+class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of job-level history, oldest first. `items` is how many rows the page had, of any level."""
+
+    entries: tuple[HistoryEntry, ...]
+    items: int
+    next_token: str
+
+
+class JobPage(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of the job list."""
+
+    jobs: tuple[Snapshot, ...]
+    next_token: str
