@@ -1,0 +1,36 @@
+"""How the rules are drawn."""
+
+from consumer.rules import graph, load
+
+
+def test_the_diagram_has_each_transition_once() -> None:
+    """Mermaid's lines are the edges, one beginning and an end for each final state."""
+    lines = graph.mermaid(load()).splitlines()
+    assert lines[0] == "stateDiagram-v2"
+    assert "    [*] --> Pending" in lines
+    assert "    Running --> Queued" in lines
+    assert "    Running --> Pending" not in lines
+    assert sum(line.endswith("--> [*]") for line in lines) == 3
+    assert len(lines) == len(set(lines)) == 2 + 13 + 3
+
+
+def test_the_grid_has_a_cross_for_each_allowed_pair() -> None:
+    """6 entries and 13 transitions, and none behind an end."""
+    table = graph.grid(load())
+    assert table.count(" x ") == 19
+    assert "| **Failed** |  |  |  |  |  |  |" in table
+
+
+def test_the_table_of_transitions_has_each_source() -> None:
+    """One row for each edge, one for a new job, two of head."""
+    rows = graph.transitions(load()).splitlines()
+    assert len(rows) == 2 + 1 + 13
+    assert all(row.count(" | ") == 3 for row in rows)
+
+
+def test_the_notes_say_what_the_tables_do_not_show() -> None:
+    """Ends, the restriction, the alias and the stamp."""
+    notes = graph.notes(load())
+    for words in ("Final: Completed, Failed, Stopped", "only for jobs of type batch, ops", "`JobStateTypeStopped`"):
+        assert words in notes
+    assert load().hash[:12] in notes
