@@ -1,0 +1,37 @@
+"""Bytes to words and back: frames, REST bodies, reports, updates, entries. Pure.
+
+One way in, one error out (`consumer.errors.DecodeError`); after that nothing is checked again.
+"""
+
+from consumer.wire.decoding import MESSAGE_MAX, REASONS
+from consumer.wire.display import printable
+from consumer.wire.envelope import Envelope, open_envelope
+from consumer.wire.frames import decode_frame, frame_junk
+from consumer.wire.report import decode_report, report_junk
+from consumer.wire.rest import Version, decode_history, decode_job, decode_jobs, decode_version
+from consumer.wire.subjects import Names, escape, job_key, unescape
+from consumer.wire.update import decode_update, encode_update, fits
+
+__all__ = [
+    "MESSAGE_MAX",
+    "REASONS",
+    "Envelope",
+    "Names",
+    "Version",
+    "decode_frame",
+    "decode_history",
+    "decode_job",
+    "decode_jobs",
+    "decode_report",
+    "decode_update",
+    "decode_version",
+    "encode_update",
+    "escape",
+    "fits",
+    "frame_junk",
+    "job_key",
+    "open_envelope",
+    "printable",
+    "report_junk",
+    "unescape",
+]

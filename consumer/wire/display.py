@@ -1,0 +1,12 @@
+"""Text of others, made fit to be shown to a person. What is stored and sent is never changed."""
+
+
+def printable(text: str) -> str:
+    r"""*text* with everything escaped that a terminal would obey or hide, as Python spells it (`\x1b`, `\u202e`).
+
+    That is control characters, line breaks, terminal escapes, bidirectional overrides, invisible format characters,
+    unpaired surrogates. Letters of every script stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

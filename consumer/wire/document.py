@@ -1,0 +1,95 @@
+"""Job and execution as Bacalhau writes them, on the wire and over REST alike (`BACALHAU.md` 4.5, 4.6).
+
+Only what we need has a field. Environment, Meta, inputs, results and output have none: the decoder steps over them, so
+no object of ours ever held a secret.
+"""
+
+from typing import Final
+
+import msgspec
+
+from consumer.errors import DecodeError
+from consumer.model import Identity, Snapshot
+from consumer.wire.decoding import NO_TIME, Skipped, Unsigned, check_counts, read_nanoseconds, time_of
+from consumer.wire.states import read_state
+
+DIRECT: Final = 1
+"""Desired state Running in an `AskForBid`: run at once (ops, daemon). Integers in every version."""
+
+
+class StateDocument(msgspec.Struct, frozen=True):
+    """A job's `State`."""
+
+    StateType: str
+    Message: str = ""
+
+
+class JobDocument(msgspec.Struct, frozen=True):
+    """A job. `Count` of ops and daemon says nothing (1 before 1.7, then 0)."""
+
+    ID: str
+    Namespace: str
+    State: StateDocument
+    Name: str = ""
+    Type: str = ""
+    Count: Unsigned = 1
+    Version: Unsigned = 0
+    Revision: Unsigned = 0
+    CreateTime: msgspec.Raw = NO_TIME
+    ModifyTime: msgspec.Raw = NO_TIME
+
+    def __post_init__(self) -> None:
+        check_counts(self.Count, self.Version, self.Revision)
+
+
+class DesiredDocument(msgspec.Struct, frozen=True):
+    """An execution's `DesiredState`: 0 Pending, 1 Running, 2 Stopped."""
+
+    StateType: int = 0
+
+
+_PENDING: Final = DesiredDocument()
+
+
+class ExecutionDocument(msgspec.Struct, frozen=True):
+    """An execution, with the whole job before the write that made it."""
+
+    ID: str
+    JobID: str = ""
+    Job: JobDocument | None = None
+    JobVersion: Unsigned = 0
+    DesiredState: DesiredDocument = _PENDING
+    RunOutput: Skipped | None = None
+    Revision: Unsigned = 0
+
+    def __post_init__(self) -> None:
+        check_counts(self.JobVersion, self.Revision)
+
+
+def snapshot_of(job: JobDocument) -> Snapshot:
+    """What *job* says, read. Raises `DecodeError` (`no-job`, `unknown-state`)."""
+    if not job.ID:
+        raise DecodeError("no-job", "the job's id is empty")
+    modified_ns = read_nanoseconds(job.ModifyTime)
+    return Snapshot(
+        job=Identity(id=job.ID, namespace=job.Namespace, name=job.Name, type=job.Type),
+        count=job.Count,
+        version=job.Version,
+        revision=job.Revision,
+        state=read_state(job.State.StateType),
+        message=job.State.Message,
+        created=time_of(read_nanoseconds(job.CreateTime)),
+        modified=time_of(modified_ns),
+        modified_ns=modified_ns,
+    )
+
+
+def job_of(execution: ExecutionDocument) -> tuple[str, Snapshot | None]:
+    """Whose execution it is, and the job as it comes along. Raises `DecodeError`, also if the two differ."""
+    snapshot = snapshot_of(execution.Job) if execution.Job is not None else None
+    job = execution.JobID or (snapshot.job.id if snapshot is not None else "")
+    if not job or not execution.ID:
+        raise DecodeError("no-job", "an AskForBid without the id of its job or execution")
+    if snapshot is not None and snapshot.job.id != job:
+        raise DecodeError("wrong-shape", "Execution.JobID and Execution.Job.ID differ")
+    return job, snapshot

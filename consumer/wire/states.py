@@ -1,0 +1,23 @@
+"""How Bacalhau spells a job's state. What a state may become is none of this module's business."""
+
+from typing import Final
+
+from consumer.errors import DecodeError
+from consumer.model import JobStateType
+from consumer.wire.decoding import name_clean
+
+_SPELLINGS: Final = {state.value.lower(): state.value for state in JobStateType} | {
+    # The documentation's spelling; wire and API say Stopped (`BACALHAU.md` 4.2).
+    "jobstatetypestopped": JobStateType.STOPPED.value,
+}
+
+
+def read_state(text: str) -> str:
+    """The state that *text* names, case and surrounding blanks aside as Bacalhau's own reader does.
+
+    Raises `DecodeError` `unknown-state`, also for `Undefined`: Bacalhau keeps no job in it.
+    """
+    state = _SPELLINGS.get(text.strip().lower())
+    if state is None:
+        raise DecodeError("unknown-state", f"Bacalhau has no job state {name_clean(text)}")
+    return state

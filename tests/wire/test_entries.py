@@ -1,0 +1,151 @@
+"""Bodies of quarantine, undecodable, advisory, checkpoint and format."""
+
+import base64
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from consumer.errors import DecodeError
+from consumer.model import Identity, Junk, Known, Notice, Place, Position, Record, Rejected, Report, Step
+from consumer.wire import entries, job_key
+
+HERE = Position(1795503263448525091, 12)
+KNOWN = Known(number=5, sequence=2, state="Completed", version=1, revision=3, source="reported", message="secret")
+TIME = datetime(2026, 11, 24, 5, 0, tzinfo=UTC)
+
+
+def test_a_rejected_report_is_kept_whole() -> None:
+    """State, message, job, time and place: all that it takes to explain it and to put it back."""
+    report = Report(
+        key=job_key("default", "j"),
+        job=Identity(id="j", namespace="default", name="n", type="batch"),
+        position=HERE,
+        state="Running",
+        message="again",
+        version=1,
+        time=TIME,
+        traceparent="00-x",
+    )
+    rejected = Rejected(reason="after-terminal", rule="Completed is final")
+    data = entries.encode_quarantine(report, rejected, KNOWN)
+    assert json.loads(data) == {
+        "Reason": "after-terminal",
+        "Rule": "Completed is final",
+        "Event": {
+            "Kind": "report",
+            "StateType": "Running",
+            "Message": "again",
+            "Job": {"ID": "j", "Namespace": "default", "Name": "n", "Type": "batch", "Version": 1},
+            "Time": "2026-11-24T05:00:00Z",
+            "Input": {"Sequence": 12, "Time": 1795503263448525091},
+        },
+        "Known": {
+            "Sequence": 2,
+            "StateType": "Completed",
+            "Version": 1,
+            "Revision": 3,
+            "Source": "reported",
+            "Input": None,
+        },
+    }
+    assert isinstance(entries.decode_quarantine(data).Event, entries.RefusedReport)
+
+
+def test_a_rejected_record_is_kept_without_its_messages() -> None:
+    """Of a record the steps are kept, not what they said."""
+    record = Record(
+        key=job_key("default", "j"),
+        job=Identity(id="j", namespace="default"),
+        after=Place(2, 1, 3, "Completed"),
+        steps=(Step(version=1, revision=4, state="Running", message="canary-7f3a", time=TIME),),
+    )
+    data = entries.encode_quarantine(record, Rejected(reason="after-terminal", rule="r"), None)
+    assert b"canary" not in data
+    body = entries.decode_quarantine(data)
+    assert isinstance(body.Event, entries.RefusedRecord)
+    assert body.Event.Steps == (entries.RefusedStep(StateType="Running", Version=1, Revision=4, Time=TIME),)
+    assert body.Event.After == entries.PlaceBody(Sequence=2, StateType="Completed", Version=1, Revision=3)
+    assert body.Known is None
+
+
+def test_junk_of_a_report_comes_with_its_bytes() -> None:
+    """Data is base64; a subject that is not UTF-8 is spelled, not a crash."""
+    junk = Junk(
+        reason="not-json",
+        origin="12-1",
+        source="report",
+        subject="jobstate.v1.main.in.d.\udcff",
+        size=2,
+        sha256="ab",
+        detail="odd \udc80",
+        data=b"\xff\x00",
+        position=HERE,
+    )
+    body = entries.decode_undecodable(entries.encode_undecodable(junk))
+    assert body.Data is not None
+    assert base64.b64decode(body.Data) == b"\xff\x00"
+    assert (body.Subject, body.Detail) == ("jobstate.v1.main.in.d.\\udcff", "odd \\udc80")
+    assert body.Input == entries.InputPlace(Sequence=12, Time=1795503263448525091)
+
+
+def test_junk_of_a_frame_never_has_data() -> None:
+    """Even if someone filled it in: a frame's bytes do not reach a stream."""
+    junk = Junk(reason="bad-crc", origin="o", source="frame", subject="s", size=6, sha256="ab", data=b"canary")
+    data = entries.encode_undecodable(junk)
+    assert b"canary" not in data
+    assert base64.b64encode(b"canary") not in data
+    assert entries.decode_undecodable(data).Data is None
+
+
+def test_an_advisory_names_the_job_if_there_is_one() -> None:
+    """Names are unescaped; where the key has only a digest, the digest stands; odd text does not crash it."""
+    notice = Notice(
+        kind="foreign", origin="7", text="entry \udcff", key=job_key("a.b", "j 1"), facts={"n": 7, "x": "\udc80"}
+    )
+    body = entries.decode_advisory(entries.encode_advisory(notice))
+    assert body.Job == entries.JobName(ID="j 1", Namespace="a.b")
+    assert (body.Kind, body.Text, body.Facts) == ("foreign", "entry \\udcff", {"n": 7, "x": "\\udc80"})
+    assert entries.decode_advisory(entries.encode_advisory(Notice(kind="gap", origin="1", text="t"))).Job is None
+    digest = entries.encode_advisory(Notice(kind="gap", origin="1", text="t", key=job_key("d", "x" * 200)))
+    job = entries.decode_advisory(digest).Job
+    assert job is not None
+    assert job.ID.startswith("=sha256=")
+
+
+def test_a_checkpoint_comes_back_as_it_was() -> None:
+    """`{"Input":{"Sequence":…,"Time":…}}`, time in nanoseconds."""
+    data = entries.encode_checkpoint(HERE)
+    assert data == b'{"Input":{"Sequence":12,"Time":1795503263448525091}}'
+    assert entries.decode_checkpoint(data) == HERE
+
+
+def test_the_format_comes_back_as_it_was() -> None:
+    """The log says by which format and rules it was made, of which cluster, since when."""
+    body = entries.Format(Rules=entries.RulesStamp(Name="bacalhau", Hash="ab"), Since=None, Cluster="main")
+    data = entries.encode_format(body)
+    assert data == b'{"Format":1,"Rules":{"Name":"bacalhau","Hash":"ab"},"Since":null,"Cluster":"main"}'
+    assert entries.decode_format(data) == body
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"Input":{"Sequence":"1","Time":1}}'])
+def test_other_bytes_are_a_decode_error(data: bytes) -> None:
+    """Whoever wrote it: the only error is DecodeError."""
+    for decode in (
+        entries.decode_checkpoint,
+        entries.decode_format,
+        entries.decode_advisory,
+        entries.decode_undecodable,
+        entries.decode_quarantine,
+    ):
+        with pytest.raises(DecodeError):
+            decode(data)
+
+
+def test_an_unknown_kind_is_not_quoted() -> None:
+    """The decoder's own sentence would repeat the tag: ours does not."""
+    data = b'{"Reason":"r","Rule":"r","Event":{"Kind":"canary - at 7f3a"},"Known":null}'
+    with pytest.raises(DecodeError) as caught:
+        entries.decode_quarantine(data)
+    assert caught.value.reason == "wrong-shape"
+    assert "canary" not in str(caught.value)

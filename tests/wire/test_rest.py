@@ -1,0 +1,200 @@
+"""REST bodies: the history of every recording says what `expect` names; jobs, lists, versions; wrong answers."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumer.errors import DecodeError
+from consumer.wire import Version, decode_history, decode_job, decode_jobs, decode_version
+from tests.wire.samples import document, folders
+
+API = "/api/v1/orchestrator/jobs/"
+
+
+def history_of(folder: Path, job: str) -> bytes:
+    """The whole history of *job* as the orchestrator answered it."""
+    final = document(folder, "final.json")
+    return json.dumps(next(body for path, body in final.items() if path.startswith(f"{API}{job}/history"))).encode()
+
+
+def row(number: int, topic: str, message: str, **details: str) -> dict[str, Any]:
+    """One job-level row of a history."""
+    event = {"Message": message, "Topic": topic, "Timestamp": "2026-11-24T06:55:12.444Z", "Details": details or None}
+    return {
+        "SeqNum": number,
+        "Type": "JobLevel",
+        "JobID": "j",
+        "Event": event,
+        "Time": "2026-11-24T06:55:12.444148532Z",
+    }
+
+
+def page(*rows: dict[str, Any], token: str = "") -> bytes:
+    """A page of history."""
+    return json.dumps({"NextToken": token, "Items": list(rows)}).encode()
+
+
+@pytest.mark.parametrize("folder", folders(), ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_the_history_of_every_recording_is_what_polling_saw(folder: Path) -> None:
+    """Read so, each history has the states of `expect` in their order; only at missed revisions has it others.
+
+    The n-th entry is revision n, but for `total_timeout`, where one revision left two: there only the order holds.
+    """
+    for job, expected in document(folder, "scenario.json")["expect"].items():
+        found = decode_history(history_of(folder, job)).entries
+        assert [entry.number for entry in found] == sorted(entry.number for entry in found)
+        steps = [(entry.version, revision, entry.state) for revision, entry in enumerate(found, 1)]
+        states = [(version, state) for version, _, state in steps]
+        merged = [state for index, state in enumerate(states) if index == 0 or states[index - 1] != state]
+        missed = expected["missed_revisions"]
+        if folder.name != "total_timeout":
+            seen = [tuple(state) for state in expected["states"]]
+            assert [step for step in steps if step[1] not in missed] == seen
+        elif not missed:
+            assert merged == [(version, state) for version, _, state in expected["states"]]
+
+
+@pytest.mark.parametrize("folder", folders(), ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_the_message_is_the_one_of_the_job_itself(folder: Path) -> None:
+    """The message read from an entry is what the orchestrator showed as the job's `State.Message` at that revision."""
+    if folder.name == "total_timeout":
+        return  # two entries for one revision: the n-th entry is not revision n
+    messages: dict[str, dict[int, str]] = {}
+    for job in document(folder, "scenario.json")["expect"]:
+        entries = decode_history(history_of(folder, job)).entries
+        messages[job] = {revision: entry.message for revision, entry in enumerate(entries, 1)}
+    polled = [json.loads(line) for line in (folder / "rest.jsonl").read_text().splitlines()]
+    assert polled
+    for seen in polled:
+        assert messages[seen["job"]][seen["revision"]] == (seen["message"] or "")
+
+
+@pytest.mark.parametrize("folder", folders(), ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+def test_every_recorded_document_decodes(folder: Path) -> None:
+    """Job, list and version of every release: list and job say the same, and end where the history ends."""
+    final = document(folder, "final.json")
+    listed = {}
+    version = None
+    for path, body in final.items():
+        data = json.dumps(body).encode()
+        if path.endswith("/agent/version"):
+            version = decode_version(data)
+        elif "/jobs?" in path:
+            found = decode_jobs(data)
+            assert found.next_token == ""
+            listed = {snapshot.job.id: snapshot for snapshot in found.jobs}
+    assert version is not None
+    assert folder.parent.name == f"bacalhau-{version.git}"
+    assert f"{version.major}.{version.minor}" in version.git
+    jobs = set(document(folder, "scenario.json")["expect"])
+    assert jobs <= set(listed)
+    for job in jobs:
+        answer = next(body for path, body in final.items() if path.partition("?")[0] == API + job)
+        snapshot = decode_job(json.dumps(answer).encode())
+        assert snapshot == listed[job]
+        last = decode_history(history_of(folder, job)).entries[-1]
+        assert (snapshot.version, snapshot.state, snapshot.message) == (last.version, last.state, last.message)
+        assert snapshot.modified is not None
+        assert last.time is not None
+        assert abs((snapshot.modified - last.time).total_seconds()) < 1
+
+
+@pytest.mark.parametrize(
+    ("topic", "message", "details", "state", "text"),
+    [
+        ("Submission", "Job submitted", {}, "Pending", ""),
+        ("Submission", "Job tasks translated to new type", {}, "Pending", ""),
+        ("Submission", "Job updated", {}, "Pending", "Job update requested by user"),
+        ("Submission", "Job updated", {"Reason": "mine"}, "Pending", "mine"),
+        ("Submission", "Job rerun requested", {"Reason": "job rerun"}, "Pending", "job rerun"),
+        ("State Update", "Running", {"NewState": "Running"}, "Running", ""),
+        ("State Update", "Completed", {"NewState": "Completed"}, "Completed", ""),
+        ("Queueing", "Job queued. not enough nodes", {}, "Queued", "Job queued. not enough nodes"),
+        ("Scheduling", "Job requested to stop before completion", {"Reason": ""}, "Stopped", ""),
+        ("Scheduling", "not enough nodes to run job. requested: 1", {"IsError": "true"}, "Failed", "="),
+        ("Scheduling", "not matching nodes to run job", {}, "Failed", "="),
+        ("Scheduling", "Job failed because it has been retried too many times", {}, "Failed", "="),
+        ("Scheduling", "Job failed because one or more executions failed", {}, "Failed", "="),
+        ("Job Timeout", "Job timed out. Job took longer than 2s", {"Hint": "h"}, "Failed", "="),
+        ("New Topic", "anything", {"NewState": "Queued"}, "Queued", "anything"),
+    ],
+)
+def test_an_entry_is_read_as_a_state(topic: str, message: str, details: dict[str, str], state: str, text: str) -> None:
+    """The table of `BACALHAU.md` 4.7, and what the job's State.Message says then (4.3)."""
+    (entry,) = decode_history(page(row(1, topic, message, **details))).entries
+    assert (entry.state, entry.message) == (state, message if text == "=" else text)
+    assert (entry.version, entry.time) == (0, datetime(2026, 11, 24, 6, 55, 12, 444149, UTC))
+
+
+@pytest.mark.parametrize(
+    ("topic", "message"),
+    [("Scheduling", "Job paused"), ("Submission", "Running"), ("", ""), ("Queueing", "job queued")],
+)
+def test_an_entry_that_tells_no_state_is_an_error(topic: str, message: str) -> None:
+    """A job-level entry is never skipped: the error says which it was, and not what it said."""
+    with pytest.raises(DecodeError) as caught:
+        decode_history(page(row(1, "Submission", "Job submitted"), row(17, topic, message)))
+    assert caught.value.reason == "unknown-history-entry"
+    assert "entry 17" in caught.value.detail
+    assert not message or message not in str(caught.value)
+
+
+def test_entries_come_in_the_order_of_their_numbers() -> None:
+    """Rows in another order are sorted; execution-level rows count as items only; a token comes along."""
+    execution = {"SeqNum": 2, "Type": "ExecutionLevel", "JobID": "j", "ExecutionID": "e", "Event": None, "Time": 5}
+    stopped = row(3, "Scheduling", "Job requested to stop before completion")
+    found = decode_history(page(stopped, execution, row(1, "Submission", "Job submitted"), token="next"))
+    assert [(entry.number, entry.state) for entry in found.entries] == [(1, "Pending"), (3, "Stopped")]
+    assert (found.items, found.next_token) == (3, "next")
+
+
+def test_empty_pages() -> None:
+    """A Go nil slice is null: an empty page, not an error."""
+    assert decode_history(b'{"NextToken":"t","Items":null}').entries == ()
+    assert decode_history(b'{"NextToken":"","Items":[]}').items == 0
+    assert decode_jobs(b'{"NextToken":"","Items":null}').jobs == ()
+
+
+@pytest.mark.parametrize("time", ["", "2026-02-30T00:00:00Z", "2026-11-24T06:55:12", 5, None])
+def test_an_entry_with_an_odd_time_has_none(time: object) -> None:
+    """The time is a detail: the state stands."""
+    entry = decode_history(page(row(1, "Submission", "Job submitted") | {"Time": time})).entries[0]
+    assert (entry.state, entry.time) == ("Pending", None)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not-json"),
+        (b"<html><body>gateway</body></html>", "not-json"),
+        (b'{"Job":{"ID":"j","Namespace":"default","State":{"StateType":"Runn', "not-json"),
+        (b"null", "wrong-shape"),
+        (b"[]", "wrong-shape"),
+        (b"{}", "wrong-shape"),
+        (b'{"Job":null}', "wrong-shape"),
+        (b'{"Job":{"ID":"j","Namespace":"default"}}', "wrong-shape"),
+        (b'{"Job":{"ID":"","Namespace":"default","State":{"StateType":"Running"}}}', "no-job"),
+        (b'{"Job":{"ID":"j","Namespace":"d","State":{"StateType":"Undefined"}}}', "unknown-state"),
+        (b'{"Job":{"ID":"\xff","Namespace":"d","State":{"StateType":"Running"}}}', "not-utf8"),
+        (b'{"Job":' + b"[" * 100_000, "too-deep"),
+    ],
+)
+def test_an_answer_that_is_no_job(body: bytes, reason: str) -> None:
+    """Each wrong answer is an error with its reason, never a state."""
+    if reason == "too-deep":
+        body = b'{"x":' + b"[" * 500_000
+    with pytest.raises(DecodeError) as caught:
+        decode_job(body)
+    assert caught.value.reason == reason
+
+
+def test_versions() -> None:
+    """Major and Minor are texts; one that is no number is `wrong-shape`."""
+    assert decode_version(b'{"Major":"1","Minor":"9","GitVersion":"v1.9.3"}') == Version(1, 9, "v1.9.3")
+    for body in (b'{"Major":"one","Minor":"9"}', b'{"Major":"1","Minor":"-9"}', b'{"Major":1,"Minor":9}', b"{}"):
+        with pytest.raises(DecodeError) as caught:
+            decode_version(body)
+        assert caught.value.reason == "wrong-shape"
