@@ -1,0 +1,81 @@
+"""What the lanes ask of the log, and what the log may answer. Shapes only; `consumer.fold.lanes` decides.
+
+Every entry carries a compare-and-set: it is stored after the entry that its filter names, and after no other.
+"""
+
+import msgspec
+
+from consumer.model import JobKey
+
+
+class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Store *body* under *subject* if the last entry under *filter* has stream sequence *expected* (0: none).
+
+    *token* comes back with the answer; a repeat of the same append keeps it. *input* is the header `Jobstate-Input`
+    (`<sequence>@<time in ns>`, empty: none). *rollup*: replace what the subject held. *stream* is where it goes: "log"
+    or "refused".
+    """
+
+    token: int
+    subject: str
+    filter: str
+    expected: int
+    body: bytes
+    input: str = ""
+    traceparent: str = ""
+    rollup: bool = False
+    stream: str = "log"
+
+
+class ReadBack(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Read a job's entries from the log (its leader): the last one, or (*whole*) all of them in order."""
+
+    token: int
+    filter: str
+    whole: bool = False
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """It is in the log, at this stream sequence."""
+
+    number: int
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """10071: the last entry under the filter has another number, this one."""
+
+    number: int
+
+
+class Busy(msgspec.Struct, frozen=True, gc=False):
+    """10164 (10158): another append of the same job is in flight; it may still fail."""
+
+
+class Unanswered(msgspec.Struct, frozen=True, gc=False):
+    """No answer, or none that says whether it is stored (timeout, 503, 10167, a full stream). *why* is for the log."""
+
+    why: str = "timeout"
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One entry of the log as it was read.
+
+    *expected* is the compare-and-set that it was stored with (`Nats-Expected-Last-Subject-Sequence`), so the server saw
+    that it follows that entry directly; None: none, or not known.
+    """
+
+    number: int
+    subject: str
+    body: bytes
+    input: str = ""
+    time_ns: int = 0
+    expected: int | None = None
+
+
+class Read(msgspec.Struct, frozen=True):
+    """What a read-back found, oldest first; empty if nothing is under the filter."""
+
+    entries: tuple[Entry, ...]
+
+
+Answer = Stored | Refused | Busy | Unanswered | Read

@@ -1,0 +1,229 @@
+"""The fold: (rules, what is known of a job, event) -> decision. A pure function; `follow` is its other half.
+
+It names no state of Bacalhau's (those are data, `consumer.rules`) and knows no lane, log or clock. Asking twice gives the
+same answer: nothing here changes anything.
+"""
+
+from typing import Final
+
+from consumer.model import (
+    NOWHERE,
+    OBSERVED,
+    REPORTED,
+    Accepted,
+    Decision,
+    Event,
+    Identity,
+    Job,
+    Junk,
+    Known,
+    Position,
+    Record,
+    Rejected,
+    Report,
+    Step,
+    Unchanged,
+    Undecodable,
+    Update,
+    place_of,
+)
+from consumer.rules import Rules
+
+NUMBER_MAX: Final = 2**32 - 1
+"""The highest version or revision that can be real: Bacalhau pages its history by 32 bits (`BACALHAU.md` 6.3).
+
+A report above it would make every later one late, for ever."""
+
+_SAME: Final = Unchanged(reason="same")
+_LATE: Final = Unchanged(reason="late")
+_COVERED: Final = Unchanged(reason="covered")
+_UNJOINED: Final = Unchanged(reason="unjoined")
+
+
+def decide(rules: Rules, known: Known | None, event: Event) -> Decision:
+    """Say what *event* means for a job of which *known* is the last confirmed update. Changes nothing: see `follow`."""
+    match event:
+        case Report():
+            return _decide_report(rules, known, event)
+        case Record():
+            return _decide_record(rules, known, event)
+        case Junk():
+            return Undecodable(reason=event.reason)
+
+
+def follow(known: Known | None, update: Update, number: int, position: Position = NOWHERE) -> Known:
+    """What is known once *update* is the log's entry *number*. *position* is the report it came from, if one did.
+
+    The last covered report goes along with every later update of the job, so that a restart that reads it again still
+    knows it for covered, whoever had the last word.
+    """
+    covered = position if position > NOWHERE else known.input if known is not None else NOWHERE
+    job = update.Job
+    return Known(
+        number=number,
+        sequence=update.Sequence,
+        state=update.StateType,
+        version=job.Version,
+        revision=job.Revision,
+        source=update.Source,
+        # Only the next report is compared with it; a record's message may be long and is never looked at again.
+        message=update.Message if update.Source == REPORTED else "",
+        input_time_ns=covered.time_ns,
+        input_sequence=covered.sequence,
+        name=job.Name,
+        type=job.Type,
+    )
+
+
+def _decide_report(rules: Rules, known: Known | None, report: Report) -> Decision:
+    if known is not None and report.position <= known.input:
+        return _COVERED
+    if report.problem:
+        return Rejected(reason="identity", rule=report.problem)
+    state = rules.find(report.state)
+    if state is None:
+        return Rejected(reason="unknown-state", rule=f"the rules know only {', '.join(rules.states)}")
+    if (report.version or 0) > NUMBER_MAX or (report.revision or 0) > NUMBER_MAX:
+        return Rejected(reason="out-of-range", rule=f"a version or revision is at most {NUMBER_MAX}")
+    if known is None:
+        return _judge(rules, None, report, state, ())
+    if known.source != REPORTED:
+        return Rejected(reason="authority", rule="the orchestrator's record knows this job: what it knows is its own")
+    if report.version is not None and known.version is not None:
+        if report.version < known.version:
+            return _LATE
+        if report.version > known.version:
+            return _begin_life(rules, known, report, state)
+    if report.revision is not None and known.revision is not None:
+        if report.revision < known.revision:
+            return _LATE
+        if report.revision == known.revision and state != known.state:
+            return Rejected(reason="conflict", rule=f"revision {report.revision} was {known.state} before")
+    if state == known.state:
+        if report.message == known.message or rules.is_terminal(state):
+            return _SAME
+        return _accept(known, report, state, ("message",))
+    return _judge(rules, known, report, state, ())
+
+
+def _begin_life(rules: Rules, known: Known, report: Report, state: str) -> Decision:
+    # A higher version is a new life: the rules judge it as a new job, and say if its beginning was missed.
+    flags = () if state == rules.initial else ("skipped",)
+    if not rules.completable(report.job.type or known.type, state):
+        return _not_completable(report.job.type or known.type, state)
+    return _accept(known, report, state, flags)
+
+
+def _judge(rules: Rules, known: Known | None, report: Report, state: str, flags: tuple[str, ...]) -> Decision:
+    previous = known.state if known is not None else None
+    if not rules.allows(previous, state):
+        return _forbidden(rules, previous, state)
+    job_type = report.job.type or (known.type if known is not None else "")
+    if not rules.completable(job_type, state):
+        return _not_completable(job_type, state)
+    return _accept(known, report, state, flags)
+
+
+def _accept(known: Known | None, report: Report, state: str, flags: tuple[str, ...]) -> Accepted:
+    version = report.version
+    if version is None and known is not None:
+        version = known.version  # not told: the same life goes on
+    update = _update(
+        known,
+        report.job,
+        Step(version=0, revision=0, state=state, message=report.message, time=report.time),
+        version=version,
+        revision=report.revision,
+        source=REPORTED,
+        flags=flags,
+    )
+    return Accepted(update=update)
+
+
+def _decide_record(rules: Rules, known: Known | None, record: Record) -> Decision:
+    behind = _steps_behind(known, record)
+    if behind is None:
+        return _UNJOINED
+    if behind >= len(record.steps):
+        return _LATE
+    step = record.steps[behind]
+    flags = record.flags
+    if record.corrected:
+        flags = (*flags, "corrected")
+    elif (refusal := _refusal(rules, known, record, step)) is not None:
+        return refusal
+    elif known is not None and known.version != step.version and step.state != rules.initial:
+        flags = (*flags, "skipped")
+    update = _update(
+        known, record.job, step, version=step.version, revision=step.revision, source=OBSERVED, flags=flags
+    )
+    return Accepted(update=update, more=behind + 1 < len(record.steps))
+
+
+def _steps_behind(known: Known | None, record: Record) -> int | None:
+    """How many of the record's steps the log has already; None if the log stands at no place of this run."""
+    here = place_of(known)
+    behind = here.sequence - record.after.sequence
+    if behind < 0:
+        return None
+    if known is not None and known.source == REPORTED and not (record.corrected and behind == 0):
+        return None  # a producer may have said the very same: the record takes over from there, corrected
+    if behind == 0:
+        return 0 if here == record.after else None
+    if behind > len(record.steps):
+        return None
+    step = record.steps[behind - 1]
+    if (here.version, here.revision, here.state) != (step.version, step.revision, step.state):
+        return None
+    return behind
+
+
+def _refusal(rules: Rules, known: Known | None, record: Record, step: Step) -> Rejected | None:
+    previous = known.state if known is not None else None
+    new_life = known is not None and known.version is not None and step.version > known.version
+    if not new_life and not rules.allows(previous, step.state):
+        return _forbidden(rules, previous, step.state)
+    if not rules.completable(record.job.type, step.state):
+        return _not_completable(record.job.type, step.state)
+    return None
+
+
+def _forbidden(rules: Rules, previous: str | None, state: str) -> Rejected:
+    after_end = previous is not None and rules.is_terminal(previous)
+    return Rejected(
+        reason="after-terminal" if after_end else "illegal-transition",
+        rule=rules.explain(previous, state),
+    )
+
+
+def _not_completable(job_type: str, state: str) -> Rejected:
+    return Rejected(reason="not-completable", rule=f"a job of type {job_type} does not reach {state}")
+
+
+def _update(  # noqa: PLR0913 - the fields of one struct, given once
+    known: Known | None,
+    identity: Identity,
+    step: Step,
+    *,
+    version: int | None,
+    revision: int | None,
+    source: str,
+    flags: tuple[str, ...],
+) -> Update:
+    return Update(
+        StateType=step.state,
+        Message=step.message,
+        Job=Job(
+            ID=identity.id,
+            Namespace=identity.namespace,
+            Name=identity.name or (known.name if known is not None else ""),
+            Type=identity.type or (known.type if known is not None else ""),
+            Version=version,
+            Revision=revision,
+        ),
+        Previous=known.state if known is not None else None,
+        Sequence=known.sequence + 1 if known is not None else 1,
+        Time=step.time,
+        Source=source,
+        Flags=flags,
+    )

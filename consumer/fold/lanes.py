@@ -1,0 +1,575 @@
+"""Lanes: what one job's events go through, one at a time, one entry in flight. A state machine without I/O.
+
+Events and answers come in, appends and read-backs go out. Whatever an event comes to goes through its lane, the rejection
+too, and the lane goes on when the log has confirmed it. Nothing is promised between lanes; thousands are in flight at once.
+
+Why it is right (`DESIGN.md` 7): each update names the one it follows by a number that the server gave, so it is stored
+after that one or not at all; and deciding is a function of that one and the event. Who writes, how often, and what a
+crashed or paused writer sends later does not matter. The limit: what the server forgets, it forgets.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from consumer.fold.asks import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
+from consumer.fold.decide import decide, follow
+from consumer.fold.truth import NOTHING, Truth, judge_all, read_position, read_update
+from consumer.model import (
+    NOWHERE,
+    REPORTED,
+    Accepted,
+    Decision,
+    Event,
+    JobKey,
+    Junk,
+    Known,
+    Notice,
+    Position,
+    Record,
+    Rejected,
+    Report,
+    Unchanged,
+    Undecodable,
+    Update,
+    Work,
+)
+from consumer.rules import Rules
+from consumer.wire import entries
+from consumer.wire.subjects import Names
+from consumer.wire.update import encode_update
+
+BUSY_WAIT_S: Final = 0.01
+"""Another append of the job is in flight (10164): so long until ours is sent again."""
+STALE_WAIT_S: Final = 0.02
+"""A read-back below the number that the server named: so long until the append asks again."""
+BACKOFF_FIRST_S: Final = 0.05
+BACKOFF_MAX_S: Final = 2.0
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An update that the log has confirmed: entry *number*, decided from *event* (its last step so far)."""
+
+    event: Event
+    update: Update
+    number: int
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An event that is over: what it came to. Everything it had to write is confirmed."""
+
+    event: Event
+    decision: Decision
+
+
+class Tally(msgspec.Struct, kw_only=True):
+    """How often what happened to the lanes, since the start."""
+
+    appends: int = 0
+    resends: int = 0
+    refused: int = 0
+    busy: int = 0
+    unanswered: int = 0
+    read_backs: int = 0
+    stale: int = 0
+    adopted: int = 0
+    foreign: int = 0
+    forgotten: int = 0
+    checkpoints: int = 0
+
+    def copy(self) -> "Tally":
+        """The same numbers, to compare with later."""
+        return msgspec.structs.replace(self)
+
+
+class _Item:
+    """One piece of work on its way, and whether it is over."""
+
+    __slots__ = ("done", "position", "work")
+
+    def __init__(self, work: Work, position: Position) -> None:
+        self.work = work
+        self.position = position
+        self.done = False
+
+
+class _Lane:
+    """The work of one job (or of one thing that names no job), oldest first, and what the first of it waits for."""
+
+    __slots__ = ("append", "at_least", "decision", "items", "key", "token", "whole")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.items: deque[_Item] = deque()
+        self.token = 0
+        self.append: Append | None = None
+        self.decision: Decision | None = None
+        self.at_least = 0
+        self.whole = False
+
+
+class Lanes:
+    """The lanes of one daemon.
+
+    After `offer`, `answer` or when `wake_at` has come: `take` what is to be sent, and drain `published` and `decided`.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        names: Names,
+        known: Mapping[JobKey, Known] | None = None,
+        *,
+        flight_max: int = 4096,
+        shard: str = "0",
+    ) -> None:
+        self._rules = rules
+        self._names = names
+        self._known: dict[JobKey, Known] = dict(known or {})
+        # Jobs of which the log has foreign entries only: what the first of ours must expect.
+        self._numbers: dict[JobKey, int] = {}
+        self._flight_max = flight_max
+        self._lanes: dict[str, _Lane] = {}
+        self._open: dict[int, _Lane] = {}
+        self._asked: set[int] = set()
+        self._outbox: deque[Append | ReadBack] = deque()
+        self._later: list[tuple[float, int, Append | ReadBack]] = []
+        self._token = 0
+        self._waiting = 0
+        self._failures = 0
+        self._hold_until = 0.0
+        self._in_order: deque[_Item] = deque()
+        self._floor = NOWHERE
+        self._shard = shard
+        self._checkpoint_number = 0
+        self._checkpoint_written = NOWHERE
+        self.published: list[Published] = []
+        self.decided: list[Decided] = []
+        self.tally = Tally()
+
+    # -- what is known ------------------------------------------------------------------------------------------------
+
+    def known(self, key: JobKey) -> Known | None:
+        """The job's last confirmed update."""
+        return self._known.get(key)
+
+    @property
+    def jobs(self) -> Mapping[JobKey, Known]:
+        """Every job's last confirmed update. Not to be changed."""
+        return self._known
+
+    @property
+    def waiting(self) -> int:
+        """Events that are not over."""
+        return self._waiting
+
+    @property
+    def active(self) -> int:
+        """Lanes with work in them."""
+        return len(self._lanes)
+
+    @property
+    def in_flight(self) -> int:
+        """Appends and read-backs that are sent and unanswered."""
+        return len(self._asked)
+
+    @property
+    def backing_off(self) -> bool:
+        """The log does not answer; one ask at a time goes out until it does."""
+        return self._failures > 0
+
+    def learn(self, key: JobKey, truth: Truth) -> None:
+        """Take what a start found in the log for the job, before any event of it is offered."""
+        if truth.known is not None:
+            self._known[key] = truth.known
+        elif truth.number:
+            self._numbers[key] = truth.number
+        for number in truth.foreign:
+            self.offer(_foreign(key, number))
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def offer(self, work: Work) -> None:
+        """Queue *work* in its lane. Reports and the input's junk must come in the order of the input."""
+        kind = type(work)
+        if kind is Report:
+            item = _Item(work, work.position)  # type: ignore[union-attr]
+            lane_key: str = work.key  # type: ignore[union-attr, assignment]
+        elif kind is Record:
+            item = _Item(work, NOWHERE)
+            lane_key = work.key  # type: ignore[union-attr, assignment]
+        elif isinstance(work, Junk):
+            item = _Item(work, work.position)
+            lane_key = self._names.undecodable("*", work.origin)
+        else:
+            assert isinstance(work, Notice)
+            item = _Item(work, NOWHERE)
+            lane_key = self._names.advisory(work.kind, work.origin)
+        if item.position is not NOWHERE:
+            self._in_order.append(item)
+        self._waiting += 1
+        lane = self._lanes.get(lane_key)
+        if lane is None:
+            lane = self._lanes[lane_key] = _Lane(lane_key)
+        lane.items.append(item)
+        if len(lane.items) == 1:
+            self._advance(lane)
+
+    def _advance(self, lane: _Lane) -> None:
+        """Decide what stands first until something must be written, or nothing is left."""
+        while lane.items:
+            item = lane.items[0]
+            work = item.work
+            if isinstance(work, Notice):
+                self._keep(lane, work, None)
+                return
+            key = JobKey(lane.key)
+            known = self._known.get(key)
+            decision = decide(self._rules, known, work)
+            lane.decision = decision
+            if isinstance(decision, Accepted):
+                self._append_update(lane, item, known, decision.update)
+                return
+            if not isinstance(decision, Unchanged):
+                self._keep(lane, work, decision)
+                return
+            self._settle(lane, decision)
+        del self._lanes[lane.key]
+
+    def _append_update(self, lane: _Lane, item: _Item, known: Known | None, update: Update) -> None:
+        key = JobKey(lane.key)
+        if known is not None:
+            expected = known.number
+            covered = item.position if item.position > NOWHERE else known.input
+        else:
+            expected = self._numbers.get(key, 0)
+            covered = item.position
+        work = item.work
+        self._token += 1
+        self._ask_append(
+            lane,
+            Append(
+                token=self._token,
+                subject=self._names.state(key, update.StateType),
+                filter=self._names.states(key),
+                expected=expected,
+                body=encode_update(update),
+                input=f"{covered.sequence}@{covered.time_ns}" if covered > NOWHERE else "",
+                traceparent=work.traceparent if isinstance(work, Report) else "",
+            ),
+        )
+
+    def _keep(self, lane: _Lane, work: Work, decision: Decision | None) -> None:
+        """Write what is kept once, whoever writes it: a rejection, a description of junk, a notice."""
+        names = self._names
+        self._token += 1
+        if isinstance(work, Notice):
+            subject = names.advisory(work.kind, work.origin)
+            ask = Append(
+                token=self._token, subject=subject, filter=subject, expected=0, body=entries.encode_advisory(work)
+            )
+        elif isinstance(work, Junk):
+            ask = Append(
+                token=self._token,
+                subject=names.undecodable(work.reason, work.origin),
+                filter=names.undecodable("*", work.origin),
+                expected=0,
+                body=entries.encode_undecodable(work),
+                stream="refused",
+            )
+        else:
+            assert isinstance(decision, Rejected)
+            origin = _origin(work, self._known.get(work.key))
+            ask = Append(
+                token=self._token,
+                subject=names.quarantine(decision.reason, work.key, origin),
+                # One event is kept once, also where two daemons reject it for two reasons.
+                filter=names.quarantine("*", work.key, origin),
+                expected=0,
+                body=entries.encode_quarantine(work, decision, self._known.get(work.key)),
+                traceparent=work.traceparent if isinstance(work, Report) else "",
+                stream="refused",
+            )
+        self._ask_append(lane, ask)
+
+    def _settle(self, lane: _Lane, decision: Decision | None) -> None:
+        """The first item of the lane is over."""
+        item = lane.items.popleft()
+        item.done = True
+        self._waiting -= 1
+        lane.append = None
+        if decision is not None and not isinstance(item.work, Notice):
+            self.decided.append(Decided(event=item.work, decision=decision))
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def answer(self, token: int, answer: Answer, now: float) -> None:
+        """Take the log's answer to the ask *token*. One that comes twice or too late is nothing. *now*: seconds."""
+        self._asked.discard(token)
+        lane = self._open.get(token)
+        if isinstance(answer, Unanswered):
+            self._back_off(lane, token, now)
+            return
+        self._failures = 0
+        if lane is None:
+            return
+        if isinstance(answer, Stored):
+            self._confirm(lane, answer.number, lane.items[0].position)
+        elif isinstance(answer, Refused):
+            self._refuse(lane, answer.number)
+        elif isinstance(answer, Busy):
+            self.tally.busy += 1
+            assert lane.append is not None
+            self._ask_later(lane.append, now + BUSY_WAIT_S)
+        else:
+            self._read(lane, answer.entries, now)
+
+    def _confirm(self, lane: _Lane, number: int, covered: Position) -> None:
+        """What the lane wanted to say is in the log, as entry *number*, which names *covered* as the last report."""
+        del self._open[lane.token]
+        lane.at_least = 0
+        item = lane.items[0]
+        decision = lane.decision
+        if lane.append is not None and lane.append.rollup:
+            self._checkpoint_number = number
+            self._checkpoint_written = item.position
+            self._settle(lane, None)
+        elif isinstance(item.work, Notice):
+            self._settle(lane, None)
+        elif isinstance(decision, Accepted):
+            key = JobKey(lane.key)
+            known = follow(self._known.get(key), decision.update, number, covered)
+            self._known[key] = known
+            self._numbers.pop(key, None)
+            self.published.append(Published(event=item.work, update=decision.update, number=number))
+            if not decision.more:
+                self._settle(lane, decision)
+        else:
+            self._settle(lane, decision)
+        self._advance(lane)
+
+    def _refuse(self, lane: _Lane, number: int) -> None:
+        """Another entry stands where ours was to follow: number *number* is the last under the filter."""
+        self.tally.refused += 1
+        append = lane.append
+        assert append is not None
+        if append.rollup:
+            # The number is the other daemon's checkpoint, below what it has confirmed: as good as ours.
+            del self._open[lane.token]
+            self._checkpoint_number = number
+            self._settle(lane, None)
+            self._advance(lane)
+        elif not isinstance(lane.decision, Accepted) or isinstance(lane.items[0].work, Notice):
+            # Kept once, and it is: somebody was first with the same, or we were, before an answer was lost.
+            self._confirm(lane, number, NOWHERE)
+        else:
+            lane.at_least = number
+            lane.whole = False
+            self._ask_back(lane)
+
+    def _read(self, lane: _Lane, found: tuple[Entry, ...], now: float) -> None:
+        """The job as the log has it, in answer to a read-back."""
+        ask = lane.append
+        assert ask is not None
+        key = JobKey(lane.key)
+        number = found[-1].number if found else 0
+        if number < lane.at_least:
+            # A leader that was one: its answer is older than the refusal (NATS.md 4, 89 of 165 answers). Or the job was
+            # forgotten since, and no answer will ever be newer: so the append itself asks, which finds out either way.
+            self.tally.stale += 1
+            self._open.pop(lane.token, None)
+            lane.token = ask.token
+            self._open[ask.token] = lane
+            self._ask_later(ask, now + STALE_WAIT_S)
+            return
+        if lane.whole:
+            self._adopt(lane, judge_all(self._names, key, found))
+            return
+        if not found:
+            self._adopt(lane, NOTHING)
+            return
+        # Stored directly after the very entry that ours was to follow, so it is the job's next: a copy of an older one
+        # that a stranger put on top of it may say the same.
+        if found[0].expected == ask.expected:
+            update = read_update(self._names, key, found[0])
+            wanted = lane.decision
+            assert isinstance(wanted, Accepted)
+            position = read_position(found[0].input)
+            if update is not None and _says(update, found[0].input, wanted.update, ask.input):
+                self._confirm(lane, number, position)
+                return
+            known = self._known.get(key)
+            following = 1 if known is None else known.sequence + 1
+            if update is not None and update.Sequence == following:
+                self._adopt(lane, Truth(known=follow(known, update, number, position), number=number))
+                return
+        # It does not follow what we know: several of the other daemon's, or a foreign one. Only all of them can tell.
+        lane.whole = True
+        self._ask_back(lane)
+
+    def _adopt(self, lane: _Lane, truth: Truth) -> None:
+        """Take the log's word for the job, and decide the event again."""
+        key = JobKey(lane.key)
+        before = self._known.get(key)
+        self._open.pop(lane.token, None)
+        lane.append = None
+        lane.at_least = 0
+        self._numbers.pop(key, None)
+        if truth.known is not None:
+            self._known[key] = truth.known
+            self.tally.adopted += 1
+        else:
+            if before is not None:
+                self.tally.forgotten += 1
+            self._known.pop(key, None)
+            if truth.number:
+                self._numbers[key] = truth.number
+        for foreign in truth.foreign:
+            self.tally.foreign += 1
+            self.offer(_foreign(key, foreign))
+        self._advance(lane)
+
+    # -- asks ---------------------------------------------------------------------------------------------------------
+
+    def take(self, now: float) -> list[Append | ReadBack]:
+        """What is to be sent now. While the log does not answer, one at a time, when its wait is over."""
+        while self._later and self._later[0][0] <= now:
+            self._outbox.append(heapq.heappop(self._later)[2])
+        outbox = self._outbox
+        if not outbox:
+            return []
+        room = self._flight_max - len(self._asked)
+        if self._failures:
+            if now < self._hold_until or self._asked:
+                return []
+            room = 1
+        asks: list[Append | ReadBack] = []
+        while outbox and room > 0:
+            ask = outbox.popleft()
+            if ask.token in self._open:
+                asks.append(ask)
+                self._asked.add(ask.token)
+                room -= 1
+        return asks
+
+    def wake_at(self) -> float | None:
+        """When `take` may have something that it has not now, if nothing comes before. Seconds; None: never."""
+        times = [self._later[0][0]] if self._later else []
+        if self._failures and self._outbox and not self._asked:
+            times.append(self._hold_until)
+        return min(times, default=None)
+
+    def disconnected(self) -> None:
+        """The connection is gone: whatever was sent and not answered is to be sent again."""
+        for token in sorted(self._asked):
+            lane = self._open.get(token)
+            if lane is not None:
+                self._outbox.append(self._ask_of(lane, token))
+                self.tally.resends += 1
+        self._asked.clear()
+
+    def checkpoint(self) -> None:
+        """Have a checkpoint written, if the input is confirmed further than the last one says."""
+        while self._in_order and self._in_order[0].done:
+            self._floor = self._in_order.popleft().position
+        subject = self._names.checkpoint(self._shard)
+        if self._floor == self._checkpoint_written or self._floor == NOWHERE or subject in self._lanes:
+            return
+        self.tally.checkpoints += 1
+        item = _Item(Notice(kind="checkpoint", origin=self._shard, text=""), self._floor)
+        self._waiting += 1
+        lane = self._lanes[subject] = _Lane(subject)
+        lane.items.append(item)
+        self._token += 1
+        self._ask_append(
+            lane,
+            Append(
+                token=self._token,
+                subject=subject,
+                filter=subject,
+                expected=self._checkpoint_number,
+                body=entries.encode_checkpoint(self._floor),
+                rollup=True,
+            ),
+        )
+
+    def restore_checkpoint(self, position: Position, number: int) -> None:
+        """Take the checkpoint that a start found: *position* of the input, written as the log's entry *number*."""
+        self._checkpoint_written = self._floor = position
+        self._checkpoint_number = number
+
+    @property
+    def floor(self) -> Position:
+        """The last position of the input up to which everything is confirmed."""
+        while self._in_order and self._in_order[0].done:
+            self._floor = self._in_order.popleft().position
+        return self._floor
+
+    def _ask_append(self, lane: _Lane, append: Append) -> None:
+        lane.append = append
+        lane.token = append.token
+        self._open[append.token] = lane
+        self._outbox.append(append)
+        self.tally.appends += 1
+
+    def _ask_back(self, lane: _Lane) -> None:
+        self._open.pop(lane.token, None)
+        self._token += 1
+        lane.token = self._token
+        self._open[self._token] = lane
+        self._outbox.append(self._ask_of(lane, self._token))
+        self.tally.read_backs += 1
+
+    def _ask_later(self, ask: Append | ReadBack, due: float) -> None:
+        heapq.heappush(self._later, (due, ask.token, ask))
+
+    def _ask_of(self, lane: _Lane, token: int) -> Append | ReadBack:
+        assert lane.append is not None
+        if lane.append.token == token:
+            return lane.append
+        return ReadBack(token=token, filter=lane.append.filter, whole=lane.whole)
+
+    def _back_off(self, lane: _Lane | None, token: int, now: float) -> None:
+        """No answer: the same again, and the writer as a whole waits; each flight by itself would make a storm."""
+        self.tally.unanswered += 1
+        if lane is not None:
+            self._outbox.append(self._ask_of(lane, token))
+            self.tally.resends += 1
+        if not self._failures or now >= self._hold_until:
+            self._failures += 1
+            self._hold_until = now + min(BACKOFF_FIRST_S * 2 ** (self._failures - 1), BACKOFF_MAX_S)
+
+
+def _origin(event: Report | Record, known: Known | None) -> str:
+    """What makes the rejection of *event* one, whoever rejects it: where in the input or the record it came from."""
+    if isinstance(event, Report):
+        return f"{event.position.sequence}-{event.position.time_ns}"
+    behind = (known.sequence if known is not None else 0) - event.after.sequence
+    step = event.steps[behind]
+    return f"{step.version}-{step.revision}"
+
+
+def _says(found: Update, found_input: str, wanted: Update, wanted_input: str) -> bool:
+    """Whether the entry found says what we wanted to say, whoever wrote it (`DESIGN.md` 7.3)."""
+    same = (
+        found.Sequence == wanted.Sequence
+        and found.StateType == wanted.StateType
+        and found.Source == wanted.Source
+        and found.Job.Version == wanted.Job.Version
+        and found.Job.Revision == wanted.Job.Revision
+    )
+    return same and (wanted.Source != REPORTED or found_input == wanted_input)
+
+
+def _foreign(key: JobKey, number: int) -> Notice:
+    return Notice(
+        kind="foreign",
+        origin=str(number),
+        text="an entry under this job that no daemon of ours wrote; its content is ignored",
+        key=key,
+        facts={"number": number},
+    )
+
