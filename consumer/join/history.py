@@ -1,0 +1,80 @@
+"""A job's record, laid beside what the log has of it: the steps that join, or what stands against them.
+
+Pure functions of (what the log has, the whole job-level history). When to read is `consumer.join.join`.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from consumer.model import REPORTED, START, HistoryEntry, Known, Place, Step, place_of
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps that follow *after*; none if the log has them all."""
+
+    after: Place
+    steps: tuple[Step, ...]
+
+
+class Old(msgspec.Struct, frozen=True):
+    """The history is shorter than what the log has: an answer from before. Read again."""
+
+
+class Contradicted(msgspec.Struct, frozen=True, kw_only=True):
+    """The log says what the record does not: *present* is to be published once, corrected.
+
+    `reported`: no contradiction, but the record takes a job over of which there were only reports.
+    """
+
+    after: Place
+    present: Step
+    reported: bool
+
+
+def steps_of(entries: Sequence[HistoryEntry], first: int = 0, before: tuple[int | None, str] | None = None) -> tuple[Step, ...]:
+    """The entries from index *first* on as steps, equal neighbours merged; *before* is the (version, state) they follow.
+
+    `Revision` is the number of the entry among the job-level ones, from 1 (`DESIGN.md` 6.2): in 789 of 790 recorded jobs
+    Bacalhau's own; in `total_timeout` one revision left two entries.
+    """
+    steps: list[Step] = []
+    for number, entry in enumerate(entries[first:], first + 1):
+        here = (entry.version, entry.state)
+        if here != before:
+            steps.append(
+                Step(
+                    version=entry.version,
+                    revision=number,
+                    state=entry.state,
+                    message=entry.message,
+                    time=entry.time,
+                )
+            )
+        before = here
+    return tuple(steps)
+
+
+def join_history(known: Known | None, entries: Sequence[HistoryEntry]) -> Joined | Old | Contradicted:
+    """Lay the whole history *entries* (oldest first) beside *known*, the log's last update of the job."""
+    if known is None:
+        return Joined(after=START, steps=steps_of(entries))
+    after = place_of(known)
+    if known.source == REPORTED:
+        if not entries:
+            return Old()
+        return Contradicted(after=after, present=_present(entries), reported=True)
+    revision = known.revision or 0
+    if len(entries) < revision or not entries:
+        return Old()
+    there = entries[revision - 1]
+    if (there.version, there.state) != (known.version, known.state):
+        return Contradicted(after=after, present=_present(entries), reported=False)
+    return Joined(after=after, steps=steps_of(entries, revision, (known.version, known.state)))
+
+
+def _present(entries: Sequence[HistoryEntry]) -> Step:
+    last = entries[-1]
+    return Step(
+        version=last.version, revision=len(entries), state=last.state, message=last.message, time=last.time
+    )

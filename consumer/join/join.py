@@ -1,0 +1,666 @@
+"""The join: frames are hints, the orchestrator's record is the truth; this says what to read, and what it came to.
+
+Pure: frames, answers and the time go in; reads and events come out (`DESIGN.md` 6). No socket, no clock, so it runs in
+virtual time over recordings and simulations exactly as it runs live. It decides nothing about states (`consumer.fold`)
+and carries no read out (`consumer.bacalhau`).
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from consumer.join.history import Contradicted, Old, join_history
+from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.model import (
+    NOWHERE,
+    REPORTED,
+    Decision,
+    Event,
+    Frame,
+    FrameKind,
+    HistoryEntry,
+    HistoryPage,
+    Identity,
+    JobKey,
+    JobPage,
+    JobStateType,
+    Known,
+    Notice,
+    Record,
+    Rejected,
+    Snapshot,
+    Step,
+    Unchanged,
+    Work,
+    place_of,
+)
+from consumer.rules import Rules
+from consumer.wire.subjects import escape, job_key
+
+HINT: Final = "hint"
+SCAN: Final = "scan"
+
+
+class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How eagerly the join reads. Times in seconds.
+
+    `repeats`: waits after an unanswered hint's reads (the record may follow the frame by milliseconds to 5 s).
+    `scan_rate`: reads a second of open jobs in turn, 0 for none. `list_every_s`: at least so long between two lists;
+    `list_share`: and the pause is so many times the last one's duration (20: at most a twentieth of the time).
+    `lists`: whether lists come by themselves at all. `history_limit`: rows a page of history is asked for.
+    """
+
+    repeats: tuple[float, ...] = (0.05, 0.2, 1.0, 5.0)
+    scan_every_s: float = 1.0
+    scan_rate: float = 50.0
+    list_every_s: float = 1.0
+    list_share: float = 20.0
+    list_limit: int = 100
+    full_limit: int = 1000
+    lists: bool = True
+    full_every_s: float = 3600.0
+    retry_s: float = 1.0
+    history_limit: int = 1000
+    executions_max: int = 100_000
+    jobs_max: int = 200_000
+
+
+class Counts(msgspec.Struct, kw_only=True):
+    """What the join did, since the start."""
+
+    frames: int = 0
+    snapshots: int = 0
+    answered: int = 0
+    hint_reads: int = 0
+    scan_reads: int = 0
+    lists: int = 0
+    unknown_executions: int = 0
+    diverged: int = 0
+    old_answers: int = 0
+    missing: int = 0
+    failed: int = 0
+    dropped: int = 0
+
+
+class _Execution:
+    """What an `AskForBid` said of an execution: the messages after it name neither job nor version."""
+
+    __slots__ = ("job", "version")
+
+    def __init__(self, job: str, version: int) -> None:
+        self.job = job
+        self.version = version
+
+
+class _Job:
+    """A job that is open, or looked at just now. Finished ones are forgotten: the log has them."""
+
+    __slots__ = (
+        "again",
+        "entries_seen",
+        "halted",
+        "hint_due",
+        "identity",
+        "key",
+        "pages",
+        "read_at",
+        "reading",
+        "tries",
+        "turn_due",
+    )
+
+    def __init__(self) -> None:
+        self.identity: Identity | None = None
+        self.key: JobKey | None = None
+        self.reading = ""  # the cause of the read in flight
+        self.again = False  # a hint came while a read was in flight: its answer may be older than the hint
+        self.pages: list[HistoryEntry] = []
+        self.tries: int | None = None  # of an unanswered hint: how often it was read again
+        self.hint_due: float | None = None
+        self.turn_due: float | None = None
+        self.read_at = float("-inf")
+        self.entries_seen = 0  # how long the history was when it was last read whole
+        self.halted: Step | None = None  # the step that the rules reject: the job stands still there
+
+
+class Join:
+    """One cluster's join. *known* gives the log's last update of a job; *since_ns*: see `begin`.
+
+    After each call drain `events`, and `take` the reads; `wake_at` says when time alone will bring more.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        known: Callable[[JobKey], Known | None],
+        settings: JoinSettings | None = None,
+        *,
+        since_ns: int | None = None,
+    ) -> None:
+        self._rules = rules
+        self._known = known
+        self._settings = settings or JoinSettings()
+        self._since_ns = since_ns
+        self._jobs: dict[str, _Job] = {}
+        self._executions: dict[str, _Execution] = {}
+        self._reads: deque[OrchestratorRead] = deque()
+        self._held: dict[str, None] = {}
+        self._due: list[tuple[float, str]] = []
+        self._turns: list[tuple[float, str]] = []
+        self._open: set[str] = set()
+        self._next_turn = 0.0
+        # -- the list --
+        self._list_due = 0.0
+        self._list_started: float | None = None
+        self._list_full = True
+        self._listing_full = False
+        self._full_due = 0.0
+        self._full_limit = self._settings.full_limit
+        self._list_newest = 0
+        self._high_water = 0
+        self.newest_ns: int | None = None
+        """The newest ModifyTime of the first list (0: no job at all); None until it was answered."""
+        self.events: list[Work] = []
+        self.counts = Counts()
+
+    # -- what begins, and what was missed -----------------------------------------------------------------------------
+
+    def begin(self, since_ns: int) -> None:
+        """Publish what is open, and what was written after *since_ns* (the orchestrator's clock, ns; 0: everything).
+
+        It is the newest ModifyTime of the first list that the log's first daemon saw, kept in the log: so a restart, or a
+        second daemon, leaves out the same finished jobs, whatever the clocks say. Until it is known nothing is read but
+        that list; hints wait.
+        """
+        if self._since_ns == since_ns:
+            return
+        self._since_ns = since_ns
+        held, self._held = self._held, {}
+        for job in held:
+            self._read(job, HINT)
+        self.look_everywhere()
+
+    def look_everywhere(self) -> None:
+        """Frames may have been missed (start, reconnect of either side): list all jobs, all pages, as soon as may be."""
+        self._list_full = True
+        self._list_due = 0.0
+
+    def look_nowhere(self) -> None:
+        """No list until `look_everywhere`: for a replay that shows what the frames alone bring."""
+        self._list_full = False
+        self._full_due = float("inf")
+
+    @property
+    def open_jobs(self) -> int:
+        """Jobs that are read in turn."""
+        return len(self._open)
+
+    @property
+    def executions_known(self) -> int:
+        """Executions whose job is remembered."""
+        return len(self._executions)
+
+    @property
+    def hints_open(self) -> int:
+        """Hints that the record has not answered yet."""
+        return sum(1 for job in self._jobs.values() if job.tries is not None)
+
+    # -- frames -------------------------------------------------------------------------------------------------------
+
+    def frame(self, frame: Frame, now: float) -> None:
+        """Take a frame as the hint that it is."""
+        self.counts.frames += 1
+        if frame.snapshot is not None:
+            self._ask_for_bid(frame, frame.snapshot, now)
+            return
+        execution = self._executions.get(frame.execution)
+        name = frame.job or (execution.job if execution is not None else "")
+        if not name:
+            # The AskForBid was before us: only a list can say which job this is.
+            self.counts.unknown_executions += 1
+            if self._settings.lists:
+                self._list_due = min(self._list_due, now)
+            return
+        if frame.kind is FrameKind.BID_RESULT and frame.accepted:
+            self.counts.answered += 1  # the approval follows, and says more
+            return
+        known = self._known_of(name)
+        if execution is not None and known is not None and known.version == execution.version:
+            approved = frame.kind is FrameKind.BID_ACCEPTED and known.state == JobStateType.RUNNING
+            if approved or self._rules.is_terminal(known.state):
+                self.counts.answered += 1
+                return
+        # A bid that was turned down, or the end of a cancel, moves no job by itself; an echo only confirms an end that
+        # was a hint already. They are worth one look, not a watch.
+        watch = not frame.echo and frame.kind not in (FrameKind.BID_REJECTED, FrameKind.CANCEL_RESULT)
+        self._hint(name, now, watch=watch)
+
+    def _ask_for_bid(self, frame: Frame, snapshot: Snapshot, now: float) -> None:
+        name = snapshot.job.id
+        self._remember(frame.execution, _Execution(name, snapshot.version))
+        job = self._learn(snapshot)
+        if job is None or job.key is None:
+            return
+        if self._since_ns is None:
+            self._hint(name, now, watch=True)
+            return
+        known = self._known(job.key)
+        ahead = _steps_ahead(self._rules, known, snapshot, job.entries_seen)
+        if ahead == 1:
+            self.counts.snapshots += 1
+            step = Step(
+                version=snapshot.version,
+                revision=snapshot.revision,
+                state=snapshot.state,
+                message=snapshot.message,
+                time=snapshot.modified,
+            )
+            self._emit(job, Record(key=job.key, job=snapshot.job, after=place_of(known), steps=(step,), cause=HINT))
+            self._answer_hint(job)
+            self._open_up(name, job, now)
+        if frame.direct and (known is None or known.state != JobStateType.RUNNING or known.version != snapshot.version):
+            self._hint(name, now, watch=True)  # runs at once: the record is Running at the next revision already
+        elif ahead in (0, 1):
+            self._answer_hint(job)  # a retry: the scheduler has seen the end that we asked about, and the job goes on
+        else:
+            self._hint(name, now, watch=ahead is None)
+
+    def _remember(self, execution: str, what: _Execution) -> None:
+        if len(self._executions) >= self._settings.executions_max:
+            del self._executions[next(iter(self._executions))]
+        self._executions[execution] = what
+
+    # -- hints and reads ----------------------------------------------------------------------------------------------
+
+    def _hint(self, name: str, now: float, *, watch: bool) -> None:
+        """The job may have changed: read it, and (*watch*) again until the record answers."""
+        job = self._job(name)
+        if job is None:
+            return
+        if watch:
+            job.tries = 0
+            job.hint_due = None
+        if self._since_ns is None:
+            self._held[name] = None
+        elif job.reading:
+            job.again = True
+        else:
+            self._read(name, HINT)
+
+    def _answer_hint(self, job: _Job) -> None:
+        job.tries = None
+        job.hint_due = None
+
+    def _read(self, name: str, cause: str) -> None:
+        job = self._job(name)
+        if job is None or job.reading:
+            return
+        job.reading = cause
+        job.again = False
+        job.pages = []
+        if cause == HINT:
+            self.counts.hint_reads += 1
+        else:
+            self.counts.scan_reads += 1
+        if job.identity is None:
+            self._reads.append(ReadJob(job=name, cause=cause))
+        else:
+            self._reads.append(ReadHistory(job=name, namespace=job.identity.namespace, cause=cause))
+
+    def take(self, now: float) -> list[OrchestratorRead]:
+        """The reads to carry out now, hints before scans."""
+        settings = self._settings
+        while self._due and self._due[0][0] <= now:
+            due, name = heapq.heappop(self._due)
+            job = self._jobs.get(name)
+            if job is not None and job.hint_due == due:
+                job.hint_due = None
+                self._read(name, HINT if job.tries is not None else SCAN)
+        if self._since_ns is not None:
+            self._take_turn(now)
+        if self._list_wanted(now):
+            self._list_started = now
+            self._list_newest = 0
+            self.counts.lists += 1
+            # What is missed from now on (`look_everywhere`) is the next list's.
+            self._listing_full, self._list_full = self._list_full, False
+            # A list costs by what is stored, not by its limit: all of it in as few pages as may be.
+            self._reads.append(ReadJobs(limit=self._full_limit if self._listing_full else settings.list_limit))
+        reads = list(self._reads)
+        self._reads.clear()
+        return reads
+
+    def wake_at(self) -> float | None:
+        """When `take` will have more if nothing comes before; None: never."""
+        times = [self._due[0][0]] if self._due else []
+        if self._turns and self._settings.scan_rate and self._since_ns is not None:
+            times.append(max(self._next_turn, self._turns[0][0]))
+        if self._list_started is None and (self._settings.lists or self._list_full):
+            times.append(self._list_due)
+        return min(times, default=None)
+
+    # -- open jobs in turn --------------------------------------------------------------------------------------------
+
+    def _open_up(self, name: str, job: _Job, now: float) -> None:
+        """From now on the job is open: it is read in turn."""
+        if job.turn_due is None:
+            self._open.add(name)
+            self._queue_turn(name, job, now + self._settings.scan_every_s)
+
+    def _close(self, name: str, job: _Job) -> None:
+        self._open.discard(name)
+        job.turn_due = None
+
+    def _queue_turn(self, name: str, job: _Job, due: float) -> None:
+        job.turn_due = due
+        heapq.heappush(self._turns, (due, name))
+
+    def _take_turn(self, now: float) -> None:
+        """Read whose turn it is: each open job once a second, all together not more often than the rate."""
+        settings = self._settings
+        while self._turns and settings.scan_rate and now >= self._next_turn and self._turns[0][0] <= now:
+            due, name = heapq.heappop(self._turns)
+            job = self._jobs.get(name)
+            if job is None or job.turn_due != due:
+                continue
+            if job.reading or now - job.read_at < settings.scan_every_s:
+                self._queue_turn(name, job, max(job.read_at, now - settings.scan_every_s / 2) + settings.scan_every_s)
+                continue
+            self._queue_turn(name, job, now + settings.scan_every_s)
+            self._next_turn = max(self._next_turn, now) + 1 / settings.scan_rate
+            self._read(name, SCAN)
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def answered(
+        self,
+        read: OrchestratorRead,
+        answer: HistoryPage | JobPage | Snapshot | Missing,
+        now: float,
+        *,
+        started: float | None = None,
+    ) -> None:
+        """Take the orchestrator's answer to *read*. *started*: when its request left, if it had to wait for its turn."""
+        if isinstance(read, ReadJobs):
+            assert isinstance(answer, JobPage)
+            if started is not None and not read.next_token:
+                self._list_started = started  # what the pause is measured by is the orchestrator's time, not our queue's
+            self._listed(read, answer, now)
+            return
+        job = self._jobs.get(read.job)
+        if job is None:
+            return
+        cause = job.reading or read.cause
+        if isinstance(answer, Missing):
+            self.counts.missing += 1
+            self._read_over(read.job, job, now)
+        elif isinstance(answer, Snapshot):
+            self._learn(answer)
+            if job.identity is not None:
+                self._reads.append(ReadHistory(job=read.job, namespace=job.identity.namespace, cause=cause))
+        elif isinstance(answer, HistoryPage):
+            job.pages.extend(answer.entries)
+            if answer.next_token and answer.items >= self._settings.history_limit:
+                assert isinstance(read, ReadHistory)
+                self._reads.append(msgspec.structs.replace(read, next_token=answer.next_token))
+                return
+            self._join(read.job, job, job.pages, cause, now)
+
+    def failed(self, read: OrchestratorRead, now: float, *, too_large: bool = False) -> None:
+        """The orchestrator did not answer *read*, or with no answer: it waits, and is asked again."""
+        self.counts.failed += 1
+        if isinstance(read, ReadJobs):
+            if too_large:
+                self._full_limit = max(self._full_limit // 2, 1)
+            self._list_started = None
+            self._list_full |= self._listing_full
+            self._list_due = now + self._settings.retry_s
+            return
+        job = self._jobs.get(read.job)
+        if job is None:
+            return
+        job.reading = ""
+        job.pages = []
+        self._again_at(read.job, job, now + self._settings.retry_s)
+
+    def _join(self, name: str, job: _Job, entries: Sequence[HistoryEntry], cause: str, now: float) -> None:
+        assert job.key is not None
+        assert job.identity is not None
+        known = self._known(job.key)
+        found = join_history(known, entries)
+        if not isinstance(found, Old):
+            job.entries_seen = len(entries)
+        if isinstance(found, Old):
+            self.counts.old_answers += 1
+            job.tries = job.tries or 0  # whoever asked: it is read again until the answer is not older than the log
+        elif isinstance(found, Contradicted):
+            self._correct(job, found, cause)
+            self._answer_hint(job)
+        elif known is None and self._is_left_out(entries):
+            self._answer_hint(job)
+            job.again = False
+        elif found.steps:
+            self._emit(
+                job,
+                Record(key=job.key, job=job.identity, after=found.after, steps=found.steps, cause=cause),
+            )
+            if not job.again:  # else a hint came after this read was sent, and is open still
+                self._answer_hint(job)
+        ended = bool(entries) and not isinstance(found, Old) and self._rules.is_terminal(entries[-1].state)
+        if ended:
+            self._answer_hint(job)
+            job.again = False
+            self._close(name, job)
+        elif entries:
+            self._open_up(name, job, now)
+        self._read_over(name, job, now)
+
+    def _is_left_out(self, entries: Sequence[HistoryEntry]) -> bool:
+        """Whether the job was over when the log began: its first state is before our time, and so is its last."""
+        if not entries or not self._since_ns or not self._rules.is_terminal(entries[-1].state):
+            return False
+        ended = entries[-1].time
+        return ended is not None and int(ended.timestamp() * 1e6) * 1000 <= self._since_ns
+
+    def _correct(self, job: _Job, found: Contradicted, cause: str) -> None:
+        assert job.key is not None
+        assert job.identity is not None
+        if not found.reported:
+            self.counts.diverged += 1
+            self.events.append(
+                Notice(
+                    kind="diverged",
+                    origin=f"{escape(job.identity.id)}-{found.after.sequence}",
+                    text="the log says what the record does not; the record's present state follows, corrected",
+                    key=job.key,
+                    facts={
+                        "sequence": found.after.sequence,
+                        "log": f"v{found.after.version} r{found.after.revision} {found.after.state}",
+                        "record": f"v{found.present.version} r{found.present.revision} {found.present.state}",
+                    },
+                )
+            )
+        self._emit(
+            job,
+            Record(
+                key=job.key,
+                job=job.identity,
+                after=found.after,
+                steps=(found.present,),
+                corrected=True,
+                cause=cause,
+            ),
+        )
+
+    def _emit(self, job: _Job, record: Record) -> None:
+        # A step that the rules reject stands in quarantine already: the job waits there for an operator.
+        if job.halted is None or record.steps[0] != job.halted:
+            self.events.append(record)
+
+    def _read_over(self, name: str, job: _Job, now: float) -> None:
+        """The read in flight is over: read again if a hint came meanwhile, later if the hint is not answered."""
+        job.reading = ""
+        job.pages = []
+        job.read_at = now
+        if job.again:
+            self._read(name, HINT)
+        elif job.tries is not None:
+            self._wait_for_record(name, job, now)
+        elif job.turn_due is None:
+            self._forget(name)
+
+    def _wait_for_record(self, name: str, job: _Job, now: float) -> None:
+        assert job.tries is not None
+        if job.tries >= len(self._settings.repeats):
+            self._answer_hint(job)  # the record will not answer this one; the job's turn, or a list, finds what comes
+            if job.turn_due is None:
+                self._forget(name)
+            return
+        due = now + self._settings.repeats[job.tries]
+        job.tries += 1
+        self._again_at(name, job, due)
+
+    def _again_at(self, name: str, job: _Job, due: float) -> None:
+        job.hint_due = due
+        heapq.heappush(self._due, (due, name))
+
+    # -- what the fold came to ----------------------------------------------------------------------------------------
+
+    def decided(self, event: Event, decision: Decision) -> None:
+        """Learn what an event of ours came to: one that no longer fits is read again, a rejected one stands still."""
+        if not isinstance(event, Record):
+            return
+        name = event.job.id
+        if isinstance(decision, Unchanged) and decision.reason == "unjoined":
+            job = self._job(name)
+            if job is not None:
+                job.identity = job.identity or event.job
+                job.key = event.key
+                if job.reading:
+                    job.again = True
+                else:
+                    self._read(name, event.cause)
+        elif isinstance(decision, Rejected):
+            job = self._job(name)
+            if job is not None:
+                known = self._known(event.key)
+                behind = (known.sequence if known is not None else 0) - event.after.sequence
+                job.halted = event.steps[behind]
+
+    # -- lists --------------------------------------------------------------------------------------------------------
+
+    def _list_wanted(self, now: float) -> bool:
+        if self._list_started is not None or now < self._list_due:
+            return False
+        if now >= self._full_due:
+            self._list_full = True
+        return self._settings.lists or self._list_full
+
+    def _listed(self, read: ReadJobs, page: JobPage, now: float) -> None:
+        """One page of the list, newest first: whatever differs from the log is read."""
+        if not read.next_token:
+            self._list_newest = max((job.modified_ns for job in page.jobs), default=0)
+            if self.newest_ns is None:
+                self.newest_ns = self._list_newest
+        oldest = min((job.modified_ns for job in page.jobs), default=0)
+        if self._since_ns is not None:
+            for snapshot in page.jobs:
+                if self._differs(snapshot):
+                    self._learn(snapshot)
+                    self._read(snapshot.job.id, SCAN)
+                elif not self._rules.is_terminal(snapshot.state):
+                    job = self._learn(snapshot)
+                    if job is not None:
+                        self._open_up(snapshot.job.id, job, now)
+        more = page.next_token and page.jobs and (self._listing_full or oldest > self._high_water)
+        if more and self._since_ns is not None:
+            self._reads.append(msgspec.structs.replace(read, next_token=page.next_token))
+            return
+        started = self._list_started if self._list_started is not None else now
+        self._list_started = None
+        settings = self._settings
+        self._list_due = now + max(settings.list_every_s, settings.list_share * (now - started))
+        if self._since_ns is None:
+            self._list_full = True
+            return
+        self._high_water = max(self._high_water, self._list_newest)
+        if self._listing_full:
+            self._full_due = now + settings.full_every_s
+
+    def _differs(self, snapshot: Snapshot) -> bool:
+        known = self._known(job_key(snapshot.job.namespace, snapshot.job.id))
+        ended = self._rules.is_terminal(snapshot.state)
+        if known is None:
+            return not (ended and self._since_ns and snapshot.modified_ns <= self._since_ns)
+        return (
+            known.source == REPORTED
+            or known.version != snapshot.version
+            or known.state != snapshot.state
+            # A revision may also be a change of something else than the state: worth one look, not one every second.
+            or (
+                snapshot.revision > (known.revision or 0)
+                and (self._listing_full or snapshot.modified_ns > self._high_water)
+            )
+        )
+
+    # -- jobs ---------------------------------------------------------------------------------------------------------
+
+    def _job(self, name: str) -> _Job | None:
+        job = self._jobs.get(name)
+        if job is None:
+            if len(self._jobs) >= self._settings.jobs_max:
+                # Bounded: a list will find it, when there is room.
+                self.counts.dropped += 1
+                self._list_full = True
+                return None
+            job = self._jobs[name] = _Job()
+        return job
+
+    def _forget(self, name: str) -> None:
+        job = self._jobs.get(name)
+        if job is not None and not job.reading and job.tries is None and job.halted is None:
+            del self._jobs[name]
+
+    def _learn(self, snapshot: Snapshot) -> _Job | None:
+        job = self._job(snapshot.job.id)
+        if job is not None and job.identity is None:
+            job.identity = snapshot.job
+            job.key = job_key(snapshot.job.namespace, snapshot.job.id)
+        return job
+
+    def _known_of(self, name: str) -> Known | None:
+        job = self._jobs.get(name)
+        return self._known(job.key) if job is not None and job.key is not None else None
+
+
+def _steps_ahead(rules: Rules, known: Known | None, snapshot: Snapshot, entries_seen: int) -> int | None:
+    """How many steps the snapshot of an `AskForBid` is ahead of the log: 0 or less, exactly 1, or None (cannot tell).
+
+    Only exactly one may be published without a read (`DESIGN.md` 6.4). Bacalhau's revision is the number of the entry as
+    long as no entry was merged; once one was, only the history can tell.
+    """
+    if known is None:
+        return 1 if snapshot.revision == 1 and snapshot.state == rules.initial else None
+    if known.source == REPORTED or known.version is None or known.revision is None:
+        return None
+    if entries_seen > known.revision:
+        return None
+    if known.sequence != known.revision or known.input > NOWHERE:
+        # Not an update for each entry: one revision may have left two (`total_timeout`), and then Bacalhau's count is
+        # not that of the entries any more.
+        return None
+    if (snapshot.version, snapshot.revision) == (known.version, known.revision):
+        return 0 if snapshot.state == known.state else None
+    if (snapshot.version, snapshot.revision) < (known.version, known.revision):
+        return -1
+    if snapshot.revision != known.revision + 1:
+        return None
+    if snapshot.version == known.version:
+        # What the rules forbid is no step to take without having seen the history.
+        return 1 if rules.allows(known.state, snapshot.state) else None
+    if snapshot.version == known.version + 1 and snapshot.state == rules.initial and entries_seen == known.revision:
+        return 1
+    return None

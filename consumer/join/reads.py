@@ -1,0 +1,38 @@
+"""What the join asks of the orchestrator. Shapes only; `consumer.join.join` says when.
+
+A read is answered with the page or document it asks for, `Missing` (404), or an error; each goes back to the join with
+the very read it answers.
+"""
+
+import msgspec
+
+
+class ReadHistory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The job-level history of all versions of *job*, one page from *next_token* (empty: from the first entry)."""
+
+    job: str
+    namespace: str = ""
+    next_token: str = ""
+    cause: str = "scan"
+
+
+class ReadJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The job itself: its name, namespace, type and count."""
+
+    job: str
+    namespace: str = ""
+    cause: str = "scan"
+
+
+class ReadJobs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The list of all jobs of all namespaces by `modified_at`, newest first, one page of *limit*."""
+
+    next_token: str = ""
+    limit: int = 100
+
+
+OrchestratorRead = ReadHistory | ReadJob | ReadJobs
+
+
+class Missing(msgspec.Struct, frozen=True, gc=False):
+    """404: the orchestrator does not know the job (yet, or any more)."""
