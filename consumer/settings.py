@@ -1,0 +1,500 @@
+"""Every setting: its name, kind, bounds, default and meaning. `load` makes `Settings` of a file and the environment.
+
+A file is TOML (`config/jobstate.toml` is the commented, complete one). The environment comes after it, key by key, as
+`JOBSTATE_<SECTION>__<KEY>`. What cannot be understood is refused, never guessed. Secrets are not settings: a setting
+names the file that holds one, `read_secret` reads it when it is used, and no `Settings` shows it.
+"""
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from consumer.errors import SettingsError
+
+ENVIRONMENT: Final = "JOBSTATE_"
+"""What the name of each of our environment variables begins with."""
+
+CONFIG: Final = "JOBSTATE_CONFIG"
+"""The variable that names the file; the command line's `--config` comes first."""
+
+MIB: Final = 1024 * 1024
+GIB: Final = 1024 * MIB
+
+_USER_INFO: Final = re.compile(r"(^|://|,)[^/,]*@")
+
+_AGES: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True):
+    """One table of the file. Shown without what an URL may hold of a secret."""
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={redact(value)!r}" if name == "url" and isinstance(value, str) else f"{name}={value!r}"
+            for name, value in ((name, getattr(self, name)) for name in self.__struct_fields__)
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+_ONE_URL: Final = r"((nats|tls|ws|wss)://)?[^\s,/]+/?"
+_Url = Annotated[str, Meta(pattern=rf"^({_ONE_URL}(,\s*{_ONE_URL})*)?$")]
+_File = Annotated[str, Meta(max_length=4_096)]
+
+
+class Nats(_Section, frozen=True, kw_only=True):
+    """The NATS server with JetStream that holds our streams."""
+
+    url: Annotated[
+        _Url, Meta(description="Servers that hold our streams, `nats://host:4222`; several with commas.", min_length=1)
+    ] = "nats://127.0.0.1:4222"
+    token_file: Annotated[_File, Meta(description="File that holds the token.")] = ""
+    credentials_file: Annotated[_File, Meta(description="File that holds the credentials (JWT and seed).")] = ""
+    tls_ca: Annotated[
+        _File, Meta(description="Certificate authority of the servers (PEM), if it is not a public one.")
+    ] = ""
+
+
+class Streams(_Section, frozen=True, kw_only=True):
+    """How our streams are made where they are absent. One that differs is refused, never altered."""
+
+    mode: Annotated[
+        Literal["create", "bind"],
+        Meta(description="`create` makes the streams that are absent; `bind` refuses to start without them."),
+    ] = "create"
+    replicas: Annotated[int, Meta(description="Copies of each stream, on as many servers: 1, 3 or 5.", ge=1, le=5)] = 1
+    log_max_bytes: Annotated[
+        int,
+        Meta(
+            description="Bytes the log may take (0: no bound). When it is full updates wait and nothing is forgotten.",
+            ge=0,
+        ),
+    ] = 2 * GIB
+    input_max_bytes: Annotated[int, Meta(description="Bytes the input may take (0: no bound).", ge=0)] = GIB
+    refused_max_bytes: Annotated[
+        int,
+        Meta(description="Bytes for what was rejected or undecodable; the oldest is forgotten first.", ge=MIB),
+    ] = 256 * MIB
+
+
+class Bacalhau(_Section, frozen=True, kw_only=True):
+    """Bacalhau's own NATS server: where its frames are listened to."""
+
+    url: Annotated[
+        _Url,
+        Meta(
+            description="Bacalhau's NATS server, `nats://host:4222`; several with commas. Empty: follow reports only."
+        ),
+    ] = ""
+    token_file: Annotated[
+        _File, Meta(description="File that holds the token (Bacalhau's `Orchestrator.Auth.Token`).")
+    ] = ""
+    tls_ca: Annotated[_File, Meta(description="Certificate authority of the servers (PEM).")] = ""
+    tls_first: Annotated[
+        bool, Meta(description="Shake hands before the server says who it is (Bacalhau's `RequireTLS`).")
+    ] = False
+
+
+class Orchestrator(_Section, frozen=True, kw_only=True):
+    """Bacalhau's REST API: the authority on the state of its jobs."""
+
+    url: Annotated[
+        str,
+        Meta(description="Address of the API, `http://host:1234`.", pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*)?)?$"),
+    ] = ""
+    token_file: Annotated[_File, Meta(description="File that holds a bearer token.")] = ""
+    user: Annotated[str, Meta(description="User for basic authentication, together with `password_file`.")] = ""
+    password_file: Annotated[_File, Meta(description="File that holds that user's password.")] = ""
+    tls_ca: Annotated[_File, Meta(description="Certificate authority of the API (PEM).")] = ""
+    max_rate: Annotated[float, Meta(description="Most requests a second, whatever happens.", ge=1, le=10_000)] = 100.0
+    timeout_s: Annotated[
+        float, Meta(description="Seconds after which an unanswered request is given up.", ge=0.1, le=300)
+    ] = 10.0
+    concurrency: Annotated[int, Meta(description="Most requests at once.", ge=1, le=256)] = 16
+
+
+class Scan(_Section, frozen=True, kw_only=True):
+    """How changes are found that no frame tells of."""
+
+    rate: Annotated[
+        float,
+        Meta(
+            description="Most reads a second of open jobs in turn; each is read once a second at most.", gt=0, le=10_000
+        ),
+    ] = 50.0
+    list: Annotated[
+        Annotated[float, Meta(ge=1, le=86_400)] | Literal["auto"],
+        Meta(description="Seconds between two lists; `auto`: once a second, at most a twentieth of the time."),
+    ] = "auto"
+    backfill: Annotated[
+        str,
+        Meta(
+            description="Jobs that ended before the log began: `none`, `all`, or those of the last `7d` (s, m, h, d).",
+            pattern=r"^(none|all|[1-9][0-9]{0,8}[smhd])$",
+        ),
+    ] = "none"
+
+    @property
+    def backfill_s(self) -> float:
+        """How far back finished jobs are taken in, in seconds: 0 for none, infinity for all."""
+        if self.backfill in {"none", "all"}:
+            return 0.0 if self.backfill == "none" else float("inf")
+        return float(int(self.backfill[:-1]) * _AGES[self.backfill[-1]])
+
+
+class RulesChoice(_Section, frozen=True, kw_only=True):
+    """By which rules states are judged."""
+
+    file: Annotated[_File, Meta(description="Rules file. Empty: Bacalhau's, as they come with the program.")] = ""
+    accept: Annotated[bool, Meta(description="Write a log that was made by other rules, from here on by these.")] = (
+        False
+    )
+
+
+class Lanes(_Section, frozen=True, kw_only=True):
+    """How much is under way at once."""
+
+    events_max: Annotated[
+        int, Meta(description="Most events in memory that the log has not confirmed.", ge=1, le=10_000_000)
+    ] = 20_000
+    flight_max: Annotated[
+        int, Meta(description="Most entries sent and not yet confirmed, over all jobs.", ge=1, le=1_000_000)
+    ] = 4_096
+
+
+class Limits(_Section, frozen=True, kw_only=True):
+    """The bound of everything that could grow."""
+
+    message_bytes: Annotated[
+        int, Meta(description="Largest frame, report or answer that is read.", ge=1_024, le=64 * MIB)
+    ] = MIB
+    executions: Annotated[int, Meta(description="Executions whose job is remembered.", ge=1, le=100_000_000)] = 100_000
+    hints: Annotated[int, Meta(description="Hints that wait to be read.", ge=1, le=100_000_000)] = 100_000
+    jobs: Annotated[int, Meta(description="Jobs kept in memory, open and finished.", ge=1, le=1_000_000_000)] = (
+        1_000_000
+    )
+    label_values: Annotated[
+        int,
+        Meta(
+            description="Values of one label of a metric that are told apart; others count as `other`.", ge=8, le=1_000
+        ),
+    ] = 64
+
+
+class Checkpoint(_Section, frozen=True, kw_only=True):
+    """Where a restart begins to read the input."""
+
+    every_s: Annotated[
+        float, Meta(description="Seconds between two checkpoints, if the input has moved.", ge=0.05, le=3_600)
+    ] = 1.0
+
+
+class Drain(_Section, frozen=True, kw_only=True):
+    """The end of the daemon."""
+
+    deadline_s: Annotated[
+        float, Meta(description="Seconds after SIGTERM until what is under way must be confirmed.", ge=0, le=3_600)
+    ] = 10.0
+
+
+class Http(_Section, frozen=True, kw_only=True):
+    """Where `/metrics`, `/livez` and `/readyz` are served."""
+
+    host: Annotated[
+        str,
+        Meta(
+            description="Address to listen on. There is no authentication: think before it is not loopback.",
+            min_length=1,
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[int, Meta(description="Port; 0 takes any that is free.", ge=0, le=65_535)] = 9_090
+
+
+class Log(_Section, frozen=True, kw_only=True):
+    """The daemon's own log lines (on standard error)."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least that is worth a line.")
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "json", "console"], Meta(description="`auto`: console on a terminal, else JSON.")
+    ] = "auto"
+    lines_per_s: Annotated[
+        int, Meta(description="Most lines a second of one kind; how many were left out is told.", ge=1, le=100_000)
+    ] = 20
+
+
+class Embedded(_Section, frozen=True, kw_only=True):
+    """A NATS server of our own (`jobstate run --embedded`)."""
+
+    folder: Annotated[_File, Meta(description="Folder where it keeps its data.", min_length=1)] = "data/nats"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All settings, checked. A field that is a struct is a section. `warnings` is what `load` wants said."""
+
+    cluster: Annotated[
+        str,
+        Meta(description="Name of the Bacalhau cluster: a token in every subject.", pattern=r"^[A-Za-z0-9_-]{1,64}$"),
+    ] = "main"
+    nats: Nats = Nats()
+    streams: Streams = Streams()
+    bacalhau: Bacalhau = Bacalhau()
+    orchestrator: Orchestrator = Orchestrator()
+    scan: Scan = Scan()
+    rules: RulesChoice = RulesChoice()
+    lanes: Lanes = Lanes()
+    limits: Limits = Limits()
+    checkpoint: Checkpoint = Checkpoint()
+    drain: Drain = Drain()
+    http: Http = Http()
+    log: Log = Log()
+    embedded: Embedded = Embedded()
+    warnings: tuple[str, ...] = ()
+
+
+class Setting(NamedTuple):
+    """One setting, as the reference and the loader see it. `section` is empty for `cluster`."""
+
+    section: str
+    key: str
+    kind: Any
+    default: Any
+
+    @property
+    def name(self) -> str:
+        """As in an error: `nats.url`."""
+        return f"{self.section}.{self.key}" if self.section else self.key
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable: `JOBSTATE_NATS__URL`."""
+        return ENVIRONMENT + (f"{self.section}__{self.key}" if self.section else self.key).upper()
+
+
+def all_settings() -> Iterator[Setting]:
+    """Every setting there is, in the order of the file."""
+    for field in msgspec.structs.fields(Settings):
+        if field.name == "warnings":
+            continue
+        if isinstance(field.type, type) and issubclass(field.type, _Section):
+            for inner in msgspec.structs.fields(field.type):
+                yield Setting(field.name, inner.name, inner.type, inner.default)
+        else:
+            yield Setting("", field.name, field.type, field.default)
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of the file at *path* (None: defaults) and, after it, of *environ* (None: nothing).
+
+    Raises `SettingsError`: names the file or variable, the key, the reason and, of a misspelt one, the nearest name.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        values.update(_from_file(path))
+    values.update(_from_environment(environ or {}))
+
+    sections: dict[str, dict[str, Any]] = {}
+    for setting in all_settings():
+        if setting.section and setting.name in values:
+            sections.setdefault(setting.section, {})[setting.key] = values[setting.name]
+    made = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    chosen: dict[str, Any] = {name: made[name](**given) for name, given in sections.items()}
+    if "cluster" in values:
+        chosen["cluster"] = values["cluster"]
+    settings = Settings(**chosen)
+    _check_together(settings)
+    return msgspec.structs.replace(settings, warnings=tuple(_look_at_files(settings)))
+
+
+def read_secret(path: str, name: str) -> str:
+    """What the file at *path* holds, without the line break at its end. *name* is the setting, for the error.
+
+    Read at each use, so a changed token needs no restart. Raises `SettingsError`; its text never holds the content.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise SettingsError(f"{name}: the file {path} cannot be read ({reason}); write the secret into it") from error
+    if not text:
+        raise SettingsError(f"{name}: the file {path} is empty; write the secret into it, or leave the setting out")
+    if any(character.isspace() or not character.isprintable() for character in text) and not name.endswith(
+        "password_file"
+    ):
+        raise SettingsError(
+            f"{name}: the file {path} holds more than one line or a blank; it must hold the secret alone"
+        )
+    return text
+
+
+def redact(url: str) -> str:
+    """*url* (several: with commas) without user, password or token: fit to be shown."""
+    return _USER_INFO.sub(r"\1***@", url)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    """The values of the file by their names, each of its kind."""
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); name another file with --config") from error
+    except (tomllib.TOMLDecodeError, UnicodeError) as error:
+        raise SettingsError(f"{path}: is not TOML: {error}") from error
+
+    known = {setting.name: setting for setting in all_settings()}
+    sections = {setting.section for setting in known.values() if setting.section}
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        if name in sections and not isinstance(value, dict):
+            raise SettingsError(f"{path}: {name}: is a section; write [{name}] and its keys below")
+        if name not in sections and isinstance(value, dict):
+            raise SettingsError(f"{path}: unknown section [{name}]{_nearest(name, sections)}")
+        section, table_of = (name, value) if name in sections else ("", {name: value})
+        for key, given in table_of.items():
+            full = f"{section}.{key}" if section else key
+            if full not in known:
+                raise SettingsError(
+                    f"{path}: unknown key `{key}`{f' in [{section}]' if section else ''}{_meant(key, section)}"
+                )
+            values[full] = _convert(str(path), known[full], given)
+    return values
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The values of the variables that are ours by their names, each of its kind.
+
+    Kubernetes sets variables like `JOBSTATE_PORT_9090_TCP` for a service of our name: those are not ours and no error.
+    """
+    known = {setting.variable: setting for setting in all_settings()}
+    flat = {re.sub("_+", "_", variable): variable for variable in known}
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENVIRONMENT) or variable == CONFIG:
+            continue
+        where = f"environment: {variable}"
+        if variable in known:
+            values[known[variable].name] = _convert(where, known[variable], text, lax=True)
+        elif (meant := flat.get(re.sub("_+", "_", variable))) is not None:
+            raise SettingsError(f"{where}: unknown; did you mean {meant} (two underscores)?")
+        elif "__" in variable:
+            raise SettingsError(f"{where}: unknown{_nearest(variable, known)}")
+    return values
+
+
+def _convert(where: str, setting: Setting, value: object, *, lax: bool = False) -> Any:  # noqa: ANN401 - of any kind
+    """*value* as the setting's kind. *lax*: it is the text of a variable, so "5" may be a number."""
+    try:
+        return msgspec.convert(value, setting.kind, strict=not lax)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{where}: {setting.name}: {_reason(error, setting)}") from error
+
+
+def _reason(error: msgspec.ValidationError, setting: Setting) -> str:
+    """What is wrong, in words of the setting rather than of the pattern. Never the value: it may hold a secret."""
+    text = str(error)
+    if "matching regex" in text:
+        return f"is not what it must be: {describe(setting)}"
+    if text.startswith("Invalid enum value"):
+        return f"is not what it must be: {bounds(setting)}"
+    return f"{text[0].lower()}{text[1:]}"
+
+
+def _meant(key: str, section: str) -> str:
+    """What a misspelt *key* of *section* may have been: the same key elsewhere, or the nearest one here."""
+    elsewhere = [setting.name for setting in all_settings() if setting.key == key]
+    if elsewhere:
+        return f"; did you mean {' or '.join(elsewhere)}?"
+    return _nearest(key, {setting.key for setting in all_settings() if setting.section == section})
+
+
+def describe(setting: Setting) -> str:
+    """The sentence that says what the setting is for."""
+    return next((meta.description for meta in _metas(setting.kind) if meta.description), "")
+
+
+def bounds(setting: Setting) -> str:
+    """What the value may be, shortly: `at least 1, at most 5`, or the words to choose from."""
+    said = list(choices(setting.kind))
+    for meta in _metas(setting.kind):
+        said += [f"more than {meta.gt:_}"] if meta.gt is not None else []
+        said += [f"at least {meta.ge:_}"] if meta.ge is not None else []
+        said += [f"at most {meta.le:_}"] if meta.le is not None else []
+    return ", ".join(said)
+
+
+def choices(kind: object) -> tuple[str, ...]:
+    """The words that a setting of this kind is chosen from, if it is."""
+    found: list[str] = []
+    for part in _parts(kind):
+        if getattr(part, "__origin__", None) is Literal:
+            found += [str(word) for word in part.__args__]
+    return tuple(found)
+
+
+def _parts(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - an annotation has no type of its own
+    """*kind* and everything that it is made of."""
+    yield kind
+    if getattr(kind, "__origin__", None) is not Literal:
+        for inner in getattr(kind, "__args__", ()):
+            yield from _parts(inner)
+
+
+def _metas(kind: object) -> Iterator[Meta]:
+    for part in _parts(kind):
+        for note in getattr(part, "__metadata__", ()):
+            if isinstance(note, Meta):
+                yield note
+
+
+def _nearest(word: str, among: Iterable[str]) -> str:
+    """`; did you mean …?`, or nothing where nothing is near."""
+    near = difflib.get_close_matches(word, sorted(among), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _check_together(settings: Settings) -> None:
+    """What only several settings together can get wrong."""
+    if settings.bacalhau.url and not settings.orchestrator.url:
+        raise SettingsError(
+            "bacalhau.url: is set without orchestrator.url; frames only hint at a change, the orchestrator tells it: "
+            "set orchestrator.url (JOBSTATE_ORCHESTRATOR__URL) to the address of its REST API, http://host:1234"
+        )
+    if settings.nats.token_file and settings.nats.credentials_file:
+        raise SettingsError("nats.token_file: is set together with nats.credentials_file; leave one of them out")
+    if settings.orchestrator.token_file and settings.orchestrator.password_file:
+        raise SettingsError(
+            "orchestrator.token_file: is set together with orchestrator.password_file; leave one of them out"
+        )
+    if bool(settings.orchestrator.user) != bool(settings.orchestrator.password_file):
+        missing = "password_file" if settings.orchestrator.user else "user"
+        raise SettingsError(f"orchestrator.{missing}: is missing; user and password_file need each other")
+    if settings.streams.replicas not in {1, 3, 5}:
+        raise SettingsError("streams.replicas: is 1, 3 or 5: an even number of servers has no better majority")
+
+
+def _look_at_files(settings: Settings) -> Iterator[str]:
+    """Refuse files that are not there or say nothing; warn of secrets that everybody may read."""
+    for setting in all_settings():
+        if not setting.key.endswith(("token_file", "password_file", "credentials_file", "tls_ca")):
+            continue
+        path = getattr(getattr(settings, setting.section), setting.key)
+        if not path:
+            continue
+        if setting.key.endswith(("token_file", "password_file")):
+            read_secret(path, setting.name)
+        elif not os.access(path, os.R_OK) or Path(path).stat().st_size == 0:
+            raise SettingsError(f"{setting.name}: the file {path} is missing, empty or cannot be read")
+        if setting.key != "tls_ca" and Path(path).stat().st_mode & stat.S_IROTH:
+            yield f"{setting.name}: everybody on this machine may read {path}; chmod o-r"
+    for section in ("nats", "bacalhau", "orchestrator"):
+        if "@" in getattr(settings, section).url:
+            yield f"{section}.url: holds a secret, which others can see in the environment; use {section}.token_file"

@@ -1,0 +1,300 @@
+"""What the configuration may say, and how what it may not is refused."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from consumer.errors import ExitCode, SettingsError
+from consumer.settings import Settings, all_settings, bounds, describe, load, read_secret, redact
+
+CONFIG = Path(__file__).parents[1] / "config/jobstate.toml"
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a configuration file."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "jobstate.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def secret(folder: Path, text: str = "s3cret\n", mode: int = 0o600) -> Path:
+    """A file that holds *text*."""
+    path = folder / "token"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_nothing_said_is_the_defaults() -> None:
+    """No file and no variable: every default, and nothing to warn of."""
+    settings = load()
+    assert settings == Settings()
+    assert settings.nats.url == "nats://127.0.0.1:4222"
+    assert settings.warnings == ()
+
+
+def test_the_commented_file_says_every_default() -> None:
+    """config/jobstate.toml has each setting with its default, so copying it changes nothing."""
+    assert load(CONFIG) == Settings()
+    text = CONFIG.read_text()
+    for setting in all_settings():
+        assert re.search(rf"^{setting.key} = ", text, re.MULTILINE), setting.name
+        assert describe(setting) in text
+
+
+def test_every_setting_is_described_and_typed() -> None:
+    """Each has a sentence, each number has a bound, and no two share a variable."""
+    settings = list(all_settings())
+    for setting in settings:
+        assert describe(setting).endswith("."), setting.name
+        if isinstance(setting.default, int | float) and not isinstance(setting.default, bool):
+            assert bounds(setting), setting.name
+    assert len({setting.variable for setting in settings}) == len(settings)
+
+
+def test_the_environment_comes_after_the_file(write: Write) -> None:
+    """A variable replaces its own key and leaves the others as the file says."""
+    path = write('[http]\nport = 1000\nhost = "::1"\n')
+    settings = load(path, {"JOBSTATE_HTTP__PORT": "2000"})
+    assert (settings.http.host, settings.http.port) == ("::1", 2000)
+
+
+def test_the_four_settings_of_a_real_cluster_do(tmp_path: Path) -> None:
+    """NATS, Bacalhau's NATS with its token, the orchestrator: nothing else is asked for."""
+    settings = load(
+        None,
+        {
+            "JOBSTATE_NATS__URL": "nats://ours:4222",
+            "JOBSTATE_BACALHAU__URL": "nats://theirs:4222,nats://theirs-too:4222",
+            "JOBSTATE_BACALHAU__TOKEN_FILE": str(secret(tmp_path)),
+            "JOBSTATE_ORCHESTRATOR__URL": "http://theirs:1234",
+            "JOBSTATE_LOG__LEVEL": "debug",
+            "PATH": "/bin",
+        },
+    )
+    assert settings.bacalhau.url == "nats://theirs:4222,nats://theirs-too:4222"
+    assert settings.orchestrator.url == "http://theirs:1234"
+    assert settings.log.level == "debug"
+    assert settings.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [
+        ("JOBSTATE_BACALHAU__TLS_FIRST", "true", True),
+        ("JOBSTATE_SCAN__RATE", "2.5", 2.5),
+        ("JOBSTATE_SCAN__LIST", "16", 16.0),
+        ("JOBSTATE_SCAN__LIST", "auto", "auto"),
+        ("JOBSTATE_SCAN__BACKFILL", "7d", "7d"),
+        ("JOBSTATE_CLUSTER", "12", "12"),
+        ("JOBSTATE_STREAMS__LOG_MAX_BYTES", "0", 0),
+        ("JOBSTATE_NATS__URL", "127.0.0.1:4222", "127.0.0.1:4222"),
+    ],
+)
+def test_a_variable_is_read_as_its_kind(variable: str, text: str, value: object) -> None:
+    """Text of a variable becomes the number, word or switch that the setting is."""
+    settings = load(None, {variable: text})
+    section, _, key = variable.removeprefix("JOBSTATE_").lower().partition("__")
+    found = getattr(getattr(settings, section), key) if key else getattr(settings, section)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_variables_of_a_service_of_our_name_are_not_ours() -> None:
+    """Kubernetes sets these for a service called jobstate; a daemon must start beside one."""
+    environ = {"JOBSTATE_SERVICE_HOST": "10.0.0.1", "JOBSTATE_PORT_9090_TCP": "tcp://10.0.0.1:9090"}
+    assert load(None, environ) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("backfill", "seconds"),
+    [("none", 0), ("all", float("inf")), ("90s", 90), ("5m", 300), ("2h", 7200), ("7d", 604_800)],
+)
+def test_backfill_is_an_age(backfill: str, seconds: float) -> None:
+    """`backfill` says how far back, in units that a person writes."""
+    assert load(None, {"JOBSTATE_SCAN__BACKFILL": backfill}).scan.backfill_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        ({"JOBSTATE_NATS__ULR": "x"}, "environment: JOBSTATE_NATS__ULR: unknown; did you mean JOBSTATE_NATS__URL?"),
+        ({"JOBSTATE_NATS_URL": "x"}, "did you mean JOBSTATE_NATS__URL (two underscores)?"),
+        ({"JOBSTATE_HTTP__PORT": "70000"}, "environment: JOBSTATE_HTTP__PORT: http.port: expected `int` <= 65535"),
+        ({"JOBSTATE_HTTP__PORT": "-1"}, "http.port: expected `int` >= 0"),
+        ({"JOBSTATE_HTTP__PORT": "any"}, "http.port: expected `int`, got `str`"),
+        ({"JOBSTATE_SCAN__RATE": "nan"}, "scan.rate: "),
+        ({"JOBSTATE_ORCHESTRATOR__MAX_RATE": "inf"}, "orchestrator.max_rate: "),
+        ({"JOBSTATE_LOG__LEVEL": "loud"}, "log.level: is not what it must be: debug, info, warning, error"),
+        ({"JOBSTATE_SCAN__LIST": "often"}, "scan.list: is not what it must be: auto, at least 1"),
+        ({"JOBSTATE_SCAN__BACKFILL": "7 days"}, "scan.backfill: is not what it must be: Jobs that ended before"),
+        ({"JOBSTATE_NATS__URL": "http://x:1"}, "nats.url: is not what it must be: Servers that hold"),
+        ({"JOBSTATE_NATS__URL": ""}, "nats.url: expected `str` of length >= 1"),
+        ({"JOBSTATE_ORCHESTRATOR__URL": "x:1234"}, "orchestrator.url: is not what it must be: Address of the API"),
+        ({"JOBSTATE_CLUSTER": "a.b"}, "cluster: is not what it must be: Name of the Bacalhau cluster"),
+        ({"JOBSTATE_STREAMS__REPLICAS": "2"}, "streams.replicas: is 1, 3 or 5"),
+        ({"JOBSTATE_BACALHAU__URL": "nats://x:1"}, "set orchestrator.url (JOBSTATE_ORCHESTRATOR__URL)"),
+        ({"JOBSTATE_ORCHESTRATOR__USER": "me"}, "orchestrator.password_file: is missing"),
+        (
+            {"JOBSTATE_NATS__TOKEN_FILE": "/nowhere/token"},
+            "nats.token_file: the file /nowhere/token cannot be read (No",
+        ),
+        ({"JOBSTATE_NATS__TLS_CA": "/nowhere/ca.pem"}, "nats.tls_ca: the file /nowhere/ca.pem is missing"),
+        ({"JOBSTATE_NATS__TOKEN_FILE": "a", "JOBSTATE_NATS__CREDENTIALS_FILE": "b"}, "leave one of them out"),
+        (
+            {
+                "JOBSTATE_ORCHESTRATOR__TOKEN_FILE": "a",
+                "JOBSTATE_ORCHESTRATOR__USER": "u",
+                "JOBSTATE_ORCHESTRATOR__PASSWORD_FILE": "b",
+            },
+            "orchestrator.token_file: is set together with orchestrator.password_file",
+        ),
+    ],
+)
+def test_a_wrong_variable_is_refused(environ: dict[str, str], reason: str) -> None:
+    """The error names the variable or the key, and says what would be right."""
+    with pytest.raises(SettingsError) as caught:
+        load(None, environ)
+    assert reason in str(caught.value)
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[nats]\nulr = 'x'", "unknown key `ulr` in [nats]; did you mean url?"),
+        ("[nast]\nurl = 'x'", "unknown section [nast]; did you mean nats?"),
+        ("clustr = 'x'", "unknown key `clustr`; did you mean cluster?"),
+        ("[http]\nlevel = 'debug'", "unknown key `level` in [http]; did you mean log.level?"),
+        ("[nats]\nwarnings = ['x']", "unknown key `warnings`"),
+        ("warnings = ['x']", "unknown key `warnings`"),
+        ("nats = 3", "nats: is a section"),
+        ("[cluster]\nname = 'x'", "unknown section [cluster]"),
+        ("[http]\nport = '9'", "http.port: expected `int`, got `str`"),
+        ("[http]\nport = {a = 1}", "http.port: expected `int`, got `object`"),
+        ("[http]\nport = 65536", "http.port: expected `int` <= 65535"),
+        ("[scan]\nrate = nan", "scan.rate: "),
+        ("[scan]\nrate = inf", "scan.rate: "),
+        ("[log]\nlevel = 3", "log.level: "),
+        ("x =", "is not TOML"),
+        ("a = 1\na = 2", "is not TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused(write: Write, text: str, reason: str) -> None:
+    """The error begins with the file and names key and reason."""
+    path = write(text)
+    with pytest.raises(SettingsError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert reason in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """A named file that is missing is never read as an empty one."""
+    with pytest.raises(SettingsError, match=r"none\.toml: cannot be read \(No such file"):
+        load(tmp_path / "none.toml")
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """A file that is not UTF-8 is a `SettingsError`, too."""
+    path = tmp_path / "jobstate.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="is not TOML"):
+        load(path)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "  \n\n"])
+def test_an_empty_secret_is_refused(tmp_path: Path, text: str) -> None:
+    """A file without a secret in it is a mistake, not the empty token."""
+    with pytest.raises(SettingsError, match=r"bacalhau\.token_file: the file .* is empty"):
+        load(
+            None,
+            {
+                "JOBSTATE_BACALHAU__URL": "nats://x:1",
+                "JOBSTATE_ORCHESTRATOR__URL": "http://x:1",
+                "JOBSTATE_BACALHAU__TOKEN_FILE": str(secret(tmp_path, text)),
+            },
+        )
+
+
+def test_a_secret_is_read_without_its_line_break(tmp_path: Path) -> None:
+    """An editor's line break at the end is no part of the token, nor is a blank."""
+    assert read_secret(str(secret(tmp_path, "s3cret \r\n")), "nats.token_file") == "s3cret"
+
+
+@pytest.mark.parametrize("text", ["s3cret\nsecond\n", "s3cret second", "s3cret\x00"])
+def test_a_file_that_holds_more_than_a_token_is_refused(tmp_path: Path, text: str) -> None:
+    """Two lines, or a NUL, are no token; the error says nothing of what the file holds."""
+    with pytest.raises(SettingsError, match="must hold the secret alone") as caught:
+        read_secret(str(secret(tmp_path, text)), "nats.token_file")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_password_may_hold_blanks(tmp_path: Path) -> None:
+    """Passwords are what people make them."""
+    assert read_secret(str(secret(tmp_path, "two words")), "orchestrator.password_file") == "two words"
+
+
+def test_a_secret_that_everybody_may_read_is_warned_of(tmp_path: Path) -> None:
+    """The daemon starts, and says it."""
+    settings = load(None, {"JOBSTATE_NATS__TOKEN_FILE": str(secret(tmp_path, mode=0o644))})
+    assert settings.warnings == (
+        f"nats.token_file: everybody on this machine may read {tmp_path / 'token'}; chmod o-r",
+    )
+
+
+def test_settings_show_no_secret(tmp_path: Path) -> None:
+    """Neither the file's content nor what a URL holds is in the settings' repr; a URL that holds one is warned of."""
+    settings = load(
+        None,
+        {
+            "JOBSTATE_NATS__TOKEN_FILE": str(secret(tmp_path, "canary-1")),
+            "JOBSTATE_NATS__URL": "nats://canary-2@a:1, tls://u:canary-3@b:2",
+            "JOBSTATE_ORCHESTRATOR__URL": "https://u:canary-4@c:3/api",
+        },
+    )
+    assert "canary" not in repr(settings)
+    assert "nats://***@a:1, tls://***@b:2" in repr(settings)
+    assert [warning.partition(":")[0] for warning in settings.warnings] == ["nats.url", "orchestrator.url"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("nats://a:1", "nats://a:1"),
+        ("nats://t@a:1,u:p@b:2", "nats://***@a:1,***@b:2"),
+        ("http://u:p@q@a/x@y", "http://***@a/x@y"),
+        ("", ""),
+    ],
+)
+def test_redact_leaves_host_and_path(url: str, shown: str) -> None:
+    """What is before the host is hidden, everything else stays."""
+    assert redact(url) == shown
+
+
+def test_a_wrong_url_with_a_secret_is_refused_without_showing_it() -> None:
+    """An error names the setting, never its value."""
+    with pytest.raises(SettingsError) as caught:
+        load(None, {"JOBSTATE_NATS__URL": "http://canary@a:1"})
+    assert "canary" not in str(caught.value)
+
+
+def test_settings_are_frozen() -> None:
+    """Nobody changes a setting while the daemon runs."""
+    with pytest.raises(AttributeError):
+        load().http.port = 1  # type: ignore[misc]
+    assert all(
+        field.type.__struct_config__.frozen
+        for field in msgspec.structs.fields(Settings)
+        if hasattr(field.type, "__struct_config__")
+    )
