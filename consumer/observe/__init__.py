@@ -1,0 +1,10 @@
+"""How the daemon is seen from outside: its log lines, its numbers, whether it lives and is ready.
+
+Nothing here decides anything, and nothing that decides knows of it.
+"""
+
+from consumer.observe.health import Health, serve
+from consumer.observe.log import configure, tell_left_out
+from consumer.observe.metrics import Metrics
+
+__all__ = ["Health", "Metrics", "configure", "serve", "tell_left_out"]

@@ -1,0 +1,137 @@
+"""Whether the daemon lives and is ready, and the HTTP server that says so: /metrics, /livez, /readyz.
+
+Alive means that each loop goes round, not that the process exists; ready means that each part can do its work. The
+parts say it of themselves; nobody is asked, so an answer costs nothing and hangs on nothing.
+"""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Final
+
+from aiohttp import web
+
+from consumer.errors import SettingsError
+from consumer.observe.metrics import CONTENT_TYPE, Metrics
+from consumer.settings import Http
+
+STARTING: Final = "has not been ready yet"
+
+
+class Health:
+    """What the parts say of themselves. *now* gives seconds that never go back."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._allowance: dict[str, float] = {}
+        self._round: dict[str, float] = {}
+        self._unready: dict[str, str] = {}
+        self._parts: list[str] = []
+
+    def expect(self, loop: str, within_s: float) -> None:
+        """The *loop* must go round (`alive`) at least every *within_s* seconds, from now on."""
+        self._allowance[loop] = within_s
+        self._round[loop] = self._now()
+
+    def alive(self, loop: str, now: float | None = None) -> None:
+        """The *loop* has gone round. Cheap: call it on every round. Before `expect` nothing is asked of it."""
+        self._round[loop] = self._now() if now is None else now
+
+    def done(self, loop: str) -> None:
+        """The *loop* has ended as it should: nothing is expected of it any more."""
+        self._allowance.pop(loop, None)
+
+    def need(self, *parts: str) -> None:
+        """Without these *parts* the daemon is not ready; each must say that it is."""
+        for part in parts:
+            self.failing(part, STARTING)
+
+    def failing(self, part: str, reason: str) -> None:
+        """The *part* cannot do its work, because of *reason* (a sentence without secrets)."""
+        self._name(part)
+        self._unready[part] = reason
+
+    def ready(self, part: str) -> None:
+        """The *part* does its work."""
+        self._name(part)
+        self._unready.pop(part, None)
+
+    def late(self) -> dict[str, str]:
+        """Every loop that has not gone round within its allowance, and since when. Empty: the daemon lives."""
+        now = self._now()
+        return {
+            loop: f"has not gone round for {now - self._round[loop]:.1f} s (allowed: {allowance:g} s)"
+            for loop, allowance in self._allowance.items()
+            if now - self._round[loop] > allowance
+        }
+
+    def unready(self) -> dict[str, str]:
+        """Every part that is not ready, and why. Empty: the daemon is ready."""
+        return dict(self._unready)
+
+    def parts(self) -> dict[str, str]:
+        """Every part: `ready`, or why not."""
+        return {part: self._unready.get(part, "ready") for part in self._parts}
+
+    def _name(self, part: str) -> None:
+        if part not in self._parts:
+            self._parts.append(part)
+
+
+@contextlib.asynccontextmanager
+async def serve(settings: Http, metrics: Metrics, health: Health) -> AsyncIterator[int]:
+    """Serve /metrics, /livez and /readyz while the context is open; gives the port.
+
+    Raises `SettingsError` if the address cannot be listened on.
+    """
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/metrics", _metrics(metrics)),
+            web.get("/livez", _livez(health)),
+            web.get("/readyz", _readyz(health)),
+        ]
+    )
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, settings.host, settings.port).start()
+        except OSError as error:
+            raise SettingsError(
+                f"http.port: cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
+                "set http.port (JOBSTATE_HTTP__PORT) to a free one, or to 0 for any"
+            ) from error
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+_Answer = Callable[[web.Request], Awaitable[web.Response]]
+
+
+def _metrics(metrics: Metrics) -> _Answer:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=metrics.expose(), headers={"Content-Type": CONTENT_TYPE})
+
+    return answer
+
+
+def _livez(health: Health) -> _Answer:
+    async def answer(_request: web.Request) -> web.Response:
+        late = health.late()
+        return _say({"alive": not late, "late": late}, well=not late)
+
+    return answer
+
+
+def _readyz(health: Health) -> _Answer:
+    async def answer(_request: web.Request) -> web.Response:
+        unready = health.unready()
+        return _say({"ready": not unready, "parts": health.parts()}, well=not unready)
+
+    return answer
+
+
+def _say(body: Mapping[str, object], *, well: bool) -> web.Response:
+    return web.json_response(body, status=200 if well else 503)

@@ -1,0 +1,146 @@
+"""The daemon's log lines: structlog, set up by `configure`. Dotted event names, facts as fields, on standard error.
+
+What goes through here is bounded (lines a second of one kind, length of a value) and fit to be shown: no terminal
+escapes, no secrets in URLs or in fields that are named after one. Lines of libraries come the same way. What is worth a
+line is decided where it happens.
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, TextIO
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from consumer.settings import Log
+
+VALUE_MAX: Final = 2_000
+"""Characters of one value; the rest is cut off and says so."""
+
+TRACEBACK_MAX: Final = 20_000
+"""The same of a traceback, whose end is what matters."""
+
+_SECRET_NAME: Final = re.compile(r"token|password|secret|authorization|credential", re.IGNORECASE)
+_SECRET_IN_URL: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_SHOWN: Final = frozenset("\n\t")
+
+
+class RateBound:
+    """A structlog processor that lets through *lines_per_s* lines a second of one event name, and counts the rest.
+
+    The next line of that name says how many were left out (`left_out`); `take` tells of those without a next line.
+    """
+
+    def __init__(self, lines_per_s: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._lines_per_s = lines_per_s
+        self._now = now
+        self._windows: dict[str, tuple[float, int]] = {}
+        self._left_out: dict[str, int] = {}
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        """Raises `structlog.DropEvent` for one line too many."""
+        name = str(event.get("event", ""))
+        now = self._now()
+        since, count = self._windows.get(name, (now, 0))
+        if now - since >= 1:
+            since, count = now, 0
+        self._windows[name] = (since, count + 1)
+        if count >= self._lines_per_s:
+            self._left_out[name] = self._left_out.get(name, 0) + 1
+            raise structlog.DropEvent
+        left_out = self._left_out.pop(name, 0)
+        if left_out:
+            event["left_out"] = left_out
+        return event
+
+    def take(self) -> dict[str, int]:
+        """How many lines were left out of which event, since the last time somebody was told."""
+        taken, self._left_out = self._left_out, {}
+        return taken
+
+
+class _Library(logging.Handler):
+    """Brings what a library logs into our lines, under one event name."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        exc_info = record.exc_info if record.exc_info and record.exc_info[0] else None
+        _write(record.levelno, "library.said", library=record.name, text=record.getMessage(), exc_info=exc_info)
+
+
+_bound: RateBound = RateBound(20)
+
+
+def configure(settings: Log, stream: TextIO | None = None) -> None:
+    """Send every line of the program to *stream* (standard error) as *settings* say. May be called again."""
+    global _bound  # noqa: PLW0603 - there is one log in a process, as there is one standard error
+    out = stream or sys.stderr
+    console = settings.format == "console" or (settings.format == "auto" and out.isatty())
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    _bound = RateBound(settings.lines_per_s)
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(
+            colors=out.isatty(),
+            timestamp_key="time",
+            exception_formatter=structlog.dev.plain_traceback,
+            sort_keys=False,
+        )
+        if console
+        else structlog.processors.JSONRenderer(serializer=_encode)
+    )
+    structlog.configure(
+        processors=[
+            _bound,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            structlog.processors.format_exc_info,  # text: without the values of local variables
+            _show,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=False,
+    )
+    # Debug lines of libraries may hold whole messages: theirs begin at warning, whatever ours do.
+    logging.basicConfig(handlers=[_Library()], level=max(level, logging.WARNING), force=True)
+
+
+def tell_left_out() -> None:
+    """Say how many lines were left out of each kind, if any. Called now and then, and at the end."""
+    for event, lines in _bound.take().items():
+        _write(logging.WARNING, "log.left-out", of=event, lines=lines)
+
+
+def _write(level: int, event: str, **facts: object) -> None:
+    structlog.get_logger().log(level, event, **facts)
+
+
+def _show(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Make every value fit to be shown."""
+    for name, value in event.items():
+        if _SECRET_NAME.search(name) and not name.endswith("_file"):
+            event[name] = "***"
+        elif isinstance(value, str):
+            event[name] = _fit(value, TRACEBACK_MAX if name == "exception" else VALUE_MAX)
+        elif not isinstance(value, bool | int | float | None):
+            event[name] = _fit(str(value))
+    return event
+
+
+def _fit(text: str, limit: int = VALUE_MAX) -> str:
+    """*text* on a terminal: bounded, without escapes, without what an URL holds before its host."""
+    cut = text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+    shown = cut if cut.isprintable() else "".join(c if c.isprintable() or c in _SHOWN else _escaped(c) for c in cut)
+    return _SECRET_IN_URL.sub("***", shown)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _encode(event: EventDict, **_options: object) -> str:
+    """One line of JSON in ASCII: a subject that is not UTF-8 has lone surrogates, which no other spelling carries."""
+    return json.dumps(event)

@@ -1,0 +1,132 @@
+"""The daemon's numbers, each with its name, labels and meaning. One registry for each `Metrics`: none is global.
+
+A label value is one of a bounded number: what comes after that many is `other`. A job's id, name, namespace or message
+is never one. Every `…(labels)` gives the child to count with; it costs a look into a dictionary.
+"""
+
+from typing import Final, Generic, TypeVar
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+OTHER: Final = "other"
+LABEL_MAX: Final = 64
+"""Characters: whoever can choose a label's value must not choose its size."""
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+
+class Family(Generic[M]):
+    """A metric with labels. Called with a value for each label it gives the metric of these."""
+
+    def __init__(self, metric: M, bound: int) -> None:
+        self._metric: M = metric
+        self._bound = bound
+        self._seen: dict[int, set[str]] = {}
+        self._children: dict[tuple[str, ...], M] = {}
+
+    def __call__(self, *values: str) -> M:
+        """The metric of these label values, in the order in which `Metrics` names the labels."""
+        child = self._children.get(values)
+        if child is None:
+            admitted = tuple(self._admit(index, value) for index, value in enumerate(values))
+            child = self._metric.labels(*admitted)
+            if admitted == values:
+                self._children[values] = child
+        return child
+
+    def _admit(self, index: int, value: str) -> str:
+        seen = self._seen.setdefault(index, set())
+        if value in seen:
+            return value
+        if len(seen) >= self._bound or len(value) > LABEL_MAX:
+            return OTHER
+        seen.add(value)
+        return value
+
+
+class Metrics:
+    """Everything that is counted. `label_values` is `limits.label_values` of the settings."""
+
+    def __init__(self, label_values: int = 64) -> None:
+        self.registry: Final = CollectorRegistry()
+        self._bound = label_values
+        ProcessCollector(registry=self.registry)
+
+        # What events came to.
+        self.decisions: Final = self._counters("decisions", "Events by what they came to.", "decision", "reason")
+        self.updates: Final = self._counters("updates", "Updates that the log has confirmed.", "state", "source")
+        self.undecodable: Final = self._counters("undecodable", "Bytes that could not be read.", "reason", "source")
+        self.advisories: Final = self._counters("advisories", "Notices put into the log.", "kind")
+
+        # Bacalhau's side.
+        self.frames: Final = self._counters("frames", "Frames of Bacalhau's that were read.", "kind", "profile")
+        self.reads: Final = self._counters("reads", "Requests to the orchestrator.", "kind", "cause", "outcome")
+        self.tap_gaps: Final = self._counter("tap_gaps", "Times at which frames may have been missed.")
+        self.reconnects: Final = self._counters("reconnects", "Connections that were made anew.", "connection")
+        self.slow_consumers: Final = self._counters(
+            "slow_consumers", "Times at which a client dropped messages because we read too slowly.", "connection"
+        )
+
+        # The log's side.
+        self.appends: Final = self._counters("appends", "Entries sent to the log, by answer.", "outcome")
+        self.resends: Final = self._counter("resends", "Entries sent again because no answer came.")
+        self.refused: Final = self._counter("refused", "Compare-and-sets that the server refused (10071).")
+        self.read_backs: Final = self._counter("read_backs", "Times a job's last entry was read back.")
+        self.reports: Final = self._counter("reports", "Entries of the input that were read.")
+
+        # How it stands now.
+        self.lanes_active: Final = self._gauge("lanes_active", "Jobs with an event under way.")
+        self.events_waiting: Final = self._gauge("events_waiting", "Events that the log has not confirmed.")
+        self.in_flight: Final = self._gauge("in_flight", "Entries sent and not yet answered.")
+        self.input_lag: Final = self._gauge("input_lag", "Entries of the input that were not read yet.")
+        self.hints_waiting: Final = self._gauge("hints_waiting", "Hints that wait to be read.")
+        self.reads_in_flight: Final = self._gauge("reads_in_flight", "Requests that the orchestrator has not answered.")
+        self.jobs_open: Final = self._gauge("jobs_open", "Jobs that have not ended.")
+        self.jobs_known: Final = self._gauge("jobs_known", "Jobs in memory.")
+        self.executions_known: Final = self._gauge("executions_known", "Executions whose job is remembered.")
+        self.stream_full: Final = Family(
+            Gauge(
+                "jobstate_stream_full",
+                "1 while a stream refuses entries for want of room.",
+                ["stream"],
+                registry=self.registry,
+            ),
+            self._bound,
+        )
+
+        # How long it takes.
+        self.hint_to_log: Final = self._histogram(
+            "hint_to_log_seconds", "From a frame to the confirmed update that it led to."
+        )
+        self.stored_to_confirmed: Final = self._histogram(
+            "append_seconds", "From sending an entry to the log's confirmation."
+        )
+        self.read_seconds: Final = self._histogram("read_seconds", "From a request to the orchestrator's answer.")
+
+    def expose(self) -> bytes:
+        """Everything in Prometheus' text format (`CONTENT_TYPE`)."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"jobstate_{name}", text, registry=self.registry)
+
+    def _counters(self, name: str, text: str, *labels: str) -> Family[Counter]:
+        return Family(Counter(f"jobstate_{name}", text, labels, registry=self.registry), self._bound)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"jobstate_{name}", text, registry=self.registry)
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(f"jobstate_{name}", text, buckets=_SECONDS, registry=self.registry)

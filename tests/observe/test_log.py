@@ -1,0 +1,188 @@
+"""What becomes of a line: shape, level, bound, and what is never in it."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from consumer.observe import configure, tell_left_out
+from consumer.observe.log import TRACEBACK_MAX, VALUE_MAX, RateBound
+from consumer.settings import Log
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def untouched() -> Iterator[None]:
+    """The log is one for the process: leave it as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    """The lines of JSON in *stream*."""
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_is_one_object() -> None:
+    """Event, level, UTC time and facts, on one line."""
+    out = io.StringIO()
+    configure(Log(), out)
+    structlog.get_logger().info("decision.accepted", job_id="j-1", sequence=3, previous=None, echo=False)
+    (line,) = lines(out)
+    assert str(line.pop("time")).endswith("Z")
+    assert line == {
+        "event": "decision.accepted",
+        "level": "info",
+        "job_id": "j-1",
+        "sequence": 3,
+        "previous": None,
+        "echo": False,
+    }
+
+
+@pytest.mark.parametrize(("level", "count"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
+def test_the_level_is_the_least_that_is_written(level: str, count: int) -> None:
+    """A line below the level is not there."""
+    out = io.StringIO()
+    configure(Log(level=level), out)  # type: ignore[arg-type]
+    log = structlog.get_logger()
+    for say in (log.debug, log.info, log.warning, log.error):
+        say("part.said")
+    assert len(lines(out)) == count
+
+
+@pytest.mark.parametrize(
+    ("form", "stream", "is_json"),
+    [
+        ("auto", io.StringIO, True),
+        ("auto", Terminal, False),
+        ("json", Terminal, True),
+        ("console", io.StringIO, False),
+    ],
+)
+def test_people_get_text_and_machines_json(form: str, stream: type[io.StringIO], is_json: bool) -> None:
+    """`auto` asks whether the stream is a terminal; the other two do not."""
+    out = stream()
+    configure(Log(format=form), out)  # type: ignore[arg-type]
+    structlog.get_logger().info("daemon.started")
+    assert out.getvalue().startswith("{") is is_json
+    assert "daemon.started" in out.getvalue()
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_terminal_acts_on_a_value(form: str) -> None:
+    """Escapes, bells, right-to-left marks and lone surrogates are spelled out, not sent."""
+    out = io.StringIO()
+    configure(Log(format=form), out)  # type: ignore[arg-type]
+    structlog.get_logger().info("report.read", text="a\x1b[31m\x07\u202e\udc80b", other=b"\x1b[2J")
+    written = out.getvalue()
+    assert written.count("\n") == 1
+    assert written.rstrip("\n").isprintable()
+    assert "\\x1b[31m" in written
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_secret_is_in_a_line(form: str) -> None:
+    """Fields that are named after a secret, and what a URL holds before its host, are hidden."""
+    out = io.StringIO()
+    configure(Log(format=form), out)  # type: ignore[arg-type]
+    structlog.get_logger().warning(
+        "connection.lost",
+        token="canary",
+        Authorization="Bearer canary",
+        password=["canary"],
+        url="nats://canary@host:4222",
+        error=OSError("cannot reach nats://user:canary@host:4222"),
+        token_file="/run/token",
+    )
+    assert "canary" not in out.getvalue()
+    assert "***@host:4222" in out.getvalue()
+    assert "/run/token" in out.getvalue()
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_shows_no_local_variable(form: str) -> None:
+    """An exception is written with its lines, without the values that its frames held."""
+    out = io.StringIO()
+    configure(Log(format=form), out)  # type: ignore[arg-type]
+    hidden = "can" + "ary"
+    try:
+        raise RuntimeError(str(len(hidden)))
+    except RuntimeError:
+        structlog.get_logger().exception("part.ended")
+    assert "RuntimeError: 6" in out.getvalue()
+    assert "canary" not in out.getvalue()
+
+
+def test_a_value_is_bounded() -> None:
+    """A message of a megabyte does not become a line of a megabyte."""
+    out = io.StringIO()
+    configure(Log(), out)
+    structlog.get_logger().info("report.read", text="x" * 1_000_000, exception="y" * 1_000_000)
+    (line,) = lines(out)
+    assert str(line["text"]).endswith("… (1000000 characters)")
+    assert len(str(line["text"])) < VALUE_MAX + 40
+    assert len(str(line["exception"])) < TRACEBACK_MAX + 40
+
+
+def test_lines_of_one_kind_are_bounded() -> None:
+    """A flood of one event leaves the others alone, and is told of in the end."""
+    out = io.StringIO()
+    configure(Log(lines_per_s=3), out)
+    log = structlog.get_logger()
+    for _ in range(1_000):
+        log.error("append.refused")
+    log.info("daemon.ready")
+    tell_left_out()
+    tell_left_out()
+    said = [line["event"] for line in lines(out)]
+    assert said.count("daemon.ready") == 1
+    assert said.count("append.refused") < 100
+    (summary,) = [line for line in lines(out) if line["event"] == "log.left-out"]
+    assert summary["of"] == "append.refused"
+    assert int(str(summary["lines"])) > 900
+
+
+def test_the_next_line_says_how_many_were_left_out() -> None:
+    """Once the second is over, the first line of the kind carries the count, and only that one."""
+    now = 0.0
+    bound = RateBound(2, lambda: now)
+
+    def offer(name: str) -> dict[str, object] | None:
+        try:
+            return dict(bound(None, "info", {"event": name}))
+        except structlog.DropEvent:
+            return None
+
+    assert [offer("a") is not None for _ in range(5)] == [True, True, False, False, False]
+    assert offer("b") == {"event": "b"}
+    now = 0.99
+    assert offer("a") is None
+    now = 1.0
+    assert offer("a") == {"event": "a", "left_out": 4}
+    assert offer("a") == {"event": "a"}
+    assert bound.take() == {}
+
+
+def test_what_a_library_says_comes_the_same_way() -> None:
+    """asyncio's own complaints are lines of ours; what libraries say at debug level is not (it may be whole bodies)."""
+    out = io.StringIO()
+    configure(Log(level="debug"), out)
+    logging.getLogger("asyncio").error("Task was destroyed: %s", "x")
+    logging.getLogger("aiohttp.client").debug("body: canary")
+    (line,) = lines(out)
+    assert line["event"] == "library.said"
+    assert (line["library"], line["text"], line["level"]) == ("asyncio", "Task was destroyed: x", "error")

@@ -1,0 +1,88 @@
+"""What is counted, under which names, and that labels stay few."""
+
+from prometheus_client import Counter, Gauge
+from prometheus_client.parser import text_string_to_metric_families
+
+from consumer.observe import Metrics
+from consumer.observe.metrics import OTHER, Family
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """What a scrape would read: (name, labels) -> value."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(metrics.expose().decode())
+        for sample in family.samples
+    }
+
+
+def test_a_decision_is_counted_under_its_labels() -> None:
+    """The scrape shows what was counted, label by label."""
+    metrics = Metrics()
+    metrics.decisions("accepted", "").inc(3)
+    metrics.decisions("rejected", "after-terminal").inc()
+    found = samples(metrics)
+    assert found["jobstate_decisions_total", (("decision", "accepted"), ("reason", ""))] == 3
+    assert found["jobstate_decisions_total", (("decision", "rejected"), ("reason", "after-terminal"))] == 1
+
+
+def test_two_of_them_share_nothing() -> None:
+    """There is no global registry: a second daemon in one process counts for itself."""
+    one, other = Metrics(), Metrics()
+    one.tap_gaps.inc()
+    assert samples(one)["jobstate_tap_gaps_total", ()] == 1
+    assert samples(other)["jobstate_tap_gaps_total", ()] == 0
+
+
+def test_label_values_are_bounded() -> None:
+    """Whatever the world sends as a type or reason, a label has so many values and then `other`; nothing is lost."""
+    metrics = Metrics(label_values=8)
+    for number in range(10_000):
+        metrics.undecodable(f"reason-{number}", "frame").inc()
+    found = {
+        labels: value for (name, labels), value in samples(metrics).items() if name == "jobstate_undecodable_total"
+    }
+    assert len(found) == 8 + 1
+    assert found[("reason", OTHER), ("source", "frame")] == 10_000 - 8
+    assert len(metrics.undecodable._children) == 8
+
+
+def test_a_huge_label_value_is_other() -> None:
+    """Nobody but us chooses how large a scrape is."""
+    metrics = Metrics()
+    metrics.frames("x" * 1_000, "1.8+").inc()
+    assert ("jobstate_frames_total", (("kind", OTHER), ("profile", "1.8+"))) in samples(metrics)
+
+
+def test_every_metric_is_ours_and_explained() -> None:
+    """Names begin with `jobstate_`, each has a sentence, and no label could hold a job's name."""
+    metrics = Metrics()
+    for family in metrics.registry.collect():
+        if family.name.startswith(("process_", "python_")):
+            continue
+        assert family.name.startswith("jobstate_")
+        assert family.documentation.endswith(".")
+    families = [value for value in vars(metrics).values() if isinstance(value, Family)]
+    assert len(families) >= 10
+    labels = {label for family in families for label in family._metric._labelnames}
+    assert labels.isdisjoint({"job", "job_id", "namespace", "name", "message", "execution", "node"})
+
+
+def test_a_gauge_may_be_asked_when_it_is_read() -> None:
+    """What is a look at a length needs no counting: the scrape looks."""
+    metrics = Metrics()
+    lanes = {"a": 1, "b": 2}
+    metrics.lanes_active.set_function(lambda: len(lanes))
+    assert samples(metrics)["jobstate_lanes_active", ()] == 2
+    assert isinstance(metrics.lanes_active, Gauge)
+    assert isinstance(metrics.resends, Counter)
+
+
+def test_a_histogram_has_buckets_for_milliseconds_and_for_a_minute() -> None:
+    """5 ms and 100 ms, which the aims name, are limits of buckets."""
+    metrics = Metrics()
+    metrics.hint_to_log.observe(0.004)
+    found = samples(metrics)
+    assert found["jobstate_hint_to_log_seconds_bucket", (("le", "0.005"),)] == 1
+    assert found["jobstate_hint_to_log_seconds_bucket", (("le", "0.0025"),)] == 0
+    assert ("jobstate_hint_to_log_seconds_bucket", (("le", "0.1"),)) in found
