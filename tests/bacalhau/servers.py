@@ -1,0 +1,164 @@
+"""A real nats-server, plain HTTP servers that answer as told, certificates, and waiting for facts."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+from aiohttp import web
+from nats.aio.client import Client
+
+DEADLINE_S: Final = 10.0
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def until(fact: Callable[[], bool], what: str) -> None:
+    """Wait for *fact*, and fail the test by the words *what* if it never comes."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not fact():  # noqa: ASYNC110 - the fact is another's, it sets no event
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        pytest.fail(f"never came: {what}")
+
+
+def nats_binary() -> str:
+    """Path of nats-server: beside this Python, or on PATH."""
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        pytest.skip("no nats-server: install the extra `embedded`")
+    return found
+
+
+class NatsServer:
+    """nats-server on a port that stays the same over stops and starts."""
+
+    def __init__(self, folder: Path, config: str = "") -> None:
+        self.port: Final = free_port()
+        self._config: Final = folder / f"nats-{self.port}.conf"
+        self._config.write_text(f"listen: 127.0.0.1:{self.port}\n{config}")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Start it; returns when it takes connections."""
+        self._process = subprocess.Popen(  # noqa: ASYNC220 - a fork is all that blocks
+            [nats_binary(), "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    writer.close()
+                    return
+                await asyncio.sleep(0.01)
+
+    def pause(self) -> None:
+        """Freeze it: connections stay, nothing is said."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    async def stop(self) -> None:
+        """Kill it, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+            self._process = None
+
+
+@contextlib.asynccontextmanager
+async def nats_server(folder: Path, config: str = "") -> AsyncIterator[NatsServer]:
+    """A nats-server for as long as the context is open."""
+    server = NatsServer(folder, config)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def peer(server: NatsServer) -> AsyncIterator[Client]:
+    """A client of Bacalhau's kind on *server*."""
+    client = Client()
+    await client.connect(server.url, allow_reconnect=False)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def settle(client: Client) -> None:
+    """Wait until the server has all that *client* said. One flush is not enough: its PING overtakes what waits."""
+    await client.flush()
+    await client.flush()
+
+
+@contextlib.asynccontextmanager
+async def http_server(
+    answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    """An HTTP server that gives every request to *answer*; yields its URL."""
+    runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    await site.start()
+    try:
+        port = runner.addresses[0][1]
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A self-signed certificate for the host *name* (or address), its own CA, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl: cannot make a certificate")
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+    kind = "IP" if name[0].isdigit() else "DNS"
+    subprocess.run(
+        [
+            *(
+                openssl,
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-days",
+                "2",
+            ),
+            *("-subj", f"/CN={name}", "-addext", f"subjectAltName={kind}:{name}"),
+            *("-keyout", str(key), "-out", str(cert)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key

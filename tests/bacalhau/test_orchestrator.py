@@ -1,0 +1,452 @@
+"""Every wrong answer that `NATS.md` 7 lists for the orchestrator, from real HTTP servers on the loopback."""
+
+import asyncio
+import gzip
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions, api_base
+from consumer.bacalhau.pace import PaceOptions
+from consumer.errors import OrchestratorError, SettingsError
+from consumer.join.reads import Missing, ReadHistory, ReadJob, ReadJobs
+from consumer.model import HistoryPage, Snapshot
+from consumer.settings import Orchestrator as OrchestratorSettings
+from tests.bacalhau.servers import DEADLINE_S, certificate, free_port, http_server
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+CANARY = "canary-5f1c"
+JOB = "j-00000000-0000-0000-0000-000000000001"
+HISTORY = ReadHistory(job=JOB, namespace="default")
+EMPTY = b'{"NextToken":"","Items":[]}'
+NOT_FOUND = b'{"Status":404,"Message":"job not found","RequestID":"","Code":"","Component":"JobStore"}'
+
+
+def says(status: int, body: bytes = b"", content_type: str = "application/json", **headers: str) -> Answer:
+    """A server that gives this answer to everything."""
+
+    async def answer(_request: web.BaseRequest) -> web.Response:
+        return web.Response(
+            status=status,
+            body=body,
+            content_type=content_type,
+            headers={name.replace("_", "-"): value for name, value in headers.items()},
+        )
+
+    return answer
+
+
+async def error_of(
+    answer: Answer, read: ReadHistory | ReadJob | ReadJobs = HISTORY, timeout_s: float = 5.0, body_max: int = 1 << 20
+) -> OrchestratorError:
+    """The error that *read* ends in; it must have nothing of a body in it."""
+    async with http_server(answer) as url:
+        options = OrchestratorOptions(url=url, timeout_s=timeout_s, body_max=body_max)
+        async with Orchestrator(options) as orchestrator, asyncio.timeout(DEADLINE_S):
+            with pytest.raises(OrchestratorError) as caught:
+                await send(orchestrator, read)
+    assert CANARY not in str(caught.value)
+    return caught.value
+
+
+async def send(orchestrator: Orchestrator, read: ReadHistory | ReadJob | ReadJobs) -> object:
+    """Whatever *read* is answered with."""
+    match read:
+        case ReadHistory():
+            return await orchestrator.history(read)
+        case ReadJob():
+            return await orchestrator.job(read)
+        case ReadJobs():
+            return await orchestrator.jobs(read)
+
+
+def job_body(job: str) -> bytes:
+    """The document of a pending job as 1.9 gives it."""
+    return (
+        f'{{"Job":{{"ID":"{job}","Name":"{job}","Namespace":"default","Type":"batch","Priority":0,"Count":1,'
+        '"Constraints":[],"Meta":{},"Labels":{},"Tasks":[],"State":{"StateType":"Pending"},"Version":1,"Revision":1,'
+        '"CreateTime":1763900000000000000,"ModifyTime":1763900000000000000}}'
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (says(200, f"<html>{CANARY}</html>".encode(), "text/html"), "html"),
+        (says(200, f"  <!doctype html>{CANARY}".encode()), "html"),
+        (says(200, EMPTY, "text/html"), "html"),
+        (says(200, b'{"NextToken":"","Items":[{"SeqNum":1,"Type":"JobLev'), "cut"),
+        (says(200, f"pong {CANARY}".encode(), "text/plain"), "not-json"),
+        (says(200, b""), "cut"),
+        (says(200, f'{{"Items":"{CANARY}"}}'.encode()), "wrong-shape"),
+        (says(200, b'{"Other":' + b"[" * 2000 + b"]" * 2000 + b"}"), "too-deep"),
+        (
+            says(200, b'{"Items":[{"Type":"JobLevel","SeqNum":1,"Event":{"Topic":"' + CANARY.encode() * 9 + b'"}}]}'),
+            "unknown-history-entry",
+        ),
+        (says(200, b'{"Items":[{"Type":"' + CANARY.encode() + b'\xff"}]}'), "not-utf8"),
+        (says(200, f'["{CANARY}"]'.encode()), "wrong-shape"),
+        (says(204), "wrong-status"),
+        (says(301, Location=f"http://127.0.0.1:1/{CANARY}"), "redirect"),
+        (says(307, Location=f"http://127.0.0.1:1/{CANARY}"), "redirect"),
+        (says(400, CANARY.encode()), "refused"),
+        (says(401, CANARY.encode()), "unauthorized"),
+        (says(403, CANARY.encode()), "forbidden"),
+        (says(404, f"<html>{CANARY}".encode(), "text/html"), "not-an-api"),
+        (says(404, f'{{"message":"{CANARY}"}}'.encode()), "not-an-api"),
+        (says(429, CANARY.encode()), "throttled"),
+        (says(500, CANARY.encode()), "server-error"),
+        (says(502, f"<html>{CANARY}".encode(), "text/html"), "server-error"),
+        (says(503, CANARY.encode()), "server-error"),
+    ],
+)
+async def test_each_wrong_answer_has_its_own_name(answer: Answer, kind: str) -> None:
+    """No wrong answer becomes a page of history, and none of its text gets into the error."""
+    assert (await error_of(answer)).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7.0), ("0.5", 0.5), ("", None), ("-3", None), ("nan", None), ("inf", 3600.0), ("soon", None)],
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_comes_with_the_error(status: int, value: str, seconds: float | None) -> None:
+    """`Retry-After` in seconds is kept, bounded; a date or nonsense is as if it were not there."""
+    assert (await error_of(says(status, Retry_After=value))).retry_after_s == seconds
+
+
+@pytest.mark.parametrize("body", [NOT_FOUND, b"", b"\n"])
+async def test_a_404_of_the_api_is_missing(body: bytes) -> None:
+    """Bacalhau's error document, or no body at all, says that the job is not there (yet)."""
+    async with http_server(says(404, body)) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        assert await orchestrator.history(HISTORY) == Missing()
+        assert await orchestrator.job(ReadJob(job=JOB)) == Missing()
+
+
+async def test_an_api_without_a_list_of_jobs_is_none() -> None:
+    """The list exists in every Bacalhau: its 404 means that the URL is wrong, not that there are no jobs."""
+    assert (await error_of(says(404, NOT_FOUND), ReadJobs())).kind == "not-an-api"
+
+
+async def test_another_job_than_asked_for_is_an_error() -> None:
+    """Bacalhau finds jobs by name too, a proxy may mix answers up: the document must be of the job that was asked."""
+    assert (await error_of(says(200, job_body("j-other")), ReadJob(job=JOB))).kind == "other-job"
+
+
+async def test_a_gzip_bomb_is_not_unpacked() -> None:
+    """Compressed bodies are refused by their header: 100 MiB in 100 kB cost nothing."""
+    bomb = gzip.compress(bytes(100 << 20), 9)
+    assert (await error_of(says(200, bomb, Content_Encoding="gzip"))).kind == "encoded"
+
+
+async def test_a_body_beyond_the_bound_is_refused_by_its_length() -> None:
+    """10 MiB announced, 1 MiB allowed."""
+    assert (await error_of(says(200, b'{"Items":"' + bytes(10 << 20)))).kind == "too-large"
+
+
+async def test_a_body_without_end_is_refused_at_the_bound() -> None:
+    """Chunks that never end are read up to the bound, and no further."""
+    sent = 0
+
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(64 * 1024))
+            sent += 64 * 1024
+
+    assert (await error_of(endless)).kind == "too-large"
+    assert sent < 32 << 20  # what the sockets hold is more than the bound, but not endless
+
+
+async def test_one_byte_at_a_time_ends_with_the_total_time() -> None:
+    """A server that keeps sending, slowly, does not hold the read longer than its total time."""
+
+    async def drip(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.02)
+
+    assert (await error_of(drip, timeout_s=0.3)).kind == "slow"
+
+
+async def test_a_server_that_never_answers_is_slow() -> None:
+    """No header within the total time."""
+
+    async def silent(_request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    assert (await error_of(silent, timeout_s=0.2)).kind == "slow"
+
+
+async def raw(answer: bytes) -> OrchestratorError:
+    """The error that *answer*, sent as it is before the connection is closed, ends in."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with Orchestrator(OrchestratorOptions(url=f"http://127.0.0.1:{port}")) as orchestrator:
+            with pytest.raises(OrchestratorError) as caught:
+                await orchestrator.history(HISTORY)
+    assert CANARY not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\nContent-Type: application/json\r\n\r\n" + EMPTY, "cut"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1b\r\n" + EMPTY[:9], "cut"),
+        (b"SSH-2.0-" + CANARY.encode() + b"\r\n\r\n", "not-http"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "not-http"),
+        (b"", "unreachable"),
+    ],
+)
+async def test_connections_that_break_off(answer: bytes, kind: str) -> None:
+    """A body that ends early, something that speaks no HTTP, a header without end, a connection that is just closed."""
+    assert (await raw(answer)).kind == kind
+
+
+async def test_nobody_there() -> None:
+    """A port where nobody listens."""
+    async with Orchestrator(OrchestratorOptions(url=f"http://127.0.0.1:{free_port()}")) as orchestrator:
+        with pytest.raises(OrchestratorError) as caught:
+            await orchestrator.history(HISTORY)
+    assert caught.value.kind == "unreachable"
+
+
+async def test_a_listener_that_accepts_nothing_is_slow() -> None:
+    """A process that hangs while its kernel still takes connections."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        options = OrchestratorOptions(
+            url=f"http://127.0.0.1:{deaf.getsockname()[1]}", connect_timeout_s=0.2, timeout_s=0.4
+        )
+        async with Orchestrator(options) as orchestrator:
+            with pytest.raises(OrchestratorError) as caught:
+                await orchestrator.history(HISTORY)
+    assert caught.value.kind == "slow"
+
+
+def tls_server(cert: Path, key: Path) -> ssl.SSLContext:
+    """What the server needs to speak TLS."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    return context
+
+
+async def test_tls_with_an_own_ca(tmp_path: Path) -> None:
+    """With the CA from the settings the answer is read; without it, or with another name in the certificate: `tls`."""
+    right, wrong = certificate(tmp_path, "127.0.0.1"), certificate(tmp_path, "elsewhere.example")
+    for cert, ca, kind in ((right, right[0], None), (right, None, "tls"), (wrong, wrong[0], "tls")):
+        async with (
+            http_server(says(200, EMPTY), tls_server(*cert)) as url,
+            Orchestrator(OrchestratorOptions(url=url, tls_ca=str(ca or ""))) as orchestrator,
+        ):
+            if kind is None:
+                assert isinstance(await orchestrator.history(HISTORY), HistoryPage)
+                continue
+            with pytest.raises(OrchestratorError) as caught:
+                await orchestrator.history(HISTORY)
+            assert caught.value.kind == kind
+
+
+async def test_tls_where_plain_http_speaks() -> None:
+    """https:// on a port that speaks http is an error of TLS or of the connection, never an answer."""
+    async with (
+        http_server(says(200, EMPTY)) as url,
+        Orchestrator(OrchestratorOptions(url=url.replace("http:", "https:"))) as orchestrator,
+    ):
+        with pytest.raises(OrchestratorError) as caught:
+            await orchestrator.history(HISTORY)
+    assert caught.value.kind == "tls"
+
+
+async def asked(read: ReadHistory | ReadJob | ReadJobs, body: bytes, options: dict[str, Any]) -> web.BaseRequest:
+    """The request that *read* makes."""
+    given_path = str(options.pop("path", ""))
+    requests: list[web.BaseRequest] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        requests.append(request)
+        return web.Response(body=body, content_type="application/json")
+
+    async with http_server(answer) as url:
+        given = OrchestratorOptions(url=url + given_path, **options)
+        async with Orchestrator(given) as orchestrator:
+            await send(orchestrator, read)
+    (request,) = requests
+    return request
+
+
+@pytest.mark.parametrize("path", ["", "/", "/api/v1", "/api/v1/"])
+async def test_what_is_asked_for(path: str) -> None:
+    """History: all versions, job level, a thousand rows, the namespace if it is known; the page token as given."""
+    request = await asked(ReadHistory(job=JOB, namespace="a b&c", next_token="T=="), EMPTY, {"path": path})
+    assert request.path == f"/api/v1/orchestrator/jobs/{JOB}/history"
+    assert dict(request.query) == {
+        "event_type": "job",
+        "all_job_versions": "true",
+        "limit": "1000",
+        "next_token": "T==",
+        "namespace": "a b&c",
+    }
+    # Below 1.5 this header changes what the history says (`BACALHAU.md` 6.3).
+    assert "X-Bacalhau-Git-Version" not in request.headers
+    assert request.headers["Accept-Encoding"] == "identity"
+    assert "Authorization" not in request.headers
+
+
+async def test_the_list_is_asked_for_by_its_last_changes() -> None:
+    """All namespaces, the last modified first."""
+    request = await asked(ReadJobs(limit=7, next_token="x"), EMPTY, {})
+    assert request.path == "/api/v1/orchestrator/jobs"
+    assert dict(request.query) == {
+        "namespace": "*",
+        "order_by": "modified_at",
+        "reverse": "true",
+        "limit": "7",
+        "next_token": "x",
+    }
+
+
+@pytest.mark.parametrize("job", ["a/../../b", "a?b#c", "a b%20c", "ünï\u202e", "\udcff", "*", ">", "a\nb", "%2e%2e"])
+async def test_a_job_id_stays_one_segment_of_the_path(job: str) -> None:
+    """Whatever a frame calls its job, the request is for that job's history, and for nothing beside it."""
+    request = await asked(ReadHistory(job=job), EMPTY, {})
+    raw_path = request.rel_url.raw_path
+    assert raw_path.startswith("/api/v1/orchestrator/jobs/")
+    assert raw_path.endswith("/history")
+    assert raw_path.count("/") == "/api/v1/orchestrator/jobs/x/history".count("/")
+
+
+@pytest.mark.parametrize("job", ["", ".", "..", "x" * 1_048_576])
+async def test_what_no_path_can_name_is_not_asked(job: str) -> None:
+    """No request leaves for it."""
+    async with Orchestrator(OrchestratorOptions(url=f"http://127.0.0.1:{free_port()}")) as orchestrator:
+        for read in (ReadHistory(job=job), ReadJob(job=job)):
+            with pytest.raises(OrchestratorError) as caught:
+                await send(orchestrator, read)
+            assert caught.value.kind == "not-askable"
+            assert len(str(caught.value)) < 200
+
+
+async def test_a_token_is_read_from_its_file_and_again_when_refused(tmp_path: Path) -> None:
+    """A token that was changed in its file is used after the first 401, without a restart."""
+    token = tmp_path / "token"
+    token.write_text("old\n")
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        right = request.headers.get("Authorization") == "Bearer new"
+        return web.Response(status=200 if right else 401, body=EMPTY, content_type="application/json")
+
+    async with (
+        http_server(answer) as url,
+        Orchestrator(OrchestratorOptions(url=url, token_file=str(token))) as orchestrator,
+    ):
+        token.write_text("new\n")
+        with pytest.raises(OrchestratorError, match="unauthorized"):
+            await orchestrator.history(HISTORY)
+        assert isinstance(await orchestrator.history(HISTORY), HistoryPage)
+        token.unlink()
+        assert isinstance(await orchestrator.history(HISTORY), HistoryPage)
+
+
+async def test_basic_auth(tmp_path: Path) -> None:
+    """User from the settings, password from its file."""
+    password = tmp_path / "password"
+    password.write_text("pass:wörd\n")
+    request = await asked(HISTORY, EMPTY, {"user": "me", "password_file": str(password)})
+    assert request.headers["Authorization"] == "Basic bWU6cGFzczp3w7ZyZA=="
+
+
+async def test_the_version_is_what_the_last_answer_said() -> None:
+    """Each answer tells Bacalhau's version; an orchestrator that was updated is seen at once."""
+    versions = iter(["v1.8.0", "v1.9.3"])
+
+    async def answer(_request: web.BaseRequest) -> web.Response:
+        headers = {"X-Bacalhau-Git-Version": next(versions)}
+        return web.Response(body=job_body(JOB), content_type="application/json", headers=headers)
+
+    async with http_server(answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        assert orchestrator.version == ""
+        assert isinstance(await orchestrator.job(ReadJob(job=JOB)), Snapshot)
+        assert orchestrator.version == "v1.8.0"
+        await orchestrator.job(ReadJob(job=JOB))
+        assert orchestrator.version == "v1.9.3"
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("http://host:1234", "http://host:1234/api/v1"),
+        ("http://host:1234/", "http://host:1234/api/v1"),
+        ("https://host/api/v1/", "https://host/api/v1"),
+        ("http://[::1]:1234", "http://[::1]:1234/api/v1"),
+        ("https://proxy.example/bacalhau", "https://proxy.example/bacalhau/api/v1"),
+    ],
+)
+def test_the_base_of_the_api(url: str, base: str) -> None:
+    """With or without `/api/v1`, with or without a slash at the end, also behind a proxy's path."""
+    assert str(api_base(url)) == base
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "host:1234", "ftp://host", "http://", "http://u:hunter2@host", "http://host?x=hunter2", "http://host:99999"],
+)
+def test_what_is_no_base(url: str) -> None:
+    """Refused with the key's name; a secret in it is not repeated."""
+    with pytest.raises(SettingsError, match=r"orchestrator\.url") as caught:
+        api_base(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_options_come_from_the_settings() -> None:
+    """Every key of `[orchestrator]` reaches the client or the pace."""
+    settings = OrchestratorSettings(
+        url="https://h", user="u", password_file="p", tls_ca="c", timeout_s=3.0, concurrency=5, max_rate=9.0
+    )
+    assert OrchestratorOptions.of(settings) == OrchestratorOptions(
+        url="https://h", user="u", password_file="p", tls_ca="c", timeout_s=3.0, connections=5
+    )
+    assert OrchestratorOptions.of(OrchestratorSettings(token_file="t")).token_file == "t"
+    assert PaceOptions.of(settings) == PaceOptions(concurrency=5, max_rate=9.0)
+
+
+def test_credentials_that_cannot_be_used_are_refused_at_start(tmp_path: Path) -> None:
+    """Two ways at once, half of one, a missing or empty or two-line file, a CA that is none: each with a reason."""
+    empty, lines, good = tmp_path / "empty", tmp_path / "lines", tmp_path / "good"
+    empty.write_text("\n")
+    lines.write_text("hunter2\nhunter3")
+    good.write_text("hunter2")
+    refused: list[dict[str, Any]] = [
+        {"token_file": str(good), "user": "me", "password_file": str(good)},
+        {"user": "me"},
+        {"user": "m:e", "password_file": str(good)},
+        {"password_file": str(good)},
+        {"token_file": str(tmp_path / "missing")},
+        {"token_file": str(empty)},
+        {"token_file": str(lines)},
+        {"tls_ca": str(good)},
+        {"tls_ca": str(tmp_path / "missing")},
+    ]
+    for wrong in refused:
+        with pytest.raises(SettingsError) as caught:
+            Orchestrator(OrchestratorOptions(url="http://host", **wrong))
+        assert "hunter" not in str(caught.value)

@@ -1,0 +1,192 @@
+"""Order, rate and pauses of the reads, in virtual time."""
+
+from itertools import count
+
+import pytest
+
+from consumer.bacalhau.pace import OF_ONE_READ, Pace, PaceOptions
+from consumer.errors import OrchestratorError
+from consumer.join.reads import OrchestratorRead, ReadHistory, ReadJobs
+
+AWAY = OrchestratorError("unreachable")
+
+
+def pace(concurrency: int = 4, max_rate: float = 1e6) -> Pace:
+    """A pace that throws the highest dice: pauses are what the options say."""
+    return Pace(PaceOptions(concurrency=concurrency, max_rate=max_rate, pause_s=1.0, pause_max_s=8.0), lambda: 1.0)
+
+
+def hint(job: str) -> ReadHistory:
+    """A read that a frame caused."""
+    return ReadHistory(job=job, cause="hint")
+
+
+def scan(job: str) -> ReadHistory:
+    """A read whose turn came."""
+    return ReadHistory(job=job, cause="scan")
+
+
+def started(pace: Pace, now: float) -> list[OrchestratorRead]:
+    """All that leaves at *now*."""
+    reads = []
+    while (read := pace.start(now)) is not None:
+        reads.append(read)
+    return reads
+
+
+def test_hints_go_before_scans_and_the_oldest_first() -> None:
+    """Whatever the order of asking: hints first, each kind in its order, a list among the scans."""
+    it = pace()
+    asked: list[OrchestratorRead] = [scan("s1"), ReadJobs(), hint("h1"), scan("s2"), hint("h2")]
+    it.ask(asked)
+    first = started(it, 1.0)
+    it.answered(1.1, 1.0, None)
+    assert [*first, *started(it, 1.1)] == [hint("h1"), hint("h2"), scan("s1"), ReadJobs(), scan("s2")]
+
+
+def test_scans_do_not_starve() -> None:
+    """Hints without end leave one read in eight to the scans: what has no frame is found under load too."""
+    it = pace(concurrency=1)
+    it.ask(scan(f"s{n}") for n in range(3))
+    order = []
+    for n in range(24):
+        it.ask([hint(f"h{n}")])
+        read = it.start(float(n))
+        assert isinstance(read, ReadHistory)
+        order.append(read.cause)
+        it.answered(n + 0.5, float(n), None)
+    assert order == (["hint"] * 7 + ["scan"]) * 3
+
+
+def test_no_more_in_flight_than_the_bound() -> None:
+    """The fifth of four waits until one came back."""
+    it = pace(concurrency=4)
+    it.ask(hint(str(n)) for n in range(6))
+    assert len(started(it, 1.0)) == 4
+    assert it.due() is None
+    it.answered(1.2, 1.0, None)
+    assert len(started(it, 1.2)) == 1
+    assert (it.in_flight, it.waiting) == (4, 1)
+
+
+@pytest.mark.parametrize("rate", [0.5, 1.0, 7.0, 100.0])
+def test_no_second_has_more_than_the_rate_and_its_burst(rate: float) -> None:
+    """Under endless demand each second sees at most the rate and a tenth of it, and on the whole the rate itself."""
+    it = pace(max_rate=rate)
+    times: list[float] = []
+    now = 50.0
+    it.ask(hint(str(n)) for n in range(400))
+    while len(times) < 200:
+        due = it.due()
+        assert due is not None
+        now = max(now, due)
+        while it.start(now) is not None:
+            times.append(now)
+            it.answered(now, now, None)
+    most = max(1.0, rate + rate / 10)
+    assert all(sum(start <= time < start + 0.999 for time in times) <= most for start in times)
+    assert times[-1] - times[0] <= 200 / rate
+
+
+def test_idle_time_is_not_saved_up() -> None:
+    """After an hour of silence the rate is what it was: no flood of an hour's permits."""
+    it = pace(concurrency=1000, max_rate=100.0)
+    it.ask(hint(str(n)) for n in range(1000))
+    assert len(started(it, 3600.0)) <= 10
+
+
+def test_away_means_one_probe_after_each_pause_which_doubles() -> None:
+    """While the orchestrator is away one read at a time leaves, after 1, 2, 4, 8 and then always 8 seconds."""
+    it = pace()
+    it.ask(hint(str(n)) for n in range(20))
+    assert len(started(it, 100.0)) == 4
+    for _ in range(4):
+        it.answered(100.5, 100.0, AWAY)
+    assert (it.away, it.away_since, it.failures) == ("unreachable", 100.5, 1)
+    now = 100.5
+    for pause in (1.0, 2.0, 4.0, 8.0, 8.0):
+        assert started(it, now + pause - 0.01) == []
+        now += pause
+        assert len(started(it, now)) == 1
+        it.answered(now, now, AWAY)
+    assert it.away_since == 100.5
+
+
+def test_the_probes_answer_ends_the_pause() -> None:
+    """As soon as one probe is answered everything that waits may go, and the next failure begins with a short pause."""
+    it = pace()
+    it.ask(hint(str(n)) for n in range(20))
+    assert it.start(10.0) is not None
+    it.answered(10.0, 10.0, AWAY)
+    assert it.start(11.0) is not None
+    it.answered(11.1, 11.0, None)
+    assert (it.away, it.away_since, it.failures) == ("", None, 0)
+    assert len(started(it, 11.1)) == 4
+    it.answered(11.2, 11.1, AWAY)
+    for _ in range(3):
+        it.answered(11.2, 11.1, AWAY)
+    assert it.due() == 11.2 + 1.0
+
+
+def test_what_was_under_way_before_says_nothing_new() -> None:
+    """An old request that comes back during a pause neither ends the pause nor lengthens it."""
+    it = pace()
+    it.ask(hint(str(n)) for n in range(20))
+    started(it, 10.0)
+    it.answered(10.5, 10.0, OrchestratorError("throttled", retry_after_s=30))
+    it.answered(10.6, 10.0, None)
+    it.answered(10.7, 10.0, AWAY)
+    assert (it.away, it.failures, it.due()) == ("throttled", 1, None)
+    it.answered(10.8, 10.0, None)
+    assert it.due() == 40.5
+
+
+def test_retry_after_only_lengthens_a_pause() -> None:
+    """`Retry-After: 30` is kept; a shorter one than the pause is not taken as permission."""
+    for asked, pause in ((30.0, 30.0), (0.1, 1.0)):
+        it = pace()
+        it.ask([hint("a"), hint("b")])
+        it.start(10.0)
+        it.answered(10.0, 10.0, OrchestratorError("throttled", retry_after_s=asked))
+        assert it.due() == 10.0 + pause
+
+
+@pytest.mark.parametrize("kind", sorted(OF_ONE_READ))
+def test_a_wrong_answer_of_one_read_does_not_stop_the_others(kind: str) -> None:
+    """One job whose answer cannot be used leaves the reads of all others as they were."""
+    it = pace()
+    it.ask(hint(str(n)) for n in range(9))
+    started(it, 10.0)
+    it.answered(10.0, 10.0, OrchestratorError(kind))
+    assert it.away == ""
+    assert len(started(it, 10.0)) == 1
+
+
+def test_pauses_are_thrown_with_dice() -> None:
+    """Two daemons whose orchestrator went away at one instant do not come back at one instant."""
+    dues = set()
+    for throw in (0.0, 0.5, 0.999):
+        it = Pace(PaceOptions(pause_s=1.0), lambda throw=throw: throw)  # type: ignore[misc]
+        it.ask(hint(str(n)) for n in range(2))
+        it.start(10.0)
+        it.answered(10.0, 10.0, AWAY)
+        dues.add(it.due())
+    assert len(dues) == 3
+    assert all(due is not None and 10.5 <= due <= 11.0 for due in dues)
+
+
+def test_a_long_absence_does_not_overflow() -> None:
+    """Ten thousand failed probes: the pause stays at its bound."""
+    it = pace()
+    now = 0.0
+    for job in count():
+        it.ask([hint(str(job))])
+        due = it.due()
+        assert due is not None
+        assert due - now <= 8.0
+        now = max(now, due)
+        assert it.start(now) is not None
+        it.answered(now, now, AWAY)
+        if job == 10_000:
+            break
+    assert it.failures == 10_001
