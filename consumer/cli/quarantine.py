@@ -1,0 +1,188 @@
+"""`quarantine list`, `quarantine show`: what was refused, and why. Putting back is not here yet."""
+
+import base64
+import json
+import re
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+
+import typer
+
+from consumer.cli.options import AsJson, Cluster, Config, Nats, TokenFile, Where, carry_out, connected, say_key
+from consumer.errors import AbsentError, ExitCode
+
+if TYPE_CHECKING:
+    from consumer.fold.asks import Entry
+    from consumer.wire.subjects import Names
+
+HEAD: Final = ("TIME", "KIND", "REASON", "JOB", "ORIGIN", "RULE")
+DATA_MAX: Final = 2000
+"""Characters of one text of a refused event that are shown to a person. JSON has it whole."""
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_=-]+\Z")
+
+quarantine = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None)
+
+
+@quarantine.callback()
+def about() -> None:
+    """What was refused: rejected events (quarantine) and bytes that could not be read (undecodable)."""
+
+
+@quarantine.command("list")
+def list_refused(
+    *,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Only so many, the newest. 0: all.")] = 0,
+    as_json: AsJson = False,
+    nats: Nats = None,
+    cluster: Cluster = None,
+    config: Config = None,
+    token_file: TokenFile = None,
+) -> None:
+    """What was refused, newest last.
+
+    Not on a terminal: tab-separated, without a head: time, kind, reason, job, origin, rule.
+
+    Example: jobstate quarantine list --limit 20
+    """
+    carry_out(_list(limit, Where(nats, cluster, config, token_file), as_json=as_json))
+
+
+@quarantine.command("show")
+def show_refused(
+    origin: Annotated[
+        str, typer.Argument(metavar="ORIGIN", help="As `list` shows it, or the whole subject as --json does.")
+    ],
+    *,
+    as_json: AsJson = False,
+    nats: Nats = None,
+    cluster: Cluster = None,
+    config: Config = None,
+    token_file: TokenFile = None,
+) -> None:
+    """One refused event whole: what it was, the state it met, the rule it broke. Exit 3: there is none.
+
+    Example: jobstate quarantine show 12-1764000000000000000
+    """
+    carry_out(_show(origin, Where(nats, cluster, config, token_file), as_json=as_json))
+
+
+class _Place(NamedTuple):
+    """What the subject of a refused entry says."""
+
+    kind: str
+    reason: str
+    job: str
+    origin: str
+
+
+def _read_place(names: "Names", subject: str) -> _Place:
+    from consumer.model import JobKey  # noqa: PLC0415
+
+    kind, _, rest = subject.removeprefix(f"{names.prefix}.").partition(".")
+    tokens = rest.split(".")
+    job = say_key(JobKey(".".join(tokens[1:-1]))) if kind == "quarantine" else ""
+    return _Place(kind=kind, reason=tokens[0], job=job, origin=tokens[-1])
+
+
+async def _list(limit: int, where: Where, *, as_json: bool) -> ExitCode:
+    from consumer.cli.display import Page, say_ns, shorten, write_json  # noqa: PLC0415
+    from consumer.wire.display import printable  # noqa: PLC0415
+
+    found: deque[Entry] = deque(maxlen=limit or None)
+    async with connected(where) as view, view.refused() as entries:
+        async for entry in entries:
+            found.append(entry)
+    page = Page(HEAD)
+    for entry in found:
+        if as_json:
+            write_json(_object(view.names, entry))
+        else:
+            place = _read_place(view.names, entry.subject)
+            cells = (say_ns(entry.time_ns), *place, shorten(_why(entry)))
+            page.add(tuple(printable(cell) for cell in cells))
+    page.end()
+    return ExitCode.OK
+
+
+async def _show(origin: str, where: Where, *, as_json: bool) -> ExitCode:
+    from consumer.cli.display import say_facts, say_ns, write_json  # noqa: PLC0415
+    from consumer.model import JobKey  # noqa: PLC0415
+    from consumer.wire.subjects import escape  # noqa: PLC0415
+
+    async with connected(where) as view:
+        names = view.names
+        if origin.startswith(f"{names.prefix}."):
+            filters: tuple[str, ...] = (origin,)
+        else:
+            token = origin if _TOKEN.match(origin) else escape(origin)
+            filters = (names.quarantine("*", JobKey("*.*"), token), names.undecodable("*", token))
+        async with view.refused(*filters) as entries:
+            found = [entry async for entry in entries]
+    if not found:
+        raise AbsentError(f"nothing of origin {origin} was refused: `jobstate quarantine list` shows what was")
+    for number, entry in enumerate(found):
+        if as_json:
+            write_json(_object(names, entry))
+            continue
+        if number:
+            sys.stdout.write("\n")
+        place = _read_place(names, entry.subject)
+        facts = {**place._asdict(), "stored": say_ns(entry.time_ns), **_flatten(_readable(_body(entry)))}
+        say_facts({name: text for name, text in facts.items() if text})
+    return ExitCode.OK
+
+
+def _body(entry: "Entry") -> dict[str, object]:
+    """What the entry says, as it says it; {} if that is no object: then somebody else wrote it."""
+    try:
+        body = json.loads(entry.body)
+    except (ValueError, RecursionError):  # ValueError: not JSON, not UTF-8
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _readable(body: dict[str, object]) -> dict[str, object]:
+    """*body* with the bytes of an undecodable report as text, as far as they are text."""
+    data = body.get("Data")
+    if not isinstance(data, str):
+        return body
+    try:
+        return body | {"Data": base64.b64decode(data, validate=True).decode("utf-8", "backslashreplace")}
+    except ValueError:
+        return body  # not base64: somebody else wrote it, and it is shown as it is
+
+
+def _why(entry: "Entry") -> str:
+    """The sentence that says why: the rule of a rejection, the detail of what could not be read."""
+    body = _body(entry)
+    return str(body.get("Rule") or body.get("Detail") or "")
+
+
+def _object(names: "Names", entry: "Entry") -> dict[str, object]:
+    """What `--json` says of a refused entry. The keys are promised; `refused` is the body as it is stored."""
+    from consumer.cli.display import say_ns  # noqa: PLC0415
+
+    place = _read_place(names, entry.subject)
+    return {
+        "subject": entry.subject,
+        "sequence": entry.number,
+        "stored": say_ns(entry.time_ns),
+        **place._asdict(),
+        "refused": _body(entry),
+    }
+
+
+def _flatten(value: object, name: str = "") -> dict[str, str]:
+    """Names and texts of all that *value* holds, `Event.StateType` style; a text only so long as a person reads."""
+    from consumer.cli.display import shorten  # noqa: PLC0415
+
+    if isinstance(value, dict):
+        found: dict[str, str] = {}
+        for key, inner in value.items():
+            found |= _flatten(inner, f"{name}.{key}" if name else str(key))
+        return found
+    if isinstance(value, list):
+        return {name: ", ".join(shorten(str(inner), DATA_MAX) for inner in value)}
+    return {name: "" if value is None else shorten(str(value), DATA_MAX)}

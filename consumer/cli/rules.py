@@ -1,0 +1,94 @@
+"""`rules`: the table of states and transitions; check a file, draw it, explain one transition. Needs no server."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from consumer.cli.display import Page, write_json
+from consumer.cli.options import AsJson
+from consumer.errors import ExitCode
+from consumer.rules import Rules, graph, load
+from consumer.wire.display import printable
+
+NEW = {"-", "new", "none"}
+"""What `--explain` takes for a job that nobody knew."""
+
+File = Annotated[
+    Path | None, typer.Option("--file", metavar="FILE", help="Rules file. Without: Bacalhau's, as they come with us.")
+]
+
+
+def rules(
+    *,
+    file: File = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Check a rules file, and say what is wrong.")
+    ] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Draw the transitions, for Mermaid.")] = False,
+    explain: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="FROM TO", help="May TO follow FROM (`new`: a job that nobody knew), and why?"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """States and transitions: print, check, draw, explain.
+
+    --explain ends with 0 for an allowed transition and 1 for a forbidden one, --check with 2 for a refused file.
+
+    Example: jobstate rules --explain Running Pending
+    """
+    table = load(check or file)
+    if explain is not None:
+        _explain(table, *explain, as_json=as_json)
+    elif mermaid:
+        sys.stdout.write(graph.mermaid(table) + "\n")
+    elif as_json:
+        write_json(_object(table))
+    elif check is not None:
+        sys.stdout.write(
+            f"{printable(str(check))}: sound. Rules {printable(table.name)}, {len(table.states)} states, "
+            f"{len(table.edges)} transitions, hash {table.hash}\n"
+        )
+    else:
+        _print(table)
+
+
+def _explain(table: Rules, previous: str, state: str, *, as_json: bool) -> None:
+    before = None if previous.lower() in NEW else (table.find(previous) or previous)
+    after = table.find(state) or state
+    allowed = table.allows(before, after)
+    sentence = table.explain(before, after)
+    if as_json:
+        write_json({"from": before, "to": after, "allowed": allowed, "why": sentence})
+    else:
+        sys.stdout.write(printable(sentence) + "\n")
+    if not allowed:
+        raise typer.Exit(ExitCode.WRONG)
+
+
+def _print(table: Rules) -> None:
+    page = Page(("FROM", "TO", "WHEN"))
+    page.add(("(new)", ", ".join(table.following(None)), printable(table.entry.when)))
+    for edge in table.edges:
+        page.add((edge.previous, edge.state, printable(edge.when)))
+    page.end()
+    sys.stdout.writelines(f"{printable(line)}\n" for line in ("", *graph.notes(table).splitlines()))
+
+
+def _object(table: Rules) -> dict[str, object]:
+    """What `--json` says. The keys are promised."""
+    return {
+        "name": table.name,
+        "hash": table.hash,
+        "states": list(table.states),
+        "initial": table.initial,
+        "terminal": [state for state in table.states if table.is_terminal(state)],
+        "new": list(table.following(None)),
+        "transitions": [
+            {"from": edge.previous, "to": edge.state, "when": edge.when, "source": edge.source} for edge in table.edges
+        ],
+        "aliases": dict(table.aliases),
+        "restrictions": {one.state: list(one.only) for one in table.restrictions},
+    }

@@ -1,0 +1,48 @@
+"""`version`: what this is and what it stands on."""
+
+import sys
+from importlib.metadata import version as version_of
+from typing import Annotated
+
+import typer
+
+import consumer
+from consumer.cli.options import AsJson, Cluster, Config, TokenFile, Where, carry_out, connected
+from consumer.errors import ExitCode
+
+
+def version(
+    *,
+    nats: Annotated[
+        str | None, typer.Option("--nats", metavar="URL", help="Say also which version that server is.")
+    ] = None,
+    as_json: AsJson = False,
+    cluster: Cluster = None,
+    config: Config = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Our version, and of Python, nats-py, msgspec; with --nats the server's too.
+
+    Example: jobstate version --nats nats://127.0.0.1:4222
+    """
+    carry_out(_version(None if nats is None else Where(nats, cluster, config, token_file), as_json=as_json))
+
+
+async def _version(where: Where | None, *, as_json: bool) -> ExitCode:
+    from consumer.cli.display import say_facts, write_json  # noqa: PLC0415
+
+    said = {
+        "jobstate": consumer.__version__,
+        "python": sys.version.partition(" ")[0],
+        "nats-py": version_of("nats-py"),
+        "msgspec": version_of("msgspec"),
+    }
+    if where is not None:
+        async with connected(where) as view:
+            server = view.client.connected_server_version
+            said["nats-server"] = f"{server.major}.{server.minor}.{server.patch}"
+    if as_json:
+        write_json(said)
+    else:
+        say_facts(said)
+    return ExitCode.OK

@@ -1,0 +1,112 @@
+"""`watch`: a log's updates as they are stored."""
+
+from datetime import UTC, datetime
+from itertools import product
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consumer.cli.options import (
+    AsJson,
+    Cluster,
+    Config,
+    Nats,
+    TokenFile,
+    Where,
+    carry_out,
+    connected,
+    find_pattern,
+    read_time,
+)
+from consumer.errors import AbsentError, ExitCode
+
+if TYPE_CHECKING:
+    from consumer.jetstream.view import Start, View
+
+
+def watch(
+    *,
+    job: Annotated[
+        list[str] | None,
+        typer.Option("--job", metavar="JOB", help="Only this job (id, short id, NAMESPACE/JOB); may be repeated."),
+    ] = None,
+    namespace: Annotated[
+        list[str] | None, typer.Option("--namespace", metavar="NS", help="Only this namespace; may be repeated.")
+    ] = None,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", metavar="STATE", help="Only changes to this state; may be repeated.")
+    ] = None,
+    since: Annotated[
+        str,
+        typer.Option(
+            "--since", metavar="WHEN", help="`now`, `start` of the log, a time (2026-11-24T05:00:00Z) or 10m ago."
+        ),
+    ] = "now",
+    count: Annotated[int, typer.Option("--count", min=0, help="End after so many updates. 0: at Ctrl-C.")] = 0,
+    as_json: AsJson = False,
+    nats: Nats = None,
+    cluster: Cluster = None,
+    config: Config = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Updates as they come, until Ctrl-C (exit 0). Nothing is left out, also where the connection is lost in between.
+
+    Not on a terminal: tab-separated, without a head: time, state, namespace, job, name, sequence, version, source,
+    message.
+
+    Example: jobstate watch --state failed --since 1h --json
+    """
+    start = since if since in {"now", "start"} else read_time(since, datetime.now(UTC))
+    wanted = (job or [], namespace or [], state or [])
+    where = Where(nats, cluster, config, token_file)
+    carry_out(_watch(wanted, start, count, where, as_json=as_json), interrupted=ExitCode.OK)
+
+
+async def _watch(
+    wanted: tuple[list[str], list[str], list[str]],
+    since: str | datetime,
+    count: int,
+    where: Where,
+    *,
+    as_json: bool,
+) -> ExitCode:
+    from consumer.cli.display import Page, read_entry, update_object, update_row, write_json  # noqa: PLC0415
+
+    page = Page(live=True)
+    async with connected(where) as view:
+        filters = await _filters(view, *wanted)
+        async with view.follow(*filters, start=_start(since)) as entries:
+            async for entry in entries:
+                update = read_entry(entry)
+                if as_json:
+                    write_json(update_object(view.names, entry, update))
+                else:
+                    page.add(update_row(entry, update))
+                count -= 1
+                if count == 0:
+                    break
+    return ExitCode.OK
+
+
+def _start(since: str | datetime) -> "Start":
+    from consumer.jetstream import view  # noqa: PLC0415
+
+    if isinstance(since, datetime):
+        return view.since(since)
+    return view.FIRST if since == "start" else view.NEW
+
+
+async def _filters(view: "View", jobs: list[str], namespaces: list[str], states: list[str]) -> list[str]:
+    """The log's subjects that are wanted; no two of them overlap."""
+    from consumer.wire.subjects import escape  # noqa: PLC0415
+
+    spaces = {escape(namespace) for namespace in namespaces} or {"*"}
+    ends = {escape(state.lower()) for state in states} or {"*"}
+    if jobs:
+        keys = [await find_pattern(view, job) for job in jobs]
+        pairs = {str(key) for key in keys if spaces == {"*"} or key.partition(".")[0] in spaces}
+        if not pairs:
+            raise AbsentError(f"none of {', '.join(jobs)} is in namespace {' or '.join(namespaces)}")
+    else:
+        pairs = {f"{space}.*" for space in spaces}
+    return [f"{view.names.state_prefix}{pair}.{end}" for pair, end in sorted(product(pairs, ends))]

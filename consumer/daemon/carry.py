@@ -1,0 +1,333 @@
+"""The loops that carry: from input, tap and orchestrator to join and lanes, and from there to the log.
+
+They decide nothing. Every loop waits for one port, hands what came to the pure parts, and `_follow` carries on what came
+of it. So the daemon is this file's handful of loops, and all that can be right or wrong about states is elsewhere.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol
+
+import structlog
+
+from consumer.errors import ConnectionLostError, DecodeError, OrchestratorError
+from consumer.fold import Decided, Lanes, Published
+from consumer.fold.asks import Answer
+from consumer.join import Join
+from consumer.join.reads import OrchestratorRead, ReadJobs
+from consumer.model import Frame, Junk, Record, Work
+from consumer.ports import Answered, Beginning, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
+from consumer.wire import decode_frame, decode_report, frame_junk, report_junk
+from consumer.wire.subjects import Names
+
+log = structlog.get_logger()
+
+
+class Watcher(Protocol):
+    """Whoever is told what happens: metrics, health, log. Never decides, never raises."""
+
+    def frame(self, frame: Frame) -> None: ...
+
+    def decided(self, decided: Sequence[Decided]) -> None: ...
+
+    def published(self, published: Sequence[Published], now: float) -> None: ...
+
+    def announced(self, kind: str) -> None: ...
+
+    def asked(self, reads: Sequence[OrchestratorRead]) -> None: ...
+
+    def answered(self, answered: Sequence[Answered], away: str) -> None: ...
+
+    def gap(self, count: int) -> None: ...
+
+    def went_round(self, loop: str) -> None: ...
+
+    def connection(self, name: str, *, up: bool) -> None: ...
+
+
+class Sources:
+    """What one life of the daemon listens to. Without an orchestrator there is no join, no tap and no reads."""
+
+    def __init__(
+        self,
+        *,
+        reports: Input,
+        join: Join | None = None,
+        tap: Tap | None = None,
+        reads: Reads | None = None,
+        beginning: Beginning | None = None,
+        backfill_ns: int | None = 0,
+    ) -> None:
+        """*backfill_ns*: how far before the log's beginning finished jobs are taken in; None: all of them."""
+        self.reports: Final = reports
+        self.join: Final = join
+        self.tap: Final = tap
+        self.reads: Final = reads
+        self.beginning: Final = beginning
+        self.backfill_ns: Final = backfill_ns
+
+
+class Carrier:
+    """One life: from a recovered memory until the log is another than the one it was recovered from.
+
+    `loops` are to run side by side; one that ends ends the life. `drain` comes when the sources are not to be read on.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is one part of the life, given once
+        self,
+        *,
+        names: Names,
+        lanes: Lanes,
+        sources: Sources,
+        writer: Log,
+        reopen: Callable[[int], Awaitable[Log]],
+        clock: Clock,
+        watcher: Watcher,
+        events_max: int,
+        message_max: int,
+        checkpoint_every_s: float,
+    ) -> None:
+        """*reopen* replaces a lost writer: it gets the highest number that the log confirmed, and raises
+        `LogWentBackError` if the log does not reach so far any more."""
+        self._names: Final = names
+        self._lanes: Final = lanes
+        self._sources: Final = sources
+        self._writer = writer
+        self._reopen: Final = reopen
+        self._clock: Final = clock
+        self._watcher: Final = watcher
+        self._events_max: Final = events_max
+        self._message_max: Final = message_max
+        self._checkpoint_every_s: Final = checkpoint_every_s
+        self._confirmed = 0
+        self._to_send: Final = asyncio.Event()
+        self._writer_open: Final = asyncio.Event()
+        self._writer_open.set()
+        self._room: Final = asyncio.Event()
+        self._room.set()
+        self._sooner: Final = asyncio.Event()
+        self._sleeps_until: float | None = None
+        self._idle: Final = asyncio.Event()
+        self._away = ""
+        self._begun = False
+
+    def loops(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+        """Every loop of the life, by name; the first of them read sources, and stop when the daemon drains."""
+        found = self.source_loops()
+        found.update(
+            {
+                "send to the log": self._send_loop,
+                "answers of the log": self._answer_loop,
+                "timer": self._timer_loop,
+                "checkpoint": self._checkpoint_loop,
+            }
+        )
+        return found
+
+    def source_loops(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+        """The loops that bring events in."""
+        found: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {"reports": self._report_loop}
+        if self._sources.tap is not None:
+            found["frames"] = self._frame_loop
+        if self._sources.reads is not None:
+            found["answers of the orchestrator"] = self._read_loop
+        return found
+
+    async def drain(self) -> None:
+        """After the sources have stopped: wait until everything that came in is confirmed, and have it said where."""
+        self._lanes.checkpoint()
+        self._follow()
+        while self._lanes.waiting:
+            self._idle.clear()
+            await self._idle.wait()
+
+    # -- the loops ----------------------------------------------------------------------------------------------------
+
+    async def _report_loop(self) -> None:
+        while True:
+            await self._room.wait()
+            deliveries = await self._sources.reports.batch()
+            for delivery in deliveries:
+                self._lanes.offer(self._report(delivery))
+            self._follow()
+            self._watcher.went_round("reports")
+
+    def _report(self, delivery: Delivery) -> Work:
+        try:
+            if delivery.foreign:
+                raise DecodeError("foreign", delivery.foreign)
+            return decode_report(
+                self._names, delivery.subject, delivery.data, delivery.position, delivery.traceparent
+            )
+        except DecodeError as error:
+            return report_junk(delivery.subject, delivery.data, delivery.position, error)
+
+    async def _frame_loop(self) -> None:
+        tap, join = self._sources.tap, self._sources.join
+        assert tap is not None
+        assert join is not None
+        gaps = tap.gaps
+        while True:
+            frames = await tap.batch()
+            now = self._clock.now()
+            if tap.gaps != gaps:
+                self._watcher.gap(tap.gaps - gaps)
+                gaps = tap.gaps
+                join.look_everywhere()
+            for raw in frames:
+                frame = self._frame(raw)
+                if isinstance(frame, Junk):
+                    self._lanes.offer(frame)
+                elif frame is not None:
+                    self._watcher.frame(frame)
+                    join.frame(frame, now)
+            self._follow()
+            self._watcher.went_round("frames")
+
+    def _frame(self, raw: RawFrame) -> Frame | Junk | None:
+        try:
+            return decode_frame(raw.subject, raw.data, max_bytes=self._message_max)
+        except DecodeError as error:
+            return frame_junk(raw.subject, raw.data, error)
+
+    async def _read_loop(self) -> None:
+        reads, join = self._sources.reads, self._sources.join
+        assert reads is not None
+        assert join is not None
+        while True:
+            answered = await reads.answers()
+            now = self._clock.now()
+            away = self._away
+            for one in answered:
+                self._take_read(join, one, now)
+            self._watcher.answered(answered, reads.away)
+            self._away = reads.away
+            if away and not reads.away:
+                join.look_everywhere()
+            self._follow()
+            await self._begin(join)
+            self._watcher.went_round("answers of the orchestrator")
+
+    def _take_read(self, join: Join, one: Answered, now: float) -> None:
+        answer = one.answer
+        if isinstance(answer, OrchestratorError):
+            log.warning("read.failed", kind=answer.kind, read=type(one.read).__name__)
+            join.failed(one.read, now, too_large=answer.kind == "too-large")
+        else:
+            started = one.started_at if isinstance(one.read, ReadJobs) else None
+            join.answered(one.read, answer, now, started=started)
+
+    async def _begin(self, join: Join) -> None:
+        """Once, when the first list has told how new the record is: agree with the log on where it begins."""
+        beginning = self._sources.beginning
+        if self._begun or join.newest_ns is None or beginning is None:
+            return
+        since_ns = await beginning.agree(join.newest_ns)
+        self._begun = True
+        backfill = self._sources.backfill_ns
+        join.begin(0 if backfill is None else max(since_ns - backfill, 0))
+        log.info("log.begins", since_ns=since_ns)
+        self._follow()
+
+    async def _send_loop(self) -> None:
+        while True:
+            await self._to_send.wait()
+            self._to_send.clear()
+            await self._writer_open.wait()
+            try:
+                while asks := self._lanes.take(self._clock.now()):
+                    await self._writer.send(asks)
+            except ConnectionLostError:
+                continue  # the loop of the answers replaces the writer, and what was asked is asked again
+            self._sleep_no_longer_than(self._lanes.wake_at())
+
+    async def _answer_loop(self) -> None:
+        while True:
+            try:
+                answers: list[tuple[int, Answer]] = await self._writer.answers()
+            except ConnectionLostError as error:
+                await self._replace_writer(error)
+                continue
+            now = self._clock.now()
+            for token, answer in answers:
+                self._lanes.answer(token, answer, now)
+            self._follow()
+            self._watcher.went_round("answers of the log")
+
+    async def _replace_writer(self, error: ConnectionLostError) -> None:
+        self._writer_open.clear()
+        self._watcher.connection("log", up=False)
+        log.warning("connection.lost", connection="log", reason=str(error))
+        self._writer = await self._reopen(self._confirmed)
+        self._lanes.disconnected()
+        self._watcher.connection("log", up=True)
+        self._writer_open.set()
+        self._to_send.set()
+
+    async def _timer_loop(self) -> None:
+        while True:
+            self._sooner.clear()
+            now = self._clock.now()
+            self._sleeps_until = self._wake_at()
+            wait = None if self._sleeps_until is None else max(self._sleeps_until - now, 0.0)
+            try:
+                async with asyncio.timeout(wait):
+                    await self._sooner.wait()
+            except TimeoutError:
+                self._to_send.set()
+                self._follow()
+            self._watcher.went_round("timer")
+
+    async def _checkpoint_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self._checkpoint_every_s)
+            self._lanes.checkpoint()
+            self._follow()
+            self._watcher.went_round("checkpoint")
+
+    # -- what came of it ----------------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        """Carry on what the pure parts came to: tell the join, ask the orchestrator, wake the sender."""
+        lanes, join, watcher = self._lanes, self._sources.join, self._watcher
+        while True:
+            if lanes.decided:
+                decided, lanes.decided = lanes.decided, []
+                watcher.decided(decided)
+                if join is not None:
+                    for one in decided:
+                        if isinstance(one.event, Record):
+                            join.decided(one.event, one.decision)
+            if lanes.published:
+                published, lanes.published = lanes.published, []
+                self._confirmed = max(self._confirmed, *(one.number for one in published))
+                watcher.published(published, self._clock.now())
+            if join is None or not join.events:
+                break
+            events, join.events = join.events, []
+            for event in events:
+                lanes.offer(event)
+        if join is not None and self._sources.reads is not None:
+            reads = join.take(self._clock.now())
+            if reads:
+                watcher.asked(reads)
+                self._sources.reads.ask(reads)
+        self._to_send.set()
+        if lanes.waiting < self._events_max:
+            self._room.set()
+        else:
+            self._room.clear()
+        if not lanes.waiting:
+            self._idle.set()
+        self._sleep_no_longer_than(self._wake_at())
+
+    def _wake_at(self) -> float | None:
+        # While the writer is replaced nothing can be sent, however long it is due.
+        times = [self._lanes.wake_at()] if self._writer_open.is_set() else []
+        if self._sources.join is not None:
+            times.append(self._sources.join.wake_at())
+        return min((time for time in times if time is not None), default=None)
+
+    def _sleep_no_longer_than(self, due: float | None) -> None:
+        if due is not None and (self._sleeps_until is None or due < self._sleeps_until):
+            self._sooner.set()

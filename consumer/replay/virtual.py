@@ -1,0 +1,156 @@
+"""Recordings through the real join and fold in virtual time: no server, no waiting, the same verdict.
+
+The orchestrator is the recording's record at the time of the answer (`consumer.replay.simulated`), the log a dictionary.
+Nothing here knows a scenario.
+"""
+
+import heapq
+import random
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from consumer.errors import DecodeError
+from consumer.fold import Lanes, Published
+from consumer.join import Join, JoinSettings, Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.model import HistoryPage, JobPage, Record, Rejected, Snapshot, Undecodable
+from consumer.replay.memory import MemoryLog
+from consumer.replay.recording import Recording
+from consumer.replay.simulated import SimulatedOrchestrator
+from consumer.rules import Rules
+from consumer.wire import decode_frame, frame_junk
+from consumer.wire.subjects import Names
+
+READ_S: Final = 0.01
+"""How long a read takes, in virtual time: the record is taken as it is when the read is answered."""
+SETTLE_S: Final = 10.0
+"""So long after the last frame or change of the record the log must be right, and stay so."""
+LAST_LIST_S: Final = 7.0
+"""With `scan` off: when the one list comes, after the last happening; every hint has been given up by then."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replay came to: the updates in the order of the log, and the counts of the summary."""
+
+    published: tuple[tuple[str, Published], ...]
+    rejected: int
+    undecodable: int
+    by_hint: int
+    by_scan: int
+    reads: int
+    hint_lags_ms: tuple[float, ...]
+    scan_lags_ms: tuple[float, ...]
+
+
+class VirtualReplay:
+    """One recording through one daemon's join and lanes."""
+
+    def __init__(
+        self, recording: Recording, rules: Rules, *, scan: bool = True, loss: float = 0.0, seed: int = 0
+    ) -> None:
+        self._recording = recording
+        self._orchestrator = SimulatedOrchestrator([recording])
+        self._names = Names()
+        self._lanes = Lanes(rules, self._names)
+        settings = JoinSettings() if scan else JoinSettings(lists=False, scan_rate=0)
+        self._join = Join(rules, self._lanes.known, settings, since_ns=0)
+        self._scan = scan
+        self._log = MemoryLog()
+        self._dice = random.Random(seed)
+        self._loss = loss
+        self._agenda: list[tuple[float, int, Callable[[float], None]]] = []
+        self._order = 0
+        self._wake: float | None = None
+        self._published: list[tuple[str, Published]] = []
+        self._lags: dict[str, list[float]] = {"hint": [], "scan": []}
+        self._counts = {"rejected": 0, "undecodable": 0, "reads": 0}
+
+    def run(self) -> Outcome:
+        """Play it all. Times of the agenda are seconds on the recording's own clock."""
+        recording = self._recording
+        for frame in recording.frames:
+            if self._loss and self._dice.random() < self._loss:
+                continue
+            self._at(frame.t, lambda now, frame=frame: self._frame(frame.subject, frame.data, now))  # type: ignore[misc]
+        start = min(0.0, recording.first_t)
+        end = recording.last_t
+        self._at(start, lambda _now: None)
+        if not self._scan:
+            self._join.look_nowhere()
+            self._at(end + LAST_LIST_S, lambda _now: self._join.look_everywhere())
+        while self._agenda and self._agenda[0][0] <= end + SETTLE_S:
+            now, _, action = heapq.heappop(self._agenda)
+            action(now)
+            self._follow(now)
+        return Outcome(
+            published=tuple(self._published),
+            rejected=self._counts["rejected"],
+            undecodable=self._counts["undecodable"],
+            by_hint=len(self._lags["hint"]),
+            by_scan=len(self._lags["scan"]),
+            reads=self._counts["reads"],
+            hint_lags_ms=tuple(self._lags["hint"]),
+            scan_lags_ms=tuple(self._lags["scan"]),
+        )
+
+    def _at(self, time: float, action: Callable[[float], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._agenda, (time, self._order, action))
+
+    def _frame(self, subject: str, data: bytes, now: float) -> None:
+        try:
+            frame = decode_frame(subject, data)
+        except DecodeError as error:
+            self._lanes.offer(frame_junk(subject, data, error))
+            return
+        if frame is not None:
+            self._join.frame(frame, now)
+
+    def _follow(self, now: float) -> None:
+        """Let everything go on that can at *now*: the log answers at once, reads take their time."""
+        lanes, join = self._lanes, self._join
+        while True:
+            for event in join.events:
+                lanes.offer(event)
+            join.events = []
+            asks = lanes.take(now)
+            for ask in asks:
+                lanes.answer(ask.token, self._log.answer(ask), now)
+            self._take_stock(now)
+            if not asks and not join.events:
+                break
+        for read in join.take(now):
+            self._counts["reads"] += 1
+            self._at(now + READ_S, lambda then, read=read, sent=now: self._answer(read, sent, then))  # type: ignore[misc]
+        due = join.wake_at()
+        if due is not None and (self._wake is None or due < self._wake or self._wake <= now):
+            self._wake = due
+            self._at(max(due, now), lambda _now: None)
+
+    def _take_stock(self, now: float) -> None:
+        for one in self._lanes.decided:
+            self._counts["rejected"] += isinstance(one.decision, Rejected)
+            self._counts["undecodable"] += isinstance(one.decision, Undecodable)
+            if isinstance(one.event, Record):
+                self._join.decided(one.event, one.decision)
+        self._lanes.decided = []
+        for published in self._lanes.published:
+            update = published.update
+            subject = self._names.state(self._key(published), update.StateType)
+            self._published.append((subject, published))
+            event = published.event
+            if isinstance(event, Record) and update.Time is not None:
+                changed = update.Time.timestamp() - self._recording.start_ns / 1e9
+                self._lags[event.cause].append((now - changed) * 1e3)
+        self._lanes.published = []
+
+    def _key(self, published: Published):  # noqa: ANN202
+        return published.event.key
+
+    def _answer(self, read: OrchestratorRead, sent: float, now: float) -> None:
+        answer = self._ask(read, now)
+        self._join.answered(read, answer, now, started=sent)
+
+    def _ask(self, read: OrchestratorRead, now: float) -> HistoryPage | JobPage | Snapshot | Missing:
+        raise NotImplementedError

@@ -1,0 +1,208 @@
+"""`list`, `get`, `history` on a real server."""
+
+import asyncio
+import json
+import os
+import re
+
+import pytest
+
+from consumer.errors import ExitCode
+from consumer.wire.subjects import job_key
+from consumer.wire.update import encode_update
+from tests.cli.conftest import DEADLINE_S, Stage, life
+
+LONG = "j-0123abcd-0000-4000-8000-000000000001"
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m\tend\r\n<b>[red]"
+
+
+async def test_list_shows_each_job_once_with_its_present_state(stage: Stage) -> None:
+    """Two jobs of five updates are two lines; the job that changed last comes last."""
+    await stage.live("j-1", "Pending", "Running")
+    await stage.live("j-2", "Pending")
+    await stage.update(life("j-1", "Completed", after=life("j-1", "Pending", "Running"))[0])
+
+    ended = await stage.verb("list")
+
+    rows = [line.split("\t") for line in ended.lines]
+    assert [(row[3], row[1], row[5]) for row in rows] == [("j-2", "Pending", "1"), ("j-1", "Completed", "3")]
+    assert rows[1][0] == "2026-11-24T05:00:02.123456Z"
+    assert ended.code == ExitCode.OK
+
+
+async def test_list_is_told_by_state_and_namespace_whatever_they_are_made_of(stage: Stage) -> None:
+    """A state in any case, a namespace with dots and wildcards: exactly those jobs."""
+    await stage.live("j-1", "Running", namespace="team.a.*")
+    await stage.live("j-2", "Running")
+    await stage.live("j-3", "Failed", namespace="team.a.*")
+
+    ended = await stage.verb("list", "--state", "rUNNING", "--namespace", "team.a.*", "--json")
+
+    assert [said["update"]["Job"]["ID"] for said in ended.objects] == ["j-1"]
+
+
+async def test_json_is_the_update_as_it_is_on_the_wire_and_where_the_log_has_it(stage: Stage) -> None:
+    """`get --json`: subject and number are the log's, though it is read from the bucket."""
+    await stage.live("j-0", "Pending")
+    number = await stage.update(life("j-1", "Pending", message="é")[0])
+
+    for verb in (("get", "j-1"), ("list", "--limit", "1"), ("history", "j-1")):
+        (said,) = (await stage.verb(*verb, "--json")).objects
+        assert said.pop("stored").endswith("Z")
+        assert said == {
+            "subject": stage.names.state(job_key("default", "j-1"), "Pending"),
+            "sequence": number,
+            "update": json.loads(encode_update(life("j-1", "Pending", message="é")[0])),
+        }
+
+
+async def test_list_reads_more_jobs_than_one_request_brings(stage: Stage) -> None:
+    """1,201 jobs are 1,201 lines; with a limit, the last."""
+    for index in range(1201):
+        (update,) = life(f"j-{index}", "Pending")
+        subject = stage.names.state(job_key("default", f"j-{index}"), "Pending")
+        await stage.client.publish(subject, encode_update(update))
+    await stage.bucket_has(1201)
+
+    ended = await stage.verb("list", "--json")
+    few = await stage.verb("list", "--limit", "2", "--json")
+
+    assert [said["update"]["Job"]["ID"] for said in ended.objects] == [f"j-{index}" for index in range(1201)]
+    assert few.objects == ended.objects[-2:]
+
+
+@pytest.mark.parametrize("named", [LONG, "j-0123abcd", "j-01", f"default/{LONG}", "default/j-0123abcd"])
+async def test_a_job_is_named_by_its_id_its_beginning_or_its_namespace(stage: Stage, named: str) -> None:
+    """Each way to name it finds the same job."""
+    await stage.live(LONG, "Pending", "Queued")
+    await stage.live("j-9", "Running")
+
+    ended = await stage.verb("get", named)
+
+    assert f"job        {LONG}\n" in ended.out
+    assert "state      Queued\n" in ended.out
+
+
+async def test_an_id_in_full_hides_those_that_begin_with_it(stage: Stage) -> None:
+    """`j-1` is `j-1`, though there is `j-11`."""
+    await stage.live("j-11", "Failed")
+    await stage.live("j-1", "Running")
+
+    assert (await stage.verb("get", "j-1", "--json")).objects[0]["update"]["StateType"] == "Running"
+
+
+async def test_a_job_that_is_not_there_or_not_one_is_refused_with_the_next_step(stage: Stage) -> None:
+    """Unknown: exit 3 and where to look. Two that begin alike, or have one id: exit 3 and both."""
+    await stage.live("j-11", "Failed")
+    await stage.live("j-12", "Running", namespace="other")
+    await stage.live("j-3", "Running")
+    await stage.live("j-3", "Failed", namespace="other")
+
+    unknown = await stage.verb("get", "j-2")
+    alike = await stage.verb("history", "j-1")
+    same = await stage.verb("get", "j-3")
+
+    assert unknown == (3, "", "jobstate: no job j-2 in cluster main: `jobstate list` shows those there are\n")
+    assert alike == (3, "", "jobstate: j-1 may be default/j-11, other/j-12: give more of the id, or NAMESPACE/JOB\n")
+    assert "default/j-3, other/j-3" in same.err
+
+
+async def test_history_shows_every_update_in_order_and_marks_what_is_foreign(stage: Stage) -> None:
+    """Three of ours and two that strangers stored: five entries, two of them foreign."""
+    key = job_key("default", "j-1")
+    await stage.live("j-1", "Pending", "Running")
+    (copied,) = life("j-1", "Failed")
+    await stage.store(stage.names.state(key, "Failed"), encode_update(copied))  # its Sequence does not follow
+    await stage.store(stage.names.state(key, "Stopped"), b"\xff\x1b[2J")
+    await stage.update(life("j-1", "Completed", after=life("j-1", "Pending", "Running"))[0])
+
+    said = (await stage.verb("history", "j-1", "--json")).objects
+    plain = await stage.verb("history", "j-1")
+
+    assert [(one["update"] or {}).get("StateType") for one in said] == [
+        "Pending",
+        "Running",
+        "Failed",
+        None,
+        "Completed",
+    ]
+    assert [one.get("foreign", False) for one in said] == [False, False, True, True, False]
+    assert [one["sequence"] for one in said] == [1, 2, 3, 4, 5]
+    assert "observed,foreign" in plain.lines[2]
+    assert "foreign" in plain.lines[3]
+
+
+async def test_what_others_wrote_cannot_act_on_a_terminal(stage: Stage) -> None:
+    """Escapes, bells, right-to-left, line breaks and markup in a message and a name reach no output as they are."""
+    (update,) = life(f"j-1{HOSTILE}", "Failed", namespace="a.b\x1b", message=HOSTILE)
+    await stage.update(update)
+
+    for verb in (("list",), ("get", "j-1"), ("history", "j-1"), ("watch", "--since", "start", "--count", "1")):
+        for flags in ((), ("--json",)):
+            ended = await stage.verb(*verb, *flags)
+            assert ended.code == ExitCode.OK
+            shown = ended.out.replace("\n", "").replace("\t", "")
+            assert shown.isprintable(), (verb, flags)
+            assert "\u202e" not in shown
+            if flags:
+                assert ended.objects[0]["update"]["Message"] == HOSTILE
+    assert len((await stage.verb("list")).lines) == 1
+
+
+async def test_on_a_terminal_there_is_a_table_and_messages_are_no_markup(stage: Stage) -> None:
+    """A head, the short id, the message as it was written but for its escapes."""
+    (update,) = life(LONG, "Failed", message=HOSTILE)
+    await stage.update(update)
+    ours, theirs = os.openpty()
+
+    running = await stage.begin("list", stdout=theirs, environ={"COLUMNS": "200", "TERM": "xterm"})
+    os.close(theirs)
+    async with asyncio.timeout(DEADLINE_S):
+        shown = (await asyncio.to_thread(os.read, ours, 65536)).decode()
+    os.close(ours)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", shown)  # the table's own colors
+
+    assert (await running.end()).code == ExitCode.OK
+    head, row = shown.splitlines()[:2]
+    assert head.split()[:4] == ["TIME", "STATE", "NAMESPACE", "JOB"]
+    assert "j-0123abcd " in row
+    assert LONG not in shown
+    assert "<b>[red]" in row
+    assert "\x1b" not in shown
+
+
+async def test_a_missing_log_says_what_to_start(bare: Stage) -> None:
+    """Each verb that reads or writes a log: exit 3 and one line with the cluster, the server and the next step."""
+    missing = f"jobstate: no log of cluster main on {bare.server.url}: has `jobstate run` been started?\n"
+    for verb in (
+        ("list",),
+        ("get", "j-1"),
+        ("history", "j-1"),
+        ("watch",),
+        ("wait", "j-1"),
+        ("send", "j-1", "Running"),
+        ("quarantine", "list"),
+    ):
+        ended = await bare.verb(*verb)
+        assert ended == (3, "", missing), verb
+
+
+async def test_a_server_that_is_not_there_is_one_line_and_soon(bare: Stage) -> None:
+    """Nobody listens: exit 11, one line with the address, long before any deadline."""
+    async with asyncio.timeout(4):
+        ended = await bare.verb("list", "--nats", "nats://user:secret@127.0.0.1:1")
+
+    assert ended.code == ExitCode.SERVER
+    *warnings, error = ended.err.splitlines()
+    assert len(warnings) == 1  # that a URL holds a secret
+    assert "nats://***@127.0.0.1:1" in error
+    assert "user:secret" not in ended.err
+    assert "is nats-server up?" in error
+
+
+async def test_an_address_that_is_none_is_a_usage_error(bare: Stage) -> None:
+    """A URL of another kind: exit 2, one line that names the setting."""
+    ended = await bare.verb("list", "--nats", "http://127.0.0.1:4222")
+
+    assert ended.code == ExitCode.USAGE
+    assert "nats.url" in ended.err

@@ -1,0 +1,49 @@
+"""`send` on a real server."""
+
+import json
+
+from consumer.wire.subjects import job_key
+from tests.cli.conftest import Stage
+
+
+async def test_a_report_is_stored_before_its_sequence_is_printed(stage: Stage) -> None:
+    """The printed number is the entry's in the input; the body is a bare `State`, under the job's subject."""
+    assert await stage.verb("send", "j 1", "Running", "--namespace", "n.s", "--message", "é \x1b") == (0, "1\n", "")
+
+    stored = await stage.client.jsm().get_msg(stage.names.input, 1)
+    assert stored.subject == stage.names.report(job_key("n.s", "j 1"))
+    assert json.loads(stored.data or b"") == {"StateType": "Running", "Message": "é \x1b"}
+
+
+async def test_what_is_known_of_the_job_goes_with_the_report(stage: Stage) -> None:
+    """Version, revision, type, name and time stand where an update has them."""
+    flags = ["--version", "0", "--revision", "3", "--type", "batch", "--name", "x"]
+    flags += ["--time", "2026-11-24T06:00:00+01:00", "--json"]
+    (said,) = (await stage.verb("send", "j-1", "Failed", *flags)).objects
+
+    assert (said["subject"], said["sequence"]) == (stage.names.report(job_key("default", "j-1")), 1)
+    stored = await stage.client.jsm().get_msg(stage.names.input, 1)
+    assert json.loads(stored.data or b"") == said["report"]
+    assert said["report"] == {
+        "StateType": "Failed",
+        "Message": "",
+        "Job": {"ID": "j-1", "Namespace": "default", "Name": "x", "Type": "batch", "Version": 0, "Revision": 3},
+        "Time": "2026-11-24T05:00:00Z",
+    }
+
+
+async def test_a_name_too_long_for_a_subject_is_in_the_body(stage: Stage) -> None:
+    """The subject has a digest of it, so the body says whose the report is."""
+    (said,) = (await stage.verb("send", "j" * 200, "Running", "--json")).objects
+
+    assert "=sha256=" in said["subject"]
+    assert said["report"]["Job"]["ID"] == "j" * 200
+
+
+async def test_a_state_that_the_rules_do_not_know_is_sent_and_warned_of(stage: Stage) -> None:
+    """Whoever tries a refusal out must be able to; whoever mistypes must see it."""
+    ended = await stage.verb("send", "j-1", "Runing\x1b")
+
+    assert (ended.code, ended.out) == (0, "1\n")
+    assert "the rules know no state Runing" in ended.err
+    assert "\x1b" not in ended.err

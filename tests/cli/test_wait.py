@@ -1,0 +1,117 @@
+"""`wait` on a real server: the exit code is the answer."""
+
+import pytest
+
+from consumer.errors import ExitCode
+from consumer.wire.subjects import job_key
+from consumer.wire.update import encode_update
+from tests.cli.conftest import Running, Stage, life
+from tests.cli.test_watch import watching
+
+
+async def begin(stage: Stage, *arguments: str) -> Running:
+    """A `wait` that is at work."""
+    running = await stage.begin("wait", *arguments, "--timeout", "15s")
+    await watching(stage)
+    return running
+
+
+@pytest.mark.parametrize("target", [(), ("--for", "failed"), ("--for", "terminal")])
+async def test_a_state_that_is_reached_already_is_reached(stage: Stage, target: tuple[str, ...]) -> None:
+    """A job that has ended so is no wait: exit 0."""
+    await stage.live("j-1", "Pending", "Failed")
+
+    assert await stage.verb("wait", "j-1", *target) == (0, "default/j-1\tFailed\treached\n", "")
+
+
+async def test_a_state_that_comes_is_reached(stage: Stage) -> None:
+    """Running and Completed in a breath: the wait for Running sees Running."""
+    await stage.live("j-1", "Pending")
+    running = await begin(stage, "j-1", "--for", "Running")
+    key = job_key("default", "j-1")
+    for update in life("j-1", "Running", "Completed", after=life("j-1", "Pending")):
+        await stage.client.publish(stage.names.state(key, update.StateType), encode_update(update))
+
+    assert await running.end() == (0, "default/j-1\tRunning\treached\n", "")
+
+
+async def test_a_job_that_ends_otherwise_is_exit_1(stage: Stage) -> None:
+    """Waited for Completed, and it was stopped: exit 1, and how it ended."""
+    await stage.live("j-1", "Running")
+    running = await begin(stage, "j-1", "--for", "Completed", "--json")
+    (stopped,) = life("j-1", "Stopped", after=life("j-1", "Running"))
+    number = await stage.update(stopped)
+
+    ended = await running.end()
+    assert ended.code == ExitCode.WRONG
+    (said,) = ended.objects
+    assert (said["job"], said["outcome"], said["sequence"]) == ("default/j-1", "ended otherwise", number)
+    assert said["update"]["StateType"] == "Stopped"
+
+
+async def test_a_wait_that_is_over_is_exit_4_and_says_where_the_job_stands(stage: Stage) -> None:
+    """Running for ever, and a job nobody knows: exit 4 for both."""
+    await stage.live("j-1", "Pending", "Running")
+
+    ended = await stage.verb("wait", "j-1", "j-unknown", "--timeout", "300ms")
+
+    assert ended.code == ExitCode.TIMEOUT
+    assert ended.lines == ["default/j-1\tRunning\ttimeout", "*/j-unknown\tnot known\ttimeout"]
+
+
+async def test_all_jobs_are_waited_for(stage: Stage) -> None:
+    """Three jobs, one of them not there yet and in another namespace: the wait ends with the last."""
+    await stage.live("j-1", "Completed")
+    await stage.live("j-2", "Running")
+    running = await begin(stage, "j-1", "default/j-2", "j-3")
+    assert await running.line() == "default/j-1\tCompleted\treached"
+    await stage.live("j-3", "Pending", "Failed", namespace="n.s")
+    assert await running.line() == "n.s/j-3\tFailed\treached"
+    await stage.update(life("j-2", "Stopped", after=life("j-2", "Running"))[0])
+
+    assert await running.end() == (0, "default/j-2\tStopped\treached\n", "")
+
+
+async def test_an_earlier_life_does_not_count(stage: Stage) -> None:
+    """A job that had ended and runs again has not ended."""
+    first = await stage.live("j-1", "Pending", "Completed")
+    for update in life("j-1", "Pending", "Running", version=1, after=first):
+        await stage.update(update)
+
+    assert (await stage.verb("wait", "j-1", "--timeout", "300ms")).code == ExitCode.TIMEOUT
+
+
+async def test_what_strangers_store_ends_no_wait(stage: Stage) -> None:
+    """A Completed whose sequence does not follow, bytes that are no update, under the job's subject: not believed."""
+    await stage.live("j-1", "Pending", "Running")
+    subject = stage.names.state(job_key("default", "j-1"), "Completed")
+    running = await begin(stage, "j-1")
+    await stage.store(subject, encode_update(life("j-1", "Completed")[0]))
+    await stage.store(subject, b"{}")
+    await stage.update(life("j-1", "Failed", after=life("j-1", "Pending", "Running"))[0])
+
+    assert await running.end() == (0, "default/j-1\tFailed\treached\n", "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (("--for", "Ended"), "'Ended' is no state: write Pending, Queued, Running"),
+        (("--timeout", "soon"), "'soon' is no duration"),
+        (("--timeout", "30"), "'30' is no duration"),
+    ],
+)
+async def test_what_cannot_be_waited_for_is_a_usage_error(stage: Stage, flags: tuple[str, str], complaint: str) -> None:
+    """A state that is none, a duration that is none: exit 2, and what may be written."""
+    ended = await stage.verb("wait", "j-1", *flags)
+
+    assert ended.code == ExitCode.USAGE
+    assert complaint in " ".join(ended.err.replace("│", " ").split())
+
+
+async def test_a_short_id_can_only_name_a_known_job(stage: Stage) -> None:
+    """Waiting for the beginning of an unknown id would wait for ever: exit 3 at once."""
+    ended = await stage.verb("wait", "j-0123abcd")
+
+    assert ended.code == ExitCode.NO_INPUT
+    assert "no job j-0123abcd in cluster main" in ended.err
