@@ -30,6 +30,7 @@ CONNECT_S: Final = 10.0
 """How long a connection is tried for before it is given up, unless said otherwise."""
 RETRY_S: Final = 0.25
 REQUEST_S: Final = 5.0
+CLOSE_S: Final = 1.0
 SERVER_MIN: Final = (2, 11)
 """2.10 ignores the filter of the compare-and-set without a word: six writers of one new job were all stored (1.1)."""
 API_LEVEL_MIN: Final = 1
@@ -155,9 +156,11 @@ class Connection(Client):
             # nats-py's own way to wait here swallows cancellation, and waits for ever when the connection is closed.
             room = asyncio.get_running_loop().create_future()
             self._no_room.append(room)
-            await queue.put(room)
-            await room
-            self._no_room.remove(room)
+            try:
+                await queue.put(room)
+                await room
+            finally:
+                self._no_room.remove(room)
             if not self.is_connected:
                 raise ConnectionLostError(f"the connection to {self.address} went down ({self.last_trouble})")
         elif queue.empty():
@@ -180,6 +183,14 @@ class Connection(Client):
             return msgspec.json.decode(message.data, type=answer)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise ServerError(f"{self.address}: {subject}: an answer that cannot be read: {error}") from error
+
+    async def close(self) -> None:
+        """End it. What waits to be sent is sent, unless the server does not take it within a second."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await super().close()
+        except TimeoutError:
+            self._abort()
 
     @property
     def server_version(self) -> str:
@@ -206,12 +217,10 @@ class Connection(Client):
         except (ValueError, IndexError):  # no `NATS/1.0`, no line end, a status that is not UTF-8
             return {BROKEN_HEADERS: ""}
 
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
-    ) -> None:
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         sink = self._sinks.get(sid)
         if sink is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
+            await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type] # None: no headers
         else:
             sink(subject, reply, data, headers)
 
@@ -223,9 +232,19 @@ class Connection(Client):
             await self._process_op_err(nats.errors.Error(f"nats: {err_msg}"))
 
     async def _process_op_err(self, e: Exception) -> None:
-        self._note(e)
+        if not (self.is_closed or self.is_reconnecting):
+            self._note(e)
+            self._abort()
         await super()._process_op_err(e)
         self._tell()
+
+    def _abort(self) -> None:
+        """Let go of the socket and of what waits to be sent: nats-py would wait until a frozen server takes it."""
+        self._pending = []
+        self._pending_data_size = 0
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
         # Before CONNECT is sent, and with it the token: nats-py would send it in the clear.
@@ -242,7 +261,7 @@ class Connection(Client):
             task.add_done_callback(self._look_at_end)
 
     def _look_at_end(self, task: "asyncio.Task[None]") -> None:
-        """A task of the connection has ended. If nobody ended it, the connection is deaf or mute: let it be made anew."""
+        """A task of the connection has ended. If nobody ended it, the connection is deaf or mute: make it anew."""
         if self.is_connected and task in (self._reading_task, self._flusher_task):
             self.deaf += 1
             error = nats.errors.Error("nats: the connection's own task has ended")
@@ -296,7 +315,7 @@ async def connect_reader(address: Address, name: str, *, within_s: float = CONNE
 async def connect_writer(address: Address, name: str, *, within_s: float = CONNECT_S) -> Connection:
     """A connection that ends when it is lost: its owner makes another.
 
-    Tried for *within_s* seconds. Raises `UnreachableError` where no server answered, `ServerError` where one refuses us.
+    Tried for *within_s* seconds. Raises `UnreachableError` where no server answers, `ServerError` where one refuses us.
     """
     return await _connect(address, name, within_s)
 
@@ -387,23 +406,25 @@ async def require_server(connection: Connection) -> None:
     match = _VERSION.match(found)
     if match is None or (int(match[1]), int(match[2])) < SERVER_MIN:
         raise ServerError(
-            f"{connection.address} is nats-server {found}; 2.11 or later is needed (older ones ignore the filter of the "
-            "compare-and-set, and two daemons would write a job's states twice): upgrade it, every server of a cluster"
+            f"{connection.address} is nats-server {found}; 2.11 or later is needed (older ones ignore the filter of "
+            "the compare-and-set, and two daemons would write a job's states twice): upgrade every server of the cluster"
         )
     try:
         account = await connection.ask("$JS.API.INFO", b"", _Account)
     except UnreachableError as error:
-        raise ServerError(f"{connection.address} has no JetStream for us ({error}): start nats-server with -js") from error
+        raise ServerError(
+            f"{connection.address} has no JetStream for us ({error}): start nats-server with -js"
+        ) from error
     if account.error is not None:
         raise ServerError(
             f"{connection.address} has no JetStream for us ({account.error.description}, {account.error.err_code}): "
             "enable JetStream for the account of this user"
         )
-    # The server that leads the cluster answered this one, and the check of each append runs where the stream's leader is.
+    # The leader of the cluster has answered; the check of each append runs where the stream's leader is.
     if account.api.level < API_LEVEL_MIN:
         raise ServerError(
-            f"a server of the cluster at {connection.address} is older than nats-server 2.11 (it answers with JetStream "
-            f"API level {account.api.level}, needed is {API_LEVEL_MIN}): upgrade every server of the cluster"
+            f"a server of the cluster at {connection.address} is older than nats-server 2.11 (JetStream API level "
+            f"{account.api.level}, needed is {API_LEVEL_MIN}): upgrade every server of the cluster"
         )
 
 

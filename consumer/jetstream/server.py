@@ -49,7 +49,7 @@ def find_binary() -> str:
 
 
 class EmbeddedServer:
-    """One nats-server with JetStream in *folder*, on *port* of the loopback (None: a free one, and then the same again).
+    """One nats-server with JetStream in *folder*, on *port* of the loopback (None: a free one, then always the same).
 
     The folder belongs to one server at a time: a lock says so, which the server itself holds too. On Linux it ends with
     the process that started it, however that ends.
@@ -200,7 +200,7 @@ class EmbeddedServer:
 def _quoted(path: Path) -> str:
     text = str(path.absolute())
     if any(character in '"\\' or not character.isprintable() for character in text):
-        raise ServerError(f"the folder {text!r} has a quote, backslash or control character in its name: choose another")
+        raise ServerError(f"the folder {text!r} has a quote, backslash or control character in its name: use another")
     return f'"{text}"'
 
 

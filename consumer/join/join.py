@@ -47,13 +47,14 @@ SCAN: Final = "scan"
 class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How eagerly the join reads. Times in seconds.
 
-    `repeats`: waits after an unanswered hint's reads (the record may follow the frame by milliseconds to 5 s).
+    `repeats`: so long after a hint it is read again while unanswered. The record follows the frame by milliseconds, or
+    by 5.0 s where Bacalhau tried an evaluation again (`BACALHAU.md` 6.2): the last is just behind that.
     `scan_rate`: reads a second of open jobs in turn, 0 for none. `list_every_s`: at least so long between two lists;
     `list_share`: and the pause is so many times the last one's duration (20: at most a twentieth of the time).
     `lists`: whether lists come by themselves at all. `history_limit`: rows a page of history is asked for.
     """
 
-    repeats: tuple[float, ...] = (0.05, 0.2, 1.0, 5.0)
+    repeats: tuple[float, ...] = (0.05, 0.2, 1.0, 5.05)
     scan_every_s: float = 1.0
     scan_rate: float = 50.0
     list_every_s: float = 1.0
@@ -86,13 +87,17 @@ class Counts(msgspec.Struct, kw_only=True):
 
 
 class _Execution:
-    """What an `AskForBid` said of an execution: the messages after it name neither job nor version."""
+    """What an `AskForBid` said of an execution: the messages after it name neither job nor version.
 
-    __slots__ = ("job", "version")
+    `runs_at`: the revision at which its approval makes the job Running, 0 if the job ran before.
+    """
 
-    def __init__(self, job: str, version: int) -> None:
-        self.job = job
-        self.version = version
+    __slots__ = ("job", "runs_at", "version")
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.job = snapshot.job.id
+        self.version = snapshot.version
+        self.runs_at = 0 if snapshot.state == JobStateType.RUNNING else snapshot.revision + 1
 
 
 class _Job:
@@ -102,6 +107,7 @@ class _Job:
         "again",
         "entries_seen",
         "halted",
+        "hinted_at",
         "hint_due",
         "identity",
         "key",
@@ -110,6 +116,7 @@ class _Job:
         "reading",
         "tries",
         "turn_due",
+        "until",
     )
 
     def __init__(self) -> None:
@@ -119,6 +126,8 @@ class _Job:
         self.again = False  # a hint came while a read was in flight: its answer may be older than the hint
         self.pages: list[HistoryEntry] = []
         self.tries: int | None = None  # of an unanswered hint: how often it was read again
+        self.until = 0  # what answers the hint: so many entries in the history; 0: anything new
+        self.hinted_at = 0.0
         self.hint_due: float | None = None
         self.turn_due: float | None = None
         self.read_at = float("-inf")
@@ -227,20 +236,21 @@ class Join:
         if frame.kind is FrameKind.BID_RESULT and frame.accepted:
             self.counts.answered += 1  # the approval follows, and says more
             return
+        approval = frame.kind is FrameKind.BID_ACCEPTED
         known = self._known_of(name)
         if execution is not None and known is not None and known.version == execution.version:
-            approved = frame.kind is FrameKind.BID_ACCEPTED and known.state == JobStateType.RUNNING
-            if approved or self._rules.is_terminal(known.state):
+            runs = approval and (known.state == JobStateType.RUNNING or not execution.runs_at)
+            if runs or self._rules.is_terminal(known.state):
                 self.counts.answered += 1
                 return
         # A bid that was turned down, or the end of a cancel, moves no job by itself; an echo only confirms an end that
         # was a hint already. They are worth one look, not a watch.
         watch = not frame.echo and frame.kind not in (FrameKind.BID_REJECTED, FrameKind.CANCEL_RESULT)
-        self._hint(name, now, watch=watch)
+        self._hint(name, now, watch=watch, until=execution.runs_at if approval and execution is not None else 0)
 
     def _ask_for_bid(self, frame: Frame, snapshot: Snapshot, now: float) -> None:
         name = snapshot.job.id
-        self._remember(frame.execution, _Execution(name, snapshot.version))
+        self._remember(frame.execution, _Execution(snapshot))
         job = self._learn(snapshot)
         if job is None or job.key is None:
             return
@@ -262,11 +272,12 @@ class Join:
             self._answer_hint(job)
             self._open_up(name, job, now)
         if frame.direct and (known is None or known.state != JobStateType.RUNNING or known.version != snapshot.version):
-            self._hint(name, now, watch=True)  # runs at once: the record is Running at the next revision already
+            # It runs at once: the record is Running at the next revision already.
+            self._hint(name, now, watch=True, until=snapshot.revision + 1)
         elif ahead in (0, 1):
             self._answer_hint(job)  # a retry: the scheduler has seen the end that we asked about, and the job goes on
         else:
-            self._hint(name, now, watch=ahead is None)
+            self._hint(name, now, watch=ahead is None, until=snapshot.revision)
 
     def _remember(self, execution: str, what: _Execution) -> None:
         if len(self._executions) >= self._settings.executions_max:
@@ -275,13 +286,16 @@ class Join:
 
     # -- hints and reads ----------------------------------------------------------------------------------------------
 
-    def _hint(self, name: str, now: float, *, watch: bool) -> None:
-        """The job may have changed: read it, and (*watch*) again until the record answers."""
+    def _hint(self, name: str, now: float, *, watch: bool, until: int = 0) -> None:
+        """The job may have changed: read it, and (*watch*) again until the record answers: with *until* entries, or news."""
         job = self._job(name)
         if job is None:
             return
         if watch:
+            # A hint that waits for anything new outlasts one that knows what it waits for.
+            job.until = max(job.until, until) if until and (job.tries is None or job.until) else 0
             job.tries = 0
+            job.hinted_at = now
             job.hint_due = None
         if self._since_ns is None:
             self._held[name] = None
@@ -292,6 +306,7 @@ class Join:
 
     def _answer_hint(self, job: _Job) -> None:
         job.tries = None
+        job.until = 0
         job.hint_due = None
 
     def _read(self, name: str, cause: str) -> None:
@@ -435,7 +450,8 @@ class Join:
             job.entries_seen = len(entries)
         if isinstance(found, Old):
             self.counts.old_answers += 1
-            job.tries = job.tries or 0  # whoever asked: it is read again until the answer is not older than the log
+            if job.tries is None:
+                job.tries, job.hinted_at = 0, now  # whoever asked: it is read again until the answer is not older
         elif isinstance(found, Contradicted):
             self._correct(job, found, cause)
             self._answer_hint(job)
@@ -447,8 +463,11 @@ class Join:
                 job,
                 Record(key=job.key, job=job.identity, after=found.after, steps=found.steps, cause=cause),
             )
-            if not job.again:  # else a hint came after this read was sent, and is open still
+            if not job.again and not job.until:  # else a hint came after this read was sent, and is open still
                 self._answer_hint(job)
+        if job.until and len(entries) >= job.until:
+            self._answer_hint(job)
+            job.again = False
         ended = bool(entries) and not isinstance(found, Old) and self._rules.is_terminal(entries[-1].state)
         if ended:
             self._answer_hint(job)
@@ -519,7 +538,7 @@ class Join:
             if job.turn_due is None:
                 self._forget(name)
             return
-        due = now + self._settings.repeats[job.tries]
+        due = max(job.hinted_at + self._settings.repeats[job.tries], now)
         job.tries += 1
         self._again_at(name, job, due)
 

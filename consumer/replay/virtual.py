@@ -13,14 +13,18 @@ import msgspec
 
 from consumer.errors import DecodeError
 from consumer.fold import Lanes, Published
-from consumer.join import Join, JoinSettings, Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.join import Join, JoinSettings, Missing, OrchestratorRead, ReadJob, ReadJobs
 from consumer.model import HistoryPage, JobPage, Record, Rejected, Snapshot, Undecodable
 from consumer.replay.memory import MemoryLog
 from consumer.replay.recording import Recording
 from consumer.replay.simulated import SimulatedOrchestrator
 from consumer.rules import Rules
 from consumer.wire import decode_frame, frame_junk
+from consumer.wire.rest import decode_history, decode_job, decode_jobs
 from consumer.wire.subjects import Names
+
+NOT_FOUND: Final = 404
+HISTORY_LIMIT: Final = JoinSettings().history_limit
 
 READ_S: Final = 0.01
 """How long a read takes, in virtual time: the record is taken as it is when the read is answered."""
@@ -136,21 +140,32 @@ class VirtualReplay:
                 self._join.decided(one.event, one.decision)
         self._lanes.decided = []
         for published in self._lanes.published:
-            update = published.update
-            subject = self._names.state(self._key(published), update.StateType)
-            self._published.append((subject, published))
-            event = published.event
-            if isinstance(event, Record) and update.Time is not None:
+            update, event = published.update, published.event
+            if not isinstance(event, Record):
+                continue  # a recording has no reports
+            self._published.append((self._names.state(event.key, update.StateType), published))
+            if update.Time is not None:
                 changed = update.Time.timestamp() - self._recording.start_ns / 1e9
                 self._lags[event.cause].append((now - changed) * 1e3)
         self._lanes.published = []
-
-    def _key(self, published: Published):  # noqa: ANN202
-        return published.event.key
 
     def _answer(self, read: OrchestratorRead, sent: float, now: float) -> None:
         answer = self._ask(read, now)
         self._join.answered(read, answer, now, started=sent)
 
     def _ask(self, read: OrchestratorRead, now: float) -> HistoryPage | JobPage | Snapshot | Missing:
-        raise NotImplementedError
+        now_ns = self._recording.ns_of(now)
+        if isinstance(read, ReadJobs):
+            query = {"namespace": "*", "order_by": "modified_at", "reverse": "true", "limit": str(read.limit)}
+            reply = self._orchestrator.jobs(now_ns, query | _token(read.next_token))
+            return decode_jobs(reply.body)
+        if isinstance(read, ReadJob):
+            reply = self._orchestrator.job(now_ns, read.job, {})
+            return Missing() if reply.status == NOT_FOUND else decode_job(reply.body)
+        query = {"event_type": "job", "all_job_versions": "true", "limit": str(HISTORY_LIMIT)}
+        reply = self._orchestrator.history(now_ns, read.job, query | _token(read.next_token))
+        return Missing() if reply.status == NOT_FOUND else decode_history(reply.body)
+
+
+def _token(next_token: str) -> dict[str, str]:
+    return {"next_token": next_token} if next_token else {}

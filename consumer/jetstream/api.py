@@ -1,0 +1,139 @@
+"""What JetStream's API says, as far as it is used here: the shapes of its answers, and how an entry reads on the wire.
+
+Shapes and bytes only; who asks is elsewhere. Errors are known by `err_code`: the texts change (NATS.md 2).
+"""
+
+from base64 import b64decode
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from consumer.fold.asks import Entry
+
+NO_STREAM: Final = 10059
+NO_MESSAGE: Final = 10037
+NO_QUORUM: Final = 10008
+
+INPUT_HEADER: Final = b"Jobstate-Input"
+EXPECTED_HEADER: Final = b"Nats-Expected-Last-Subject-Sequence"
+
+_ACK: Final = b"$JS.ACK."
+_ACK_TOKENS_V1: Final = 9
+_ACK_TOKENS_V2: Final = 11
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the server did not do it."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.description} ({self.err_code})"
+
+
+class StreamState(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a stream holds."""
+
+    first_seq: int = 0
+    last_seq: int = 0
+    messages: int = 0
+
+
+class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to `STREAM.INFO` and `STREAM.CREATE`. *created* tells a stream from one made anew under the same name."""
+
+    error: Problem | None = None
+    created: str = ""
+    config: dict[str, Any] = {}
+    state: StreamState = StreamState()
+
+
+class ConsumerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to `CONSUMER.CREATE`. *num_pending*: entries that it will deliver of those stored by now."""
+
+    error: Problem | None = None
+    num_pending: int = 0
+
+
+class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry as `STREAM.MSG.GET` gives it: headers and body in base64, time with nine digits."""
+
+    subject: str
+    seq: int
+    time: str
+    hdrs: str = ""
+    data: str = ""
+
+    def entry(self) -> Entry:
+        """The same as an entry."""
+        headers = b64decode(self.hdrs)
+        return entry_of(self.subject, b64decode(self.data), headers, self.seq, time_ns(self.time))
+
+
+class MessageAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to `STREAM.MSG.GET`."""
+
+    error: Problem | None = None
+    message: StoredMessage | None = None
+
+
+class PubAck(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Answer to a publish into a stream."""
+
+    error: Problem | None = None
+    seq: int = 0
+
+
+def time_ns(text: str) -> int:
+    """*text* (RFC 3339, up to nine digits of a second) in nanoseconds since 1970. Raises ValueError."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    seconds = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
+    return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9])
+
+
+def header(headers: bytes | None, name: bytes) -> str:
+    """The value of *name* in a header block, empty if it is not there. Of two the first counts."""
+    if not headers:
+        return ""
+    start = headers.find(b"\r\n" + name + b":")
+    if start < 0:
+        return ""
+    start += len(name) + 3
+    return headers[start : headers.find(b"\r\n", start)].strip().decode("utf-8", "replace")
+
+
+def entry_of(subject: str, body: bytes, headers: bytes | None, number: int, time: int) -> Entry:
+    """An entry of the log, with what its headers say."""
+    expected = header(headers, EXPECTED_HEADER)
+    return Entry(
+        number=number,
+        subject=subject,
+        body=body,
+        input=header(headers, INPUT_HEADER),
+        time_ns=time,
+        expected=int(expected) if expected.isascii() and expected.isdecimal() and len(expected) <= 20 else None,
+    )
+
+
+def read_ack(reply: bytes) -> tuple[int, int, int, int] | None:
+    """What the reply subject of a pulled entry says; None if it is none.
+
+    (stream sequence, consumer sequence, time in ns, entries that follow). v1 has 9 tokens, v2 also domain and account
+    before them and may have more after (NATS.md 1.9).
+    """
+    if not reply.startswith(_ACK):
+        return None
+    tokens = reply.split(b".")
+    if len(tokens) == _ACK_TOKENS_V1:
+        at = 5
+    elif len(tokens) >= _ACK_TOKENS_V2:
+        at = 7
+    else:
+        return None
+    try:
+        return int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2]), int(tokens[at + 3])
+    except ValueError:
+        return None

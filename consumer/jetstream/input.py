@@ -1,0 +1,195 @@
+"""The input stream: read in order from a position, without acknowledgements (`DESIGN.md` 7.5). Implements `ports.Input`.
+
+It begins, and begins again after whatever happened, in one way: if the entry at the last position is still the one with
+its time, after it; else from the first. What an entry says is `consumer.wire`; what it does is `consumer.fold`.
+"""
+
+import asyncio
+import re
+from random import random
+from typing import Final
+
+import msgspec
+import structlog
+
+from consumer.errors import UnreachableError
+from consumer.jetstream.api import NO_MESSAGE, MessageAnswer, StreamInfo, header, time_ns
+from consumer.jetstream.connection import Connection
+from consumer.jetstream.pull import DoubtError, Pull, Pulled, refusal
+from consumer.model import NOWHERE, Position
+from consumer.ports import Delivery
+from consumer.wire.subjects import Names
+
+log = structlog.get_logger()
+
+RETRY_FIRST_S: Final = 0.25
+RETRY_MAX_S: Final = 5.0
+CALM_S: Final = 10.0
+"""A consumer that lived so long was none of those that fail at once."""
+
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+_HEADERS: Final = b"NATS/1.0\r\n"
+_STATUS_LINE: Final = b"NATS/1.0 "
+
+
+class Break(msgspec.Struct, frozen=True, kw_only=True):
+    """Where reading did not go on with the entry that followed: something to announce.
+
+    *kind*: `gap` (entries after *after* are not there any more, the next is *next*), `anew` (the input was made anew:
+    begun again with *next*), `tail` (the input does not know the entry *after* any more, or another stands there: begun
+    again with *next*). *next* is the sequence of the entry that comes next, or will.
+    """
+
+    kind: str
+    after: Position
+    next: int
+
+
+class JetStreamInput:
+    """Implements `consumer.ports.Input`. `start` first; then `batch`, for ever.
+
+    Everything that is stored after the position comes, in order; after a doubt nothing is left out and nothing comes
+    twice. Where that cannot be, because the stream has lost it, `breaks` says so; whoever reads it empties it.
+    """
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection: Final = connection
+        self._stream: Final = names.input
+        self._pull: Pull | None = None
+        self._place = NOWHERE
+        self._failures = 0
+        self._opened_at = 0.0
+        self.breaks: list[Break] = []
+        self.restarts = 0
+        """How often it began again, after a doubt."""
+        connection.watch(self._hear_connection)
+
+    @property
+    def place(self) -> Position:
+        """The last entry given, or where it began."""
+        return self._place
+
+    async def start(self, after: Position | None) -> None:
+        """Begin after the entry at *after* (None: with the first).
+
+        Raises `LogWentBackError` if there is no such stream, `UnreachableError` if nobody answers.
+        """
+        self._place = after or NOWHERE
+        await self._begin()
+
+    async def stop(self) -> None:
+        """End the consumer. What was not taken is not lost: the next start reads it."""
+        pull, self._pull = self._pull, None
+        if pull is not None:
+            await pull.close()
+
+    async def batch(self) -> list[Delivery]:
+        """Wait until something has come, then everything that has. Raises `LogWentBackError` if the stream is gone."""
+        while True:
+            pull = self._pull
+            try:
+                if pull is None:
+                    await self._begin()
+                    continue
+                return self._deliver(await pull.batch())
+            except (DoubtError, UnreachableError) as error:
+                await self._doubt(error)
+
+    async def _doubt(self, error: Exception) -> None:
+        log.warning("input.doubt", stream=self._stream, reason=str(error))
+        await self.stop()
+        now = asyncio.get_running_loop().time()
+        if self._opened_at and now - self._opened_at > CALM_S:
+            self._failures = 0
+        if self._failures:
+            pause = min(RETRY_FIRST_S * 2.0 ** min(self._failures - 1, 10), RETRY_MAX_S)
+            await asyncio.sleep(pause * (0.5 + random() / 2))  # noqa: S311 - so that not all come at once
+        self._failures += 1
+        self.restarts += 1
+
+    def _hear_connection(self) -> None:
+        if self._pull is not None:
+            self._pull.doubt("the connection was lost, or is another")
+
+    async def _begin(self) -> None:
+        info = await self._connection.ask(f"$JS.API.STREAM.INFO.{self._stream}", b"", StreamInfo)
+        if info.error is not None:
+            raise refusal(self._connection, self._stream, info.error)
+        first = await self._first(info)
+        pull = Pull(self._connection, self._stream)
+        try:
+            await pull.open(
+                {"deliver_policy": "by_start_sequence", "opt_start_seq": first} if first else {"deliver_policy": "all"}
+            )
+        except BaseException:
+            await pull.close()
+            raise
+        self._pull = pull
+        self._opened_at = asyncio.get_running_loop().time()
+
+    async def _first(self, info: StreamInfo) -> int:
+        """The sequence to begin with; 0: the first that there is. Beyond the last a consumer waits for ever (1.4)."""
+        place = self._place
+        if place == NOWHERE:
+            return 0
+        body = msgspec.json.encode({"seq": place.sequence})
+        found = await self._connection.ask(f"$JS.API.STREAM.MSG.GET.{self._stream}", body, MessageAnswer)
+        if found.message is not None and time_ns(found.message.time) == place.time_ns:
+            return place.sequence + 1
+        if found.error is not None and found.error.err_code != NO_MESSAGE:
+            raise refusal(self._connection, self._stream, found.error)
+        first = max(info.state.first_seq, 1)
+        if time_ns(info.created) > place.time_ns:
+            self._break("anew", first)
+        elif found.message is None and place.sequence < first:
+            if first > place.sequence + 1:
+                self._break("gap", first)
+        elif found.message is not None or place.sequence > info.state.last_seq:
+            self._break("tail", first)
+        # Else the entry was deleted by itself: those after it come again with the ones before, and are known.
+        self._place = NOWHERE
+        return 0
+
+    def _break(self, kind: str, goes_on_with: int) -> None:
+        found = Break(kind=kind, after=self._place, next=goes_on_with)
+        self.breaks.append(found)
+        log.warning("input.break", stream=self._stream, kind=kind, after=str(found.after), next=found.next)
+
+    def _deliver(self, pulled: list[Pulled]) -> list[Delivery]:
+        self._failures = 0
+        found = []
+        place = self._place
+        for number, time, subject, data, headers in pulled:
+            if number != place.sequence + 1 and place.sequence:
+                self._place = place
+                self._break("gap", number)
+            place = Position(time, number)
+            if headers is None:
+                found.append(Delivery(subject.decode("utf-8", "surrogateescape"), data, place))
+            else:
+                trace = header(headers, b"traceparent")
+                found.append(
+                    Delivery(
+                        subject.decode("utf-8", "surrogateescape"),
+                        data,
+                        place,
+                        trace if _TRACEPARENT.match(trace) else "",
+                        _foreign(headers),
+                    )
+                )
+        self._place = place
+        return found
+
+
+def _foreign(headers: bytes) -> str:
+    """Why an entry with such headers is no producer's report; empty if it may be one.
+
+    A server's answer that was steered into the stream (NATS.md 8) has a status line, or says whose entry it is.
+    """
+    if not headers.startswith(_HEADERS):
+        return (
+            "a server's answer: it has a status line" if headers.startswith(_STATUS_LINE) else "a broken header block"
+        )
+    if b"\r\nNats-Sequence:" in headers and b"\r\nNats-Stream:" in headers:
+        return "a server's answer: an entry of another stream"
+    return ""

@@ -1,0 +1,189 @@
+"""One ephemeral pull consumer without acknowledgements: a stream's entries in order, until it is in doubt.
+
+Deleted, lost with its server, cut off or silent: for all of it there is one answer, `DoubtError`, and its owner begins
+again after the last entry it got (NATS.md 1.4). What the entries mean is the owner's.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import nats.errors
+from nats.aio.subscription import Subscription
+
+from consumer.errors import JobstateError, LogWentBackError, ServerError, UnreachableError
+from consumer.jetstream.api import NO_QUORUM, NO_STREAM, ConsumerInfo, Problem, header, read_ack
+from consumer.jetstream.connection import Connection
+
+BATCH: Final = 1000
+"""Entries in one request; two requests are open at once."""
+BATCH_BYTES: Final = 8 * 1024 * 1024
+EXPIRES_S: Final = 30
+HEARTBEAT_S: Final = 2.0
+DOUBT_S: Final = 2.25 * HEARTBEAT_S
+"""Two heartbeats missed: `kill -9`, a frozen server and a lost way say nothing else (1.4)."""
+INACTIVE_S: Final = 60
+
+Pulled = tuple[int, int, bytes, bytes, bytes | None]
+"""(stream sequence, time in ns, subject, body, header block or None): a tuple, because there are many."""
+
+_STATUS: Final = slice(9, 12)
+
+
+class DoubtError(JobstateError):
+    """The consumer may be gone, or something was lost on the way. What was not given yet must be asked for again."""
+
+
+class Pull:
+    """A consumer of *stream*, made by `open`. `pending` is how many entries followed the last one given, when it came."""
+
+    def __init__(self, connection: Connection, stream: str) -> None:
+        self._connection: Final = connection
+        self.stream: Final = stream
+        self._name: Final = f"jobstate-{secrets.token_hex(8)}"
+        self._inbox: Final = connection.new_inbox()
+        self._inbox_bytes: Final = self._inbox.encode()
+        self._request: Final = _request(BATCH, max(BATCH_BYTES, 2 * connection.max_payload))
+        self._subscription: Subscription | None = None
+        self._arrived: list[tuple[bytes, bytes, bytes, bytes | None]] = []
+        self._something: Final = asyncio.Event()
+        self._asked = 0
+        self._count = 0
+        self._why = ""
+        self.pending = 0
+
+    async def open(self, start: dict[str, Any], filters: Sequence[str] = ()) -> None:
+        """Make the consumer. *start*: how it says where to begin (`deliver_policy` and what belongs to it).
+
+        Raises `LogWentBackError` if the stream is gone, `UnreachableError` where it is worth trying again.
+        """
+        config = {
+            "name": self._name,
+            "ack_policy": "none",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": INACTIVE_S * 1_000_000_000,
+            **({"filter_subjects": list(filters)} if filters else {}),
+            **start,
+        }
+        body = msgspec.json.encode({"stream_name": self.stream, "config": config, "action": "create"})
+        self._subscription = await self._connection.listen(self._inbox, self._put_aside)
+        made = await self._connection.ask(f"$JS.API.CONSUMER.CREATE.{self.stream}.{self._name}", body, ConsumerInfo)
+        if made.error is not None:
+            raise refusal(self._connection, self.stream, made.error)
+        self.pending = made.num_pending
+
+    async def close(self) -> None:
+        """End it. The server forgets it by itself too, a minute later."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return
+        try:
+            await self._connection.unlisten(subscription)
+            if self._connection.is_connected:
+                await self._connection.publish(f"$JS.API.CONSUMER.DELETE.{self.stream}.{self._name}", b"")
+        except nats.errors.Error:
+            return  # the connection is gone, and with it what was to be ended
+
+    def doubt(self, why: str) -> None:
+        """Say that it may be gone; `batch` raises it when what has come is given."""
+        self._why = self._why or why
+        self._something.set()
+
+    async def batch(self) -> list[Pulled]:
+        """Wait until entries came, then all that have. Raises `DoubtError`."""
+        while True:
+            if self._arrived:
+                found = self._take()
+                if found:
+                    return found
+            if self._why:
+                raise DoubtError(self._why)
+            await self._ask()
+            self._something.clear()
+            if self._arrived:  # it came while the request went out
+                continue
+            try:
+                async with asyncio.timeout(DOUBT_S):
+                    await self._something.wait()
+            except TimeoutError:
+                if not self._arrived:
+                    self.doubt(f"nothing came from {self.stream} for {DOUBT_S:g} s, not even a heartbeat")
+
+    def _put_aside(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        self._arrived.append((subject, reply, data, headers))
+        self._something.set()
+
+    def _take(self) -> list[Pulled]:
+        """What has arrived, up to the first hole in the consumer's count."""
+        arrived, self._arrived = self._arrived, []
+        found: list[Pulled] = []
+        count = self._count
+        for subject, reply, data, headers in arrived:
+            # A status has the inbox as its subject, an entry its own. By headers they are not told apart: a producer's
+            # entry may have any status it likes.
+            if subject == self._inbox_bytes:
+                self._hear(headers or b"")
+                continue
+            ack = read_ack(reply)
+            if ack is None:
+                continue  # somebody else published to our inbox: no consumer sends this
+            number, at, time, self.pending = ack
+            if at != count + 1:
+                self.doubt(f"entries of {self.stream} were lost on the way (before its sequence {number})")
+                break
+            count = at
+            found.append((number, time, subject, data, headers))
+        self._asked -= count - self._count
+        self._count = count
+        return found
+
+    def _hear(self, headers: bytes) -> None:
+        """What the server says of our requests (NATS.md 1.4)."""
+        status = headers[_STATUS]
+        words = headers[13 : headers.find(b"\r\n")].decode("utf-8", "replace")
+        if status == b"100":
+            return
+        if status in (b"404", b"408") or words.startswith(("Message Size", "Batch Completed")):
+            left = header(headers, b"Nats-Pending-Messages")
+            self._asked -= int(left) if left.isdecimal() else self._asked
+        elif status == b"400":
+            raise ServerError(f"{self._connection.address} does not take our request for {self.stream}: {words}")
+        else:
+            self.doubt(f"the consumer of {self.stream} is gone ({status.decode('utf-8', 'replace')} {words})".strip())
+
+    async def _ask(self) -> None:
+        """Keep two requests open: the second is there when the first is used up."""
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self._name}"
+        while self._asked <= BATCH:
+            self._asked = max(self._asked, 0) + BATCH
+            try:
+                await self._connection.publish(subject, self._request, reply=self._inbox)
+            except nats.errors.Error as error:
+                self.doubt(f"{self.stream} cannot be asked: {error}")
+                return
+
+
+def refusal(connection: Connection, stream: str, problem: Problem) -> JobstateError:
+    """The error that says why *stream* cannot be read."""
+    if problem.err_code == NO_STREAM:
+        return LogWentBackError(
+            f"the stream {stream} is gone from {connection.address}: everything is read again, and with "
+            'streams.mode = "create" it is made anew'
+        )
+    if problem.err_code == NO_QUORUM or problem.code == 503:
+        return UnreachableError(f"{connection.address} cannot read {stream} now: {problem}")
+    return ServerError(f"{connection.address} does not let us read {stream}: {problem}: what may this user do there?")
+
+
+def _request(batch: int, size: int) -> bytes:
+    return msgspec.json.encode(
+        {
+            "batch": batch,
+            "max_bytes": size,
+            "expires": EXPIRES_S * 1_000_000_000,
+            "idle_heartbeat": round(HEARTBEAT_S * 1e9),
+        }
+    )

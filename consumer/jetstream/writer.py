@@ -1,0 +1,308 @@
+"""Carries out what the lanes ask of the log: appends with compare-and-set, and read-backs. Implements `ports.Log`.
+
+Decides nothing: what an answer means for a job is `consumer.fold.lanes`. Every request has a reply subject of its own
+under one inbox, and one table says what is open and until when; so no append costs a task, a future or a timer.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+import structlog
+from nats.aio.subscription import Subscription
+
+from consumer.errors import ConnectionLostError, JobstateError, LogWentBackError
+from consumer.fold.asks import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
+from consumer.jetstream.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, PubAck, StreamInfo
+from consumer.jetstream.connection import Connection
+from consumer.wire.subjects import Names
+
+log = structlog.get_logger()
+
+ANSWER_S: Final = 2.0
+"""So long an answer is waited for; then the lanes ask again."""
+LOOK_S: Final = 1.0
+"""Between two looks whether a stream that nobody answers for is still there."""
+CHUNK: Final = 64 * 1024
+"""Bytes that go to the socket at once: the server stores the first while the next are made."""
+
+_NUMBER: Final = re.compile(r"wrong last sequence: (\d+)")
+_BUSY: Final = frozenset({10164, 10158})
+_REFUSED: Final = 10071
+_FULL: Final = frozenset({10077, 10023, 10002, 10047})
+_TOO_MANY: Final = 10167
+_FAULTS: Final = {
+    10054: "an entry is larger than the stream's max_msg_size: raise it, or report this",
+    10060: "another stream takes our subjects: remove it, or its subjects",
+    10070: "somebody sent Nats-Expected-Last-Msg-Id, which stops a replicated stream for good: restore it from a backup",
+    10097: "an entry's headers are larger than 64k: report this",
+    10109: "the stream is sealed: nothing can be written to it any more; use another cluster name",
+    10111: "the stream does not allow roll-ups: set allow_rollup_hdrs",
+    10194: "the server is older than its data: upgrade it",
+}
+
+
+_NONE: Final[list[Entry]] = []
+"""Of what reads nothing."""
+_DECODERS: Final = {kind: msgspec.json.Decoder(kind) for kind in (PubAck, MessageAnswer, StreamInfo)}
+
+T = TypeVar("T")
+
+
+class _Open(NamedTuple):
+    """One request that is not answered. *entries*: what a read-back found so far. *ask* None: a look at *stream*."""
+
+    deadline: float
+    ask: Append | ReadBack | None
+    stream: str
+    entries: list[Entry]
+
+
+class JetStreamWriter:
+    """Implements `consumer.ports.Log` over a writer's connection. Made by `open_writer`.
+
+    Ends with its connection: `send` and `answers` raise `ConnectionLostError`, and what was open may or may not be stored.
+    """
+
+    def __init__(self, connection: Connection, names: Names, created: str, within_s: float) -> None:
+        self._connection: Final = connection
+        self._streams: Final = {"log": names.log, "refused": names.refused}
+        self._log: Final = names.log
+        self._created: Final = created
+        self._within_s: Final = within_s
+        self._inbox: Final = connection.new_inbox() + "."
+        self._subscription: Subscription | None = None
+        self._serial = 0
+        self._open: dict[int, _Open] = {}
+        self._arrived: list[tuple[bytes, bytes, bytes | None]] = []
+        self._something: Final = asyncio.Event()
+        self._looks: dict[str, float] = {}
+
+    async def open(self) -> None:
+        """Subscribe to the answers."""
+        self._connection.watch(self._something.set)
+        self._subscription = await self._connection.listen(f"{self._inbox}*", self._put_aside)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are sent and unanswered."""
+        return len(self._open)
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._connection.close()
+
+    # -- out ----------------------------------------------------------------------------------------------------------
+
+    async def send(self, asks: Sequence[Append | ReadBack]) -> None:
+        """Send them all. Returns when they are under way; waits where too much is. Raises `ConnectionLostError`."""
+        deadline = asyncio.get_running_loop().time() + self._within_s
+        if not self._open:
+            self._something.set()  # whoever waits for answers waits without a deadline
+        parts: list[bytes] = []
+        size = 0
+        for ask in asks:
+            if type(ask) is Append:
+                self._serial += 1
+                self._open[self._serial] = _Open(deadline, ask, self._streams[ask.stream], _NONE)
+                head = self._head(ask)
+                parts += (head, ask.body, b"\r\n")
+                size += len(head) + len(ask.body)
+            elif isinstance(ask, ReadBack):
+                which = {"seq": 1, "next_by_subj": ask.filter} if ask.whole else {"last_by_subj": ask.filter}
+                parts.append(self._get(_Open(deadline, ask, self._log, []), which))
+            if size > CHUNK:
+                await self._connection.send_raw(b"".join(parts))
+                parts.clear()
+                size = 0
+        if parts:
+            await self._connection.send_raw(b"".join(parts))
+
+    def _head(self, ask: Append) -> bytes:
+        """Everything of an append that comes before its body. Made by hand: nats-py's way takes three times as long."""
+        headers = (
+            f"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {ask.expected}\r\n"
+            f"Nats-Expected-Last-Subject-Sequence-Subject: {ask.filter}\r\n"
+        )
+        if ask.input:
+            headers += f"Jobstate-Input: {ask.input}\r\n"
+        if ask.traceparent:
+            headers += f"traceparent: {ask.traceparent}\r\n"
+        if ask.rollup:
+            headers += "Nats-Rollup: sub\r\n"
+        headers += "\r\n"
+        size = len(headers)
+        total = size + len(ask.body)
+        if total > self._connection.max_payload:
+            # Sent all the same, it would close the connection (NATS.md 3), and the next one.
+            raise JobstateError(
+                f"{ask.subject}: an entry of {total} bytes is more than the server takes "
+                f"({self._connection.max_payload}): raise its max_payload, or lower limits.message_bytes"
+            )
+        return f"HPUB {ask.subject} {self._inbox}{self._serial} {size} {total}\r\n{headers}".encode("ascii")
+
+    def _get(self, opened: _Open, which: Mapping[str, str | int]) -> bytes:
+        return self._request(f"$JS.API.STREAM.MSG.GET.{opened.stream}", msgspec.json.encode(which), opened)
+
+    def _request(self, subject: str, body: bytes, opened: _Open) -> bytes:
+        self._serial += 1
+        self._open[self._serial] = opened
+        return b"PUB %s %s%d %d\r\n%s\r\n" % (subject.encode(), self._inbox.encode(), self._serial, len(body), body)
+
+    # -- in -----------------------------------------------------------------------------------------------------------
+
+    async def answers(self) -> list[tuple[int, Answer]]:
+        """Wait until something is answered (or its time is over), then everything that is: (token, answer).
+
+        Raises `ConnectionLostError` when the connection is gone and all that came over it is given; `LogWentBackError`
+        if the log is gone or another; `JobstateError` for an answer that says that something of ours is wrong.
+        """
+        while True:
+            found = await self._read() if self._arrived else []
+            if not found:
+                if not self._connection.is_connected:
+                    raise ConnectionLostError(
+                        f"the connection to {self._connection.address} is gone ({self._connection.last_trouble})"
+                    )
+                found = self._expire()
+            if found:
+                return found
+            self._something.clear()
+            deadline = next(iter(self._open.values())).deadline if self._open else None
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._something.wait()
+            except TimeoutError:
+                await asyncio.sleep(0)  # after a pause of ours the answers may be there, unread: they come first
+
+    def _put_aside(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
+        self._arrived.append((subject, data, headers))
+        self._something.set()
+
+    def _expire(self) -> list[tuple[int, Answer]]:
+        """What waited too long: all wait equally long, so the oldest stand first."""
+        now = asyncio.get_running_loop().time()
+        over = []
+        for serial, opened in self._open.items():
+            if opened.deadline > now:
+                break
+            over.append(serial)
+        why = self._connection.forbidden or "timeout"
+        found: list[tuple[int, Answer]] = []
+        for serial in over:
+            ask = self._open.pop(serial).ask
+            if ask is not None:
+                found.append((ask.token, Unanswered(why)))
+        return found
+
+    async def _read(self) -> list[tuple[int, Answer]]:
+        arrived, self._arrived = self._arrived, []
+        found: list[tuple[int, Answer]] = []
+        at = len(self._inbox)
+        pop = self._open.pop
+        for subject, data, headers in arrived:
+            serial = subject[at:]
+            opened = pop(int(serial), None) if serial.isdigit() else None
+            if opened is None:
+                continue  # too late: its ask was given up, and is asked again
+            ask = opened.ask
+            if not data and headers is not None and headers.startswith(b"NATS/1.0 503"):
+                if ask is not None:
+                    found.append((ask.token, Unanswered("no responders")))
+                    await self._look(opened.stream)
+            elif type(ask) is Append:
+                ack = _decode(data, PubAck, opened.stream)
+                if ack.error is None and ack.seq:
+                    found.append((ask.token, Stored(ack.seq)))
+                else:
+                    found.append((ask.token, self._refusal(opened.stream, ack.error)))
+            elif isinstance(ask, ReadBack):
+                await self._read_back(ask, opened, data, found)
+            else:
+                self._see(opened.stream, data)
+        return found
+
+    def _refusal(self, stream: str, problem: Problem | None) -> Answer:
+        """What an error says of an append (NATS.md 2)."""
+        if problem is None:
+            return Unanswered("an answer without a sequence")
+        code = problem.err_code
+        if code == _REFUSED:
+            number = _NUMBER.search(problem.description)
+            if number is None:
+                raise JobstateError(
+                    f"{stream}: nats-server {self._connection.server_version} refuses an entry without the number that "
+                    f"it found ({problem}): this version of the server is not known to jobstate; report it"
+                )
+            return Refused(int(number[1]))
+        if code in _BUSY:
+            return Busy()
+        if code in _FULL:
+            log.error("log.full", stream=stream, reason=str(problem))
+            return Unanswered(f"full: {problem}")
+        if code == NO_STREAM:
+            raise _gone(stream)
+        if code == _TOO_MANY or problem.code == 503:
+            return Unanswered(str(problem))
+        raise JobstateError(f"{stream} refuses an entry: {problem}: {_FAULTS.get(code, 'report this')}")
+
+    async def _read_back(self, ask: ReadBack, opened: _Open, data: bytes, found: list[tuple[int, Answer]]) -> None:
+        answer = _decode(data, MessageAnswer, opened.stream)
+        if answer.message is not None:
+            opened.entries.append(answer.message.entry())
+            if ask.whole:
+                # A rare path: one request for each entry of a job that a stranger, or several of ours, wrote to.
+                deadline = asyncio.get_running_loop().time() + self._within_s
+                again = _Open(deadline, ask, opened.stream, opened.entries)
+                following = {"seq": opened.entries[-1].number + 1, "next_by_subj": ask.filter}
+                await self._connection.send_raw(self._get(again, following))
+                return
+        elif answer.error is None or answer.error.err_code != NO_MESSAGE:
+            if answer.error is not None and answer.error.err_code == NO_STREAM:
+                raise _gone(opened.stream)
+            found.append((ask.token, Unanswered(str(answer.error))))
+            return
+        found.append((ask.token, Read(tuple(opened.entries))))
+
+    async def _look(self, stream: str) -> None:
+        """Nobody answers for a stream: is it still there? (A deleted one would be waited for for ever.)"""
+        now = asyncio.get_running_loop().time()
+        if self._looks.get(stream, 0.0) > now:
+            return
+        self._looks[stream] = now + LOOK_S
+        opened = _Open(now + self._within_s, None, stream, _NONE)
+        await self._connection.send_raw(self._request(f"$JS.API.STREAM.INFO.{stream}", b"", opened))
+
+    def _see(self, stream: str, data: bytes) -> None:
+        info = _decode(data, StreamInfo, stream)
+        if info.error is not None and info.error.err_code == NO_STREAM:
+            raise _gone(stream)
+        if stream == self._log and self._created and info.created and info.created != self._created:
+            raise LogWentBackError(f"{stream} was deleted and made anew at {info.created}: everything is read again")
+
+
+async def open_writer(
+    connection: Connection, names: Names, *, created: str = "", within_s: float = ANSWER_S
+) -> JetStreamWriter:
+    """The writer on *connection* (from `connect_writer`). *created*: of the log that is known (`recovery.probe`).
+
+    Before it sends anything, its owner looks whether the log went back (`DESIGN.md` 7.7). *within_s*: see `ANSWER_S`.
+    """
+    writer = JetStreamWriter(connection, names, created, within_s)
+    await writer.open()
+    return writer
+
+
+def _gone(stream: str) -> LogWentBackError:
+    return LogWentBackError(
+        f'the stream {stream} is gone: everything is read again, and with streams.mode = "create" it is made anew'
+    )
+
+
+def _decode(data: bytes, kind: type[T], stream: str) -> T:
+    try:
+        return _DECODERS[kind].decode(data)  # type: ignore[no-any-return, call-overload]
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise JobstateError(f"{stream}: the server gave an answer that cannot be read: {error}: report this") from error

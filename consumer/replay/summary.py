@@ -1,0 +1,87 @@
+"""What a replay or a demo says in the end: the verdict as one JSON object and as lines for people."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from consumer.replay.verdict import Verdict
+from consumer.wire.display import printable
+
+SHOWN_MAX = 10
+"""Findings of one kind that a person is shown; JSON has them all."""
+
+
+class Tallies(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted on the way. Lags are milliseconds from the record's change to the log."""
+
+    rejected: int = 0
+    undecodable: int = 0
+    by_hint: int = 0
+    by_scan: int = 0
+    reads: int = 0
+    hint_lags_ms: tuple[float, ...] = ()
+    scan_lags_ms: tuple[float, ...] = ()
+
+
+def is_right(verdict: Verdict, tallies: Tallies) -> bool:
+    """Whether the log is the record, and nothing of a real orchestrator was rejected or could not be read."""
+    return verdict.ok and not tallies.rejected and not tallies.undecodable
+
+
+def summary_object(scenario: str | Sequence[str], verdict: Verdict, tallies: Tallies) -> dict[str, object]:
+    """The summary line of `--json`. Its keys are promised."""
+    return {
+        "scenario": scenario,
+        "summary": {
+            "jobs": verdict.jobs,
+            "updates": verdict.updates,
+            "expected": verdict.expected,
+            "missing": list(verdict.missing),
+            "surplus": list(verdict.surplus),
+            "misordered": list(verdict.misordered),
+            "rejected": tallies.rejected,
+            "undecodable": tallies.undecodable,
+            "by_hint": tallies.by_hint,
+            "by_scan": tallies.by_scan,
+            "reads": tallies.reads,
+            "lag_ms": {"hint": _lags(tallies.hint_lags_ms), "scan": _lags(tallies.scan_lags_ms)},
+            "ok": is_right(verdict, tallies),
+        },
+    }
+
+
+def summary_lines(verdict: Verdict, tallies: Tallies) -> list[str]:
+    """The verdict for a person: one line if all is right, and below it what is not."""
+    said = "right" if is_right(verdict, tallies) else "WRONG"
+    hint, scan = _lags(tallies.hint_lags_ms)["p50"], _lags(tallies.scan_lags_ms)["p50"]
+    lines = [
+        f"{said}: {verdict.jobs} jobs, {verdict.updates} of {verdict.expected} updates; "
+        f"{tallies.by_hint} by hint (p50 {_ms(hint)}), {tallies.by_scan} by scan (p50 {_ms(scan)}); "
+        f"{tallies.reads} reads, {tallies.rejected} rejected, {tallies.undecodable} undecodable"
+    ]
+    for kind, found in (
+        ("missing", verdict.missing),
+        ("surplus", verdict.surplus),
+        ("misordered", verdict.misordered),
+    ):
+        lines += [f"  {kind}: {printable(item)}" for item in found[:SHOWN_MAX]]
+        if len(found) > SHOWN_MAX:
+            lines.append(f"  {kind}: and {len(found) - SHOWN_MAX} more (--json has them all)")
+    return lines
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The value that *share* of *values* do not exceed (nearest rank); None of nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    rank = max(round(share * len(ordered) + 0.5) - 1, 0)
+    return round(ordered[min(rank, len(ordered) - 1)], 3)
+
+
+def _lags(values: Sequence[float]) -> dict[str, float | None]:
+    return {"p50": percentile(values, 0.5), "p99": percentile(values, 0.99)}
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms"
