@@ -10,12 +10,12 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from consumer.errors import ConnectionLostError, DecodeError, OrchestratorError
+from consumer.errors import ConnectionLostError, DecodeError, OrchestratorError, UnreachableError
 from consumer.fold import Decided, Lanes, Published
 from consumer.fold.asks import Answer
 from consumer.join import Join
 from consumer.join.reads import OrchestratorRead, ReadJobs
-from consumer.model import Frame, Junk, Record, Work
+from consumer.model import Frame, Junk, Notice, Record, Work
 from consumer.ports import Answered, Beginning, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
 from consumer.wire import decode_frame, decode_report, frame_junk, report_junk
 from consumer.wire.subjects import Names
@@ -70,7 +70,8 @@ class Sources:
 class Carrier:
     """One life: from a recovered memory until the log is another than the one it was recovered from.
 
-    `loops` are to run side by side; one that ends ends the life. `drain` comes when the sources are not to be read on.
+    `source_loops` and `log_loops` run side by side; one that ends ends the life. `drain` comes when the sources are not
+    to be read on.
     """
 
     def __init__(  # noqa: PLR0913 - each is one part of the life, given once
@@ -111,18 +112,14 @@ class Carrier:
         self._away = ""
         self._begun = False
 
-    def loops(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
-        """Every loop of the life, by name; the first of them read sources, and stop when the daemon drains."""
-        found = self.source_loops()
-        found.update(
-            {
-                "send to the log": self._send_loop,
-                "answers of the log": self._answer_loop,
-                "timer": self._timer_loop,
-                "checkpoint": self._checkpoint_loop,
-            }
-        )
-        return found
+    def log_loops(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+        """The loops between lanes and log, by name. They go on while the daemon drains."""
+        return {
+            "send to the log": self._send_loop,
+            "answers of the log": self._answer_loop,
+            "timer": self._timer_loop,
+            "checkpoint": self._checkpoint_loop,
+        }
 
     def source_loops(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
         """The loops that bring events in."""
@@ -132,6 +129,18 @@ class Carrier:
         if self._sources.reads is not None:
             found["answers of the orchestrator"] = self._read_loop
         return found
+
+    def look_everywhere(self) -> None:
+        """Have all jobs listed, as soon as may be."""
+        if self._sources.join is not None:
+            self._sources.join.look_everywhere()
+            self._follow()
+
+    def announce(self, notice: Notice) -> None:
+        """Have *notice* put into the log."""
+        self._watcher.announced(notice.kind)
+        self._lanes.offer(notice)
+        self._follow()
 
     async def drain(self) -> None:
         """After the sources have stopped: wait until everything that came in is confirmed, and have it said where."""
@@ -222,7 +231,11 @@ class Carrier:
         beginning = self._sources.beginning
         if self._begun or join.newest_ns is None or beginning is None:
             return
-        since_ns = await beginning.agree(join.newest_ns)
+        try:
+            since_ns = await beginning.agree(join.newest_ns)
+        except UnreachableError as error:
+            log.warning("log.beginning_waits", reason=str(error))
+            return  # the next list comes in a second, and asks again
         self._begun = True
         backfill = self._sources.backfill_ns
         join.begin(0 if backfill is None else max(since_ns - backfill, 0))
@@ -306,6 +319,8 @@ class Carrier:
                 break
             events, join.events = join.events, []
             for event in events:
+                if isinstance(event, Notice):
+                    watcher.announced(event.kind)
                 lanes.offer(event)
         if join is not None and self._sources.reads is not None:
             reads = join.take(self._clock.now())

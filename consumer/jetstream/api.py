@@ -14,6 +14,8 @@ from consumer.fold.asks import Entry
 NO_STREAM: Final = 10059
 NO_MESSAGE: Final = 10037
 NO_QUORUM: Final = 10008
+UNAVAILABLE: Final = 503
+"""Class of the errors that pass by themselves (`Problem.code`)."""
 
 INPUT_HEADER: Final = b"Jobstate-Input"
 EXPECTED_HEADER: Final = b"Nats-Expected-Last-Subject-Sequence"
@@ -107,14 +109,14 @@ def header(headers: bytes | None, name: bytes) -> str:
 
 def entry_of(subject: str, body: bytes, headers: bytes | None, number: int, time: int) -> Entry:
     """An entry of the log, with what its headers say."""
-    expected = header(headers, EXPECTED_HEADER)
+    expected = header(headers, EXPECTED_HEADER)[:20]
     return Entry(
         number=number,
         subject=subject,
         body=body,
         input=header(headers, INPUT_HEADER),
         time_ns=time,
-        expected=int(expected) if expected.isascii() and expected.isdecimal() and len(expected) <= 20 else None,
+        expected=int(expected) if expected.isascii() and expected.isdecimal() else None,
     )
 
 

@@ -166,13 +166,21 @@ class Connection(Client):
         elif queue.empty():
             queue.put_nowait(asyncio.get_running_loop().create_future())
 
-    async def ask(self, subject: str, body: bytes, answer: type[T], *, within_s: float = REQUEST_S) -> T:
+    async def ask(
+        self,
+        subject: str,
+        body: bytes,
+        answer: type[T],
+        *,
+        within_s: float = REQUEST_S,
+        headers: dict[str, str] | None = None,
+    ) -> T:
         """One request of JetStream's API, one answer of the type *answer*.
 
         Raises `UnreachableError` where none comes or nobody listens, `ServerError` where it cannot be read.
         """
         try:
-            message = await self.request(subject, body, timeout=within_s)
+            message = await self.request(subject, body, timeout=within_s, headers=headers)
         except nats.errors.NoRespondersError as error:
             raise UnreachableError(f"{self.address}: nobody answers to {subject}: is JetStream on (-js)?") from error
         except (nats.errors.Error, TimeoutError) as error:
@@ -407,7 +415,7 @@ async def require_server(connection: Connection) -> None:
     if match is None or (int(match[1]), int(match[2])) < SERVER_MIN:
         raise ServerError(
             f"{connection.address} is nats-server {found}; 2.11 or later is needed (older ones ignore the filter of "
-            "the compare-and-set, and two daemons would write a job's states twice): upgrade every server of the cluster"
+            "the compare-and-set, and two daemons would write states twice): upgrade every server of the cluster"
         )
     try:
         account = await connection.ask("$JS.API.INFO", b"", _Account)

@@ -1,4 +1,4 @@
-"""The input stream: read in order from a position, without acknowledgements (`DESIGN.md` 7.5). Implements `ports.Input`.
+"""The input stream, read in order from a position, without acknowledgements (`DESIGN.md` 7.5): `ports.Input`.
 
 It begins, and begins again after whatever happened, in one way: if the entry at the last position is still the one with
 its time, after it; else from the first. What an entry says is `consumer.wire`; what it does is `consumer.fold`.

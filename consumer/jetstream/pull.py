@@ -14,7 +14,7 @@ import nats.errors
 from nats.aio.subscription import Subscription
 
 from consumer.errors import JobstateError, LogWentBackError, ServerError, UnreachableError
-from consumer.jetstream.api import NO_QUORUM, NO_STREAM, ConsumerInfo, Problem, header, read_ack
+from consumer.jetstream.api import NO_QUORUM, NO_STREAM, UNAVAILABLE, ConsumerInfo, Problem, header, read_ack
 from consumer.jetstream.connection import Connection
 
 BATCH: Final = 1000
@@ -37,7 +37,7 @@ class DoubtError(JobstateError):
 
 
 class Pull:
-    """A consumer of *stream*, made by `open`. `pending` is how many entries followed the last one given, when it came."""
+    """A consumer of *stream*, made by `open`. `pending`: how many entries followed the last one given, when it came."""
 
     def __init__(self, connection: Connection, stream: str) -> None:
         self._connection: Final = connection
@@ -173,7 +173,7 @@ def refusal(connection: Connection, stream: str, problem: Problem) -> JobstateEr
             f"the stream {stream} is gone from {connection.address}: everything is read again, and with "
             'streams.mode = "create" it is made anew'
         )
-    if problem.err_code == NO_QUORUM or problem.code == 503:
+    if problem.err_code == NO_QUORUM or problem.code == UNAVAILABLE:
         return UnreachableError(f"{connection.address} cannot read {stream} now: {problem}")
     return ServerError(f"{connection.address} does not let us read {stream}: {problem}: what may this user do there?")
 

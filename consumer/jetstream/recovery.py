@@ -109,15 +109,15 @@ def _checkpoint(entry: Entry | None) -> Position | None:
 async def _read_jobs(connection: Connection, names: Names, last_seq: int) -> dict[JobKey, list[Entry]]:
     """The last entry of each subject, from a consumer that has seen *last_seq*.
 
-    It may be on a server that is behind the leader. So it reads the log's other subjects too: the entry at *last_seq* is
-    the last of its subject, and when it or a later one has come, so has everything before it.
+    It may be on a server that is behind the leader. So it reads the log's other subjects too: the entry at *last_seq*
+    is the last of its subject, and when it or a later one has come, so has everything before it.
     """
     found: dict[JobKey, list[Entry]] = {}
     if not last_seq:
         return found
     pull = Pull(connection, names.log)
     try:
-        await pull.open({"deliver_policy": "last_per_subject"})
+        await pull.open({"deliver_policy": "last_per_subject"}, (">",))
         reached = 0
         left = pull.pending
         while reached < last_seq:

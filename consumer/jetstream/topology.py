@@ -42,8 +42,8 @@ class Difference(NamedTuple):
 def configs(names: Names, streams: Streams, *, bucket: bool = True) -> tuple[Config, ...]:
     """The streams of the cluster, in the order in which they are made. Only what must be as it is: the rest is free.
 
-    The log has no `max_age` and no `max_msgs`: after an expiry the compare-and-set would expect 0 again, and a late event
-    could make a forgotten job new (NATS.md 1.1). Its window for message ids is short, because it uses none.
+    The log has no `max_age` and no `max_msgs`: after an expiry the compare-and-set would expect 0 again, and a late
+    event could make a forgotten job new (NATS.md 1.1). Its window for message ids is short, because it uses none.
     """
     common = {"retention": "limits", "storage": "file", "num_replicas": streams.replicas, "no_ack": False}
     log_stream = {
@@ -105,8 +105,8 @@ def _bucket_config(names: Names, common: Config) -> Config:
 async def ensure(connection: Connection, names: Names, streams: Streams, *, bucket: bool = True) -> tuple[str, ...]:
     """See to it that the cluster's streams are there and are what they must be. The names of those that were made.
 
-    Raises `TopologyError`: a stream differs (with every difference), is absent where it must be there (`mode = "bind"`),
-    or its subjects are another's. Raises `ServerError` where the server cannot hold it. *bucket*: with the KV bucket.
+    Raises `TopologyError`: a stream differs (every difference is named), its subjects are another's, or it is absent
+    and `mode` is "bind". Raises `ServerError` where the server cannot hold it. *bucket*: with the KV bucket.
     """
     made = []
     for config in configs(names, streams, bucket=bucket):

@@ -6,7 +6,7 @@ under one inbox, and one table says what is open and until when; so no append co
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -15,7 +15,7 @@ from nats.aio.subscription import Subscription
 
 from consumer.errors import ConnectionLostError, JobstateError, LogWentBackError
 from consumer.fold.asks import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
-from consumer.jetstream.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, PubAck, StreamInfo
+from consumer.jetstream.api import NO_MESSAGE, NO_STREAM, UNAVAILABLE, MessageAnswer, Problem, PubAck, StreamInfo
 from consumer.jetstream.connection import Connection
 from consumer.wire.subjects import Names
 
@@ -36,7 +36,7 @@ _TOO_MANY: Final = 10167
 _FAULTS: Final = {
     10054: "an entry is larger than the stream's max_msg_size: raise it, or report this",
     10060: "another stream takes our subjects: remove it, or its subjects",
-    10070: "somebody sent Nats-Expected-Last-Msg-Id, which stops a replicated stream for good: restore it from a backup",
+    10070: "somebody sent Nats-Expected-Last-Msg-Id, which stops a replicated stream for good: restore a backup",
     10097: "an entry's headers are larger than 64k: report this",
     10109: "the stream is sealed: nothing can be written to it any more; use another cluster name",
     10111: "the stream does not allow roll-ups: set allow_rollup_hdrs",
@@ -46,7 +46,9 @@ _FAULTS: Final = {
 
 _NONE: Final[list[Entry]] = []
 """Of what reads nothing."""
-_DECODERS: Final = {kind: msgspec.json.Decoder(kind) for kind in (PubAck, MessageAnswer, StreamInfo)}
+_pub_ack: Final = msgspec.json.Decoder(PubAck)
+_message: Final = msgspec.json.Decoder(MessageAnswer)
+_info: Final = msgspec.json.Decoder(StreamInfo)
 
 T = TypeVar("T")
 
@@ -63,7 +65,7 @@ class _Open(NamedTuple):
 class JetStreamWriter:
     """Implements `consumer.ports.Log` over a writer's connection. Made by `open_writer`.
 
-    Ends with its connection: `send` and `answers` raise `ConnectionLostError`, and what was open may or may not be stored.
+    Ends with its connection: `send` and `answers` raise `ConnectionLostError`; what was open may or may not be stored.
     """
 
     def __init__(self, connection: Connection, names: Names, created: str, within_s: float) -> None:
@@ -111,8 +113,7 @@ class JetStreamWriter:
                 parts += (head, ask.body, b"\r\n")
                 size += len(head) + len(ask.body)
             elif isinstance(ask, ReadBack):
-                which = {"seq": 1, "next_by_subj": ask.filter} if ask.whole else {"last_by_subj": ask.filter}
-                parts.append(self._get(_Open(deadline, ask, self._log, []), which))
+                parts.append(self._get(ask, _Open(deadline, ask, self._log, []), 1 if ask.whole else None))
             if size > CHUNK:
                 await self._connection.send_raw(b"".join(parts))
                 parts.clear()
@@ -143,7 +144,9 @@ class JetStreamWriter:
             )
         return f"HPUB {ask.subject} {self._inbox}{self._serial} {size} {total}\r\n{headers}".encode("ascii")
 
-    def _get(self, opened: _Open, which: Mapping[str, str | int]) -> bytes:
+    def _get(self, ask: ReadBack, opened: _Open, first: int | None) -> bytes:
+        """The request for the last entry under the filter, or for the first at or after number *first*."""
+        which = {"last_by_subj": ask.filter} if first is None else {"seq": first, "next_by_subj": ask.filter}
         return self._request(f"$JS.API.STREAM.MSG.GET.{opened.stream}", msgspec.json.encode(which), opened)
 
     def _request(self, subject: str, body: bytes, opened: _Open) -> bytes:
@@ -213,7 +216,7 @@ class JetStreamWriter:
                     found.append((ask.token, Unanswered("no responders")))
                     await self._look(opened.stream)
             elif type(ask) is Append:
-                ack = _decode(data, PubAck, opened.stream)
+                ack = _decode(data, _pub_ack, opened.stream)
                 if ack.error is None and ack.seq:
                     found.append((ask.token, Stored(ack.seq)))
                 else:
@@ -244,20 +247,19 @@ class JetStreamWriter:
             return Unanswered(f"full: {problem}")
         if code == NO_STREAM:
             raise _gone(stream)
-        if code == _TOO_MANY or problem.code == 503:
+        if code == _TOO_MANY or problem.code == UNAVAILABLE:
             return Unanswered(str(problem))
         raise JobstateError(f"{stream} refuses an entry: {problem}: {_FAULTS.get(code, 'report this')}")
 
     async def _read_back(self, ask: ReadBack, opened: _Open, data: bytes, found: list[tuple[int, Answer]]) -> None:
-        answer = _decode(data, MessageAnswer, opened.stream)
+        answer = _decode(data, _message, opened.stream)
         if answer.message is not None:
             opened.entries.append(answer.message.entry())
             if ask.whole:
                 # A rare path: one request for each entry of a job that a stranger, or several of ours, wrote to.
                 deadline = asyncio.get_running_loop().time() + self._within_s
                 again = _Open(deadline, ask, opened.stream, opened.entries)
-                following = {"seq": opened.entries[-1].number + 1, "next_by_subj": ask.filter}
-                await self._connection.send_raw(self._get(again, following))
+                await self._connection.send_raw(self._get(ask, again, opened.entries[-1].number + 1))
                 return
         elif answer.error is None or answer.error.err_code != NO_MESSAGE:
             if answer.error is not None and answer.error.err_code == NO_STREAM:
@@ -267,7 +269,7 @@ class JetStreamWriter:
         found.append((ask.token, Read(tuple(opened.entries))))
 
     async def _look(self, stream: str) -> None:
-        """Nobody answers for a stream: is it still there? (A deleted one would be waited for for ever.)"""
+        """Nobody answers for a stream: see whether it is still there. A deleted one would be waited for for ever."""
         now = asyncio.get_running_loop().time()
         if self._looks.get(stream, 0.0) > now:
             return
@@ -276,7 +278,7 @@ class JetStreamWriter:
         await self._connection.send_raw(self._request(f"$JS.API.STREAM.INFO.{stream}", b"", opened))
 
     def _see(self, stream: str, data: bytes) -> None:
-        info = _decode(data, StreamInfo, stream)
+        info = _decode(data, _info, stream)
         if info.error is not None and info.error.err_code == NO_STREAM:
             raise _gone(stream)
         if stream == self._log and self._created and info.created and info.created != self._created:
@@ -301,8 +303,8 @@ def _gone(stream: str) -> LogWentBackError:
     )
 
 
-def _decode(data: bytes, kind: type[T], stream: str) -> T:
+def _decode(data: bytes, decoder: msgspec.json.Decoder[T], stream: str) -> T:
     try:
-        return _DECODERS[kind].decode(data)  # type: ignore[no-any-return, call-overload]
+        return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise JobstateError(f"{stream}: the server gave an answer that cannot be read: {error}: report this") from error

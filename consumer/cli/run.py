@@ -1,0 +1,66 @@
+"""`run`: the daemon, until SIGTERM or SIGINT."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from consumer.daemon.assemble import run_daemon
+from consumer.errors import ExitCode
+from consumer.observe import configure, tell_left_out
+from consumer.settings import CONFIG, Settings, load
+
+
+def run(
+    *,
+    config: Annotated[
+        Path | None, typer.Option("--config", envvar=CONFIG, metavar="FILE", help="A jobstate.toml. [default: none]")
+    ] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Start a nats-server of our own, in place of nats.url.")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where that server keeps its data (embedded.folder).")
+    ] = None,
+) -> None:
+    """Follow a cluster: the daemon. Ends on SIGTERM or SIGINT, after what is under way is confirmed.
+
+    Every setting is a key of the file or a variable: JOBSTATE_NATS__URL, JOBSTATE_BACALHAU__URL,
+    JOBSTATE_BACALHAU__TOKEN_FILE and JOBSTATE_ORCHESTRATOR__URL do for a real cluster.
+
+    Example: JOBSTATE_ORCHESTRATOR__URL=http://host:1234 JOBSTATE_BACALHAU__URL=nats://host:4222 jobstate run --embedded
+    """
+    settings = load(config, os.environ)
+    if folder is not None:
+        settings = msgspec.structs.replace(
+            settings, embedded=msgspec.structs.replace(settings.embedded, folder=str(folder))
+        )
+    configure(settings.log)
+    try:
+        code = _runner()(_until_told(settings, embedded=embedded))
+    finally:
+        tell_left_out()
+    if code is not ExitCode.OK:
+        raise typer.Exit(code)
+
+
+async def _until_told(settings: Settings, *, embedded: bool) -> ExitCode:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return await run_daemon(settings, stop, embedded=embedded)
+
+
+def _runner() -> Callable[[Coroutine[Any, Any, ExitCode]], ExitCode]:
+    """The quicker event loop where there is one."""
+    try:
+        import uvloop  # noqa: PLC0415 - an extra
+    except ImportError:
+        return asyncio.run
+    return uvloop.run

@@ -1,0 +1,71 @@
+"""Every loop in one list, each with its name: they run side by side, and one that ends ends them all.
+
+Nothing is started anew here: what cannot go on ends the life, and whoever called begins another or ends the process.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+
+from consumer.errors import JobstateError, LogWentBackError
+
+log = structlog.get_logger()
+
+Loop = Callable[[], Coroutine[Any, Any, None]]
+
+
+async def run_until(
+    stop: asyncio.Event,
+    *,
+    sources: Mapping[str, Loop],
+    rest: Mapping[str, Loop],
+    drain: Callable[[], Awaitable[None]],
+    deadline_s: float,
+) -> bool:
+    """Run all loops until *stop*; then end the *sources*, drain while the *rest* goes on, and end that.
+
+    Gives whether the drain came to its end within *deadline_s*. Raises the error that ended a loop: of several,
+    `LogWentBackError` first, then ours, then the rest.
+    """
+    drained = True
+    try:
+        async with asyncio.TaskGroup() as group:
+            reading = [group.create_task(_endless(name, loop), name=name) for name, loop in sources.items()]
+            others = [group.create_task(_endless(name, loop), name=name) for name, loop in rest.items()]
+            await stop.wait()
+            log.info("drain.began", deadline_s=deadline_s)
+            for task in reading:
+                task.cancel()
+            try:
+                async with asyncio.timeout(deadline_s):
+                    await drain()
+            except TimeoutError:
+                drained = False
+            for task in others:
+                task.cancel()
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from errors
+    return drained
+
+
+async def _endless(name: str, loop: Loop) -> None:
+    await loop()
+    raise JobstateError(f"the loop {name!r} has ended, and must not: report this")
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    found = list(_leaves(errors))
+    for kind in (LogWentBackError, JobstateError):
+        for error in found:
+            if isinstance(error, kind):
+                return error
+    return found[0]
+
+
+def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in errors.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
