@@ -117,7 +117,7 @@ class _Daemon:
         self.clock: Final = MonotonicClock()
         self.metrics: Final = Metrics(settings.limits.label_values)
         self.health: Final = Health()
-        self.watch: Final = Watch(self.metrics, self.health, self.clock)
+        self.watch: Final = Watch(self.metrics, self.health, self.clock, settings.log.lines_per_s)
         self.health.need(LOG, INPUT)
         if settings.bacalhau.url:
             self.health.need(TAP)

@@ -1,7 +1,7 @@
 """The loops that carry: from input, tap and orchestrator to join and lanes, and from there to the log.
 
-They decide nothing. Every loop waits for one port, hands what came to the pure parts, and `_follow` carries on what came
-of it. So the daemon is this file's handful of loops, and all that can be right or wrong about states is elsewhere.
+They decide nothing. Every loop waits for one port, hands what came to the pure parts, and `_follow` carries on what
+came of it. So the daemon is this file's handful of loops, and all that can be right or wrong about states is elsewhere.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from consumer.fold import Decided, Lanes, Published
 from consumer.fold.asks import Answer
 from consumer.join import Join
 from consumer.join.reads import OrchestratorRead, ReadJobs
-from consumer.model import Frame, Junk, Notice, Record, Work
+from consumer.model import Frame, Junk, Notice, Work
 from consumer.ports import Answered, Beginning, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
 from consumer.wire import decode_frame, decode_report, frame_junk, report_junk
 from consumer.wire.subjects import Names
@@ -26,29 +26,38 @@ log = structlog.get_logger()
 class Watcher(Protocol):
     """Whoever is told what happens: metrics, health, log. Never decides, never raises."""
 
-    def frame(self, frame: Frame) -> None: ...
+    def frame(self, frame: Frame) -> None:
+        """A frame was read."""
 
-    def decided(self, decided: Sequence[Decided]) -> None: ...
+    def decided(self, decided: Sequence[Decided]) -> None:
+        """Events are over."""
 
-    def published(self, published: Sequence[Published], now: float) -> None: ...
+    def published(self, published: Sequence[Published], now: float) -> None:
+        """Updates are in the log."""
 
-    def announced(self, kind: str) -> None: ...
+    def announced(self, kind: str) -> None:
+        """A notice goes into the log."""
 
-    def asked(self, reads: Sequence[OrchestratorRead]) -> None: ...
+    def asked(self, reads: Sequence[OrchestratorRead]) -> None:
+        """Reads are on their way to the orchestrator."""
 
-    def answered(self, answered: Sequence[Answered], away: str) -> None: ...
+    def answered(self, answered: Sequence[Answered], away: str) -> None:
+        """Reads came back. *away*: what keeps the orchestrator away, or empty."""
 
-    def gap(self, count: int) -> None: ...
+    def gap(self, count: int) -> None:
+        """Frames may have been missed, *count* times."""
 
-    def went_round(self, loop: str) -> None: ...
+    def went_round(self, loop: str) -> None:
+        """A loop has gone round."""
 
-    def connection(self, name: str, *, up: bool) -> None: ...
+    def connection(self, name: str, *, up: bool) -> None:
+        """A connection was lost, or (*up*) replaced."""
 
 
 class Sources:
     """What one life of the daemon listens to. Without an orchestrator there is no join, no tap and no reads."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one source of the life, given once
         self,
         *,
         reports: Input,
@@ -88,8 +97,10 @@ class Carrier:
         message_max: int,
         checkpoint_every_s: float,
     ) -> None:
-        """*reopen* replaces a lost writer: it gets the highest number that the log confirmed, and raises
-        `LogWentBackError` if the log does not reach so far any more."""
+        """*reopen* replaces a lost writer: it gets the highest number that the log confirmed.
+
+        It raises `LogWentBackError` if the log does not reach so far any more.
+        """
         self._names: Final = names
         self._lanes: Final = lanes
         self._sources: Final = sources
@@ -162,12 +173,11 @@ class Carrier:
             self._watcher.went_round("reports")
 
     def _report(self, delivery: Delivery) -> Work:
+        if delivery.foreign:
+            problem = DecodeError("foreign", delivery.foreign)
+            return report_junk(delivery.subject, delivery.data, delivery.position, problem)
         try:
-            if delivery.foreign:
-                raise DecodeError("foreign", delivery.foreign)
-            return decode_report(
-                self._names, delivery.subject, delivery.data, delivery.position, delivery.traceparent
-            )
+            return decode_report(self._names, delivery.subject, delivery.data, delivery.position, delivery.traceparent)
         except DecodeError as error:
             return report_junk(delivery.subject, delivery.data, delivery.position, error)
 
@@ -302,39 +312,40 @@ class Carrier:
 
     def _follow(self) -> None:
         """Carry on what the pure parts came to: tell the join, ask the orchestrator, wake the sender."""
-        lanes, join, watcher = self._lanes, self._sources.join, self._watcher
-        while True:
-            if lanes.decided:
-                decided, lanes.decided = lanes.decided, []
-                watcher.decided(decided)
-                if join is not None:
-                    for one in decided:
-                        if isinstance(one.event, Record):
-                            join.decided(one.event, one.decision)
-            if lanes.published:
-                published, lanes.published = lanes.published, []
-                self._confirmed = max(self._confirmed, *(one.number for one in published))
-                watcher.published(published, self._clock.now())
-            if join is None or not join.events:
-                break
+        join, reads = self._sources.join, self._sources.reads
+        self._tell_outcomes(join)
+        while join is not None and join.events:
             events, join.events = join.events, []
             for event in events:
                 if isinstance(event, Notice):
-                    watcher.announced(event.kind)
-                lanes.offer(event)
-        if join is not None and self._sources.reads is not None:
-            reads = join.take(self._clock.now())
-            if reads:
-                watcher.asked(reads)
-                self._sources.reads.ask(reads)
+                    self._watcher.announced(event.kind)
+                self._lanes.offer(event)
+            self._tell_outcomes(join)  # what wrote nothing is over at once, and may bring the join to read again
+        if join is not None and reads is not None and (asked := join.take(self._clock.now())):
+            self._watcher.asked(asked)
+            reads.ask(asked)
         self._to_send.set()
-        if lanes.waiting < self._events_max:
+        if self._lanes.waiting < self._events_max:
             self._room.set()
         else:
             self._room.clear()
-        if not lanes.waiting:
+        if not self._lanes.waiting:
             self._idle.set()
         self._sleep_no_longer_than(self._wake_at())
+
+    def _tell_outcomes(self, join: Join | None) -> None:
+        """What is decided and what is in the log: to the watcher, and of records to the join."""
+        lanes, watcher = self._lanes, self._watcher
+        if lanes.decided:
+            decided, lanes.decided = lanes.decided, []
+            watcher.decided(decided)
+            if join is not None:
+                for one in decided:
+                    join.decided(one.event, one.decision)
+        if lanes.published:
+            published, lanes.published = lanes.published, []
+            self._confirmed = max(self._confirmed, *(one.number for one in published))
+            watcher.published(published, self._clock.now())
 
     def _wake_at(self) -> float | None:
         # While the writer is replaced nothing can be sent, however long it is due.

@@ -30,7 +30,8 @@ STUCK_S: Final = 10.0
 class Watch:
     """Tells metrics, health and log. One for the whole process; `follow_life` names the life that is on."""
 
-    def __init__(self, metrics: Metrics, health: Health, clock: Clock) -> None:
+    def __init__(self, metrics: Metrics, health: Health, clock: Clock, lines_per_s: int = 20) -> None:
+        self._lines_per_s: Final = lines_per_s
         self._metrics: Final = metrics
         self._health: Final = health
         self._clock: Final = clock
@@ -100,8 +101,9 @@ class Watch:
                 log.warning("update.corrected", job_id=update.Job.ID, previous=update.Previous, state=update.StateType)
         for (state, source), count in counts.items():
             self._metrics.updates(state, source).inc(count)
-        for one in published[:20]:  # more a second would be left out anyway (log.lines_per_s)
+        for one in published[: self._lines_per_s]:  # more a second would be left out anyway
             update = one.update
+            cause = one.event.cause if isinstance(one.event, Record) else "report"
             log.info(
                 "update.published",
                 job_id=update.Job.ID,
@@ -110,6 +112,7 @@ class Watch:
                 state=update.StateType,
                 sequence=update.Sequence,
                 source=update.Source,
+                cause=cause,
             )
 
     def announced(self, kind: str) -> None:

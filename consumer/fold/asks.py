@@ -5,8 +5,6 @@ Every entry carries a compare-and-set: it is stored after the entry that its fil
 
 import msgspec
 
-from consumer.model import JobKey
-
 
 class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Store *body* under *subject* if the last entry under *filter* has stream sequence *expected* (0: none).

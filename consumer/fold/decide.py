@@ -1,7 +1,7 @@
 """The fold: (rules, what is known of a job, event) -> decision. A pure function; `follow` is its other half.
 
-It names no state of Bacalhau's (those are data, `consumer.rules`) and knows no lane, log or clock. Asking twice gives the
-same answer: nothing here changes anything.
+It names no state of Bacalhau's (those are data, `consumer.rules`) and knows no lane, log or clock. Asking twice gives
+the same answer: nothing here changes anything.
 """
 
 from typing import Final
@@ -86,24 +86,32 @@ def _decide_report(rules: Rules, known: Known | None, report: Report) -> Decisio
     if (report.version or 0) > NUMBER_MAX or (report.revision or 0) > NUMBER_MAX:
         return Rejected(reason="out-of-range", rule=f"a version or revision is at most {NUMBER_MAX}")
     if known is None:
-        return _judge(rules, None, report, state, ())
+        return _judge(rules, None, report, state)
     if known.source != REPORTED:
         return Rejected(reason="authority", rule="the orchestrator's record knows this job: what it knows is its own")
-    if report.version is not None and known.version is not None:
-        if report.version < known.version:
-            return _LATE
-        if report.version > known.version:
-            return _begin_life(rules, known, report, state)
-    if report.revision is not None and known.revision is not None:
-        if report.revision < known.revision:
-            return _LATE
-        if report.revision == known.revision and state != known.state:
-            return Rejected(reason="conflict", rule=f"revision {report.revision} was {known.state} before")
+    return _decide_next(rules, known, report, state)
+
+
+def _decide_next(rules: Rules, known: Known, report: Report, state: str) -> Decision:
+    """Of a job that only producers told of: first where the report places itself, then what it says."""
+    version = _compare(report.version, known.version)
+    if version > 0:
+        return _begin_life(rules, known, report, state)
+    revision = _compare(report.revision, known.revision)
+    if version < 0 or revision < 0:
+        return _LATE
     if state == known.state:
         if report.message == known.message or rules.is_terminal(state):
             return _SAME
         return _accept(known, report, state, ("message",))
-    return _judge(rules, known, report, state, ())
+    if report.revision is not None and revision == 0 and known.revision is not None:
+        return Rejected(reason="conflict", rule=f"revision {report.revision} was {known.state} before")
+    return _judge(rules, known, report, state)
+
+
+def _compare(told: int | None, known: int | None) -> int:
+    """Below, at or above zero as *told* is to *known*; zero where one of them was not given."""
+    return 0 if told is None or known is None else told - known
 
 
 def _begin_life(rules: Rules, known: Known, report: Report, state: str) -> Decision:
@@ -114,14 +122,14 @@ def _begin_life(rules: Rules, known: Known, report: Report, state: str) -> Decis
     return _accept(known, report, state, flags)
 
 
-def _judge(rules: Rules, known: Known | None, report: Report, state: str, flags: tuple[str, ...]) -> Decision:
+def _judge(rules: Rules, known: Known | None, report: Report, state: str) -> Decision:
     previous = known.state if known is not None else None
     if not rules.allows(previous, state):
         return _forbidden(rules, previous, state)
     job_type = report.job.type or (known.type if known is not None else "")
     if not rules.completable(job_type, state):
         return _not_completable(job_type, state)
-    return _accept(known, report, state, flags)
+    return _accept(known, report, state, ())
 
 
 def _accept(known: Known | None, report: Report, state: str, flags: tuple[str, ...]) -> Accepted:

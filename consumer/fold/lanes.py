@@ -1,7 +1,8 @@
 """Lanes: what one job's events go through, one at a time, one entry in flight. A state machine without I/O.
 
-Events and answers come in, appends and read-backs go out. Whatever an event comes to goes through its lane, the rejection
-too, and the lane goes on when the log has confirmed it. Nothing is promised between lanes; thousands are in flight at once.
+Events and answers come in, appends and read-backs go out. Whatever an event comes to goes through its lane, the
+rejection too, and the lane goes on when the log has confirmed it. Nothing is promised between lanes; thousands are in
+flight at once.
 
 Why it is right (`DESIGN.md` 7): each update names the one it follows by a number that the server gave, so it is stored
 after that one or not at all; and deciding is a function of that one and the event. Who writes, how often, and what a
@@ -15,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from consumer.fold.asks import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
+from consumer.fold.asks import Answer, Append, Busy, Entry, ReadBack, Refused, Stored, Unanswered
 from consumer.fold.decide import decide, follow
 from consumer.fold.truth import NOTHING, Truth, judge_all, read_position, read_update
 from consumer.model import (
@@ -33,7 +34,6 @@ from consumer.model import (
     Rejected,
     Report,
     Unchanged,
-    Undecodable,
     Update,
     Work,
 )
@@ -476,7 +476,7 @@ class Lanes:
         while self._in_order and self._in_order[0].done:
             self._floor = self._in_order.popleft().position
         subject = self._names.checkpoint(self._shard)
-        if self._floor == self._checkpoint_written or self._floor == NOWHERE or subject in self._lanes:
+        if self._floor in (self._checkpoint_written, NOWHERE) or subject in self._lanes:
             return
         self.tally.checkpoints += 1
         item = _Item(Notice(kind="checkpoint", origin=self._shard, text=""), self._floor)
@@ -572,4 +572,3 @@ def _foreign(key: JobKey, number: int) -> Notice:
         key=key,
         facts={"number": number},
     )
-

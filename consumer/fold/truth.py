@@ -5,6 +5,7 @@ compare-and-set expects it), its content does not. Pure; who reads the entries i
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -14,6 +15,9 @@ from consumer.fold.decide import follow
 from consumer.model import NOWHERE, JobKey, Known, Position, Update
 from consumer.wire.subjects import Names
 from consumer.wire.update import decode_update, fits
+
+_POSITION_MAX: Final = 40
+"""Digits and the `@` of a position that can be real: two numbers of 64 bits."""
 
 
 class Truth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -45,7 +49,7 @@ def read_update(names: Names, key: JobKey, entry: Entry) -> Update | None:
 def read_position(text: str) -> Position:
     """The report that a header `Jobstate-Input` names; `NOWHERE` if there is none or it cannot be read."""
     sequence, _, time_ns = text.partition("@")
-    if sequence.isdecimal() and time_ns.isdecimal() and len(text) <= 40:
+    if sequence.isdecimal() and time_ns.isdecimal() and len(text) <= _POSITION_MAX:
         return Position(int(time_ns), int(sequence))
     return NOWHERE
 

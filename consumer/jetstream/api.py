@@ -17,8 +17,11 @@ NO_QUORUM: Final = 10008
 UNAVAILABLE: Final = 503
 """Class of the errors that pass by themselves (`Problem.code`)."""
 
-INPUT_HEADER: Final = b"Jobstate-Input"
-EXPECTED_HEADER: Final = b"Nats-Expected-Last-Subject-Sequence"
+INPUT: Final = b"\r\nJobstate-Input:"
+EXPECTED: Final = b"\r\nNats-Expected-Last-Subject-Sequence:"
+TRACEPARENT: Final = b"\r\ntraceparent:"
+PENDING: Final = b"\r\nNats-Pending-Messages:"
+"""Headers, as `header` looks for them."""
 
 _ACK: Final = b"$JS.ACK."
 _ACK_TOKENS_V1: Final = 9
@@ -97,24 +100,22 @@ def time_ns(text: str) -> int:
 
 
 def header(headers: bytes | None, name: bytes) -> str:
-    """The value of *name* in a header block, empty if it is not there. Of two the first counts."""
-    if not headers:
+    """The value of *name* (a constant from above) in a header block, empty if it is not there. Of two the first."""
+    start = headers.find(name) if headers else -1
+    if start < 0 or headers is None:
         return ""
-    start = headers.find(b"\r\n" + name + b":")
-    if start < 0:
-        return ""
-    start += len(name) + 3
+    start += len(name)
     return headers[start : headers.find(b"\r\n", start)].strip().decode("utf-8", "replace")
 
 
 def entry_of(subject: str, body: bytes, headers: bytes | None, number: int, time: int) -> Entry:
     """An entry of the log, with what its headers say."""
-    expected = header(headers, EXPECTED_HEADER)[:20]
+    expected = header(headers, EXPECTED)[:20]
     return Entry(
         number=number,
         subject=subject,
         body=body,
-        input=header(headers, INPUT_HEADER),
+        input=header(headers, INPUT),
         time_ns=time,
         expected=int(expected) if expected.isascii() and expected.isdecimal() else None,
     )

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from consumer.errors import UnreachableError
-from consumer.jetstream.api import NO_MESSAGE, MessageAnswer, StreamInfo, header, time_ns
+from consumer.jetstream.api import NO_MESSAGE, TRACEPARENT, MessageAnswer, StreamInfo, header, time_ns
 from consumer.jetstream.connection import Connection
 from consumer.jetstream.pull import DoubtError, Pull, Pulled, refusal
 from consumer.model import NOWHERE, Position
@@ -167,7 +167,7 @@ class JetStreamInput:
             if headers is None:
                 found.append(Delivery(subject.decode("utf-8", "surrogateescape"), data, place))
             else:
-                trace = header(headers, b"traceparent")
+                trace = header(headers, TRACEPARENT)
                 found.append(
                     Delivery(
                         subject.decode("utf-8", "surrogateescape"),

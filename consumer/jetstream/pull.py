@@ -14,7 +14,7 @@ import nats.errors
 from nats.aio.subscription import Subscription
 
 from consumer.errors import JobstateError, LogWentBackError, ServerError, UnreachableError
-from consumer.jetstream.api import NO_QUORUM, NO_STREAM, UNAVAILABLE, ConsumerInfo, Problem, header, read_ack
+from consumer.jetstream.api import NO_QUORUM, NO_STREAM, PENDING, UNAVAILABLE, ConsumerInfo, Problem, header, read_ack
 from consumer.jetstream.connection import Connection
 
 BATCH: Final = 1000
@@ -147,7 +147,7 @@ class Pull:
         if status == b"100":
             return
         if status in (b"404", b"408") or words.startswith(("Message Size", "Batch Completed")):
-            left = header(headers, b"Nats-Pending-Messages")
+            left = header(headers, PENDING)
             self._asked -= int(left) if left.isdecimal() else self._asked
         elif status == b"400":
             raise ServerError(f"{self._connection.address} does not take our request for {self.stream}: {words}")

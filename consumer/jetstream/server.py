@@ -90,7 +90,6 @@ class EmbeddedServer:
             (
                 f"listen: 127.0.0.1:{-1 if self.port is None else self.port}",
                 f"ports_file_dir: {_quoted(self._run)}",
-                f"log_file: {_quoted(self._log)}",
                 f"jetstream {{ store_dir: {_quoted(self.folder / 'jetstream')} }}",
                 "",
             )
@@ -105,7 +104,7 @@ class EmbeddedServer:
             self._run.mkdir(parents=True, exist_ok=True)
             config = self.folder / "nats-server.conf"
             config.write_text(self.configuration(), encoding="utf-8")
-            with (self.folder / "lock").open("a+b") as lock:
+            with (self.folder / "lock").open("a+b") as lock, self._log.open("ab") as said:
                 await self._take_lock(lock.fileno())
                 for stale in self._run.glob("*.ports"):
                     stale.unlink()
@@ -113,8 +112,8 @@ class EmbeddedServer:
                 self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - a fork takes no time; the binary is our own choice
                     [binary, "-c", str(config)],
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
                     start_new_session=True,  # a terminal's Ctrl-C is for the daemon, which then stops its server
                     pass_fds=(lock.fileno(),),
                     preexec_fn=_end_with_parent(),  # noqa: PLW1509 - it calls one function that was looked up before

@@ -1,4 +1,4 @@
-"""Frames and answers become events and reads. Pure: `Join` is the one class; the shapes of its reads stand in `reads`."""
+"""Frames and answers become events and reads. Pure: `Join` is the one class; its reads' shapes stand in `reads`."""
 
 from consumer.join.join import Join, JoinSettings
 from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs

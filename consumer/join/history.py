@@ -32,11 +32,13 @@ class Contradicted(msgspec.Struct, frozen=True, kw_only=True):
     reported: bool
 
 
-def steps_of(entries: Sequence[HistoryEntry], first: int = 0, before: tuple[int | None, str] | None = None) -> tuple[Step, ...]:
-    """The entries from index *first* on as steps, equal neighbours merged; *before* is the (version, state) they follow.
+def steps_of(
+    entries: Sequence[HistoryEntry], first: int = 0, before: tuple[int | None, str] | None = None
+) -> tuple[Step, ...]:
+    """The entries from index *first* on as steps, equal neighbours merged; *before*: the (version, state) they follow.
 
-    `Revision` is the number of the entry among the job-level ones, from 1 (`DESIGN.md` 6.2): in 789 of 790 recorded jobs
-    Bacalhau's own; in `total_timeout` one revision left two entries.
+    `Revision` is the number of the entry among the job-level ones, from 1 (`DESIGN.md` 6.2): in 789 of 790 recorded
+    jobs Bacalhau's own; in `total_timeout` one revision left two entries.
     """
     steps: list[Step] = []
     for number, entry in enumerate(entries[first:], first + 1):
@@ -75,6 +77,4 @@ def join_history(known: Known | None, entries: Sequence[HistoryEntry]) -> Joined
 
 def _present(entries: Sequence[HistoryEntry]) -> Step:
     last = entries[-1]
-    return Step(
-        version=last.version, revision=len(entries), state=last.state, message=last.message, time=last.time
-    )
+    return Step(version=last.version, revision=len(entries), state=last.state, message=last.message, time=last.time)

@@ -107,8 +107,8 @@ class _Job:
         "again",
         "entries_seen",
         "halted",
-        "hinted_at",
         "hint_due",
+        "hinted_at",
         "identity",
         "key",
         "pages",
@@ -180,9 +180,9 @@ class Join:
     def begin(self, since_ns: int) -> None:
         """Publish what is open, and what was written after *since_ns* (the orchestrator's clock, ns; 0: everything).
 
-        It is the newest ModifyTime of the first list that the log's first daemon saw, kept in the log: so a restart, or a
-        second daemon, leaves out the same finished jobs, whatever the clocks say. Until it is known nothing is read but
-        that list; hints wait.
+        It is the newest ModifyTime of the first list that the log's first daemon saw, kept in the log: so a restart, or
+        a second daemon, leaves out the same finished jobs, whatever the clocks say. Until it is known nothing is read
+        but that list; hints wait.
         """
         if self._since_ns == since_ns:
             return
@@ -193,7 +193,7 @@ class Join:
         self.look_everywhere()
 
     def look_everywhere(self) -> None:
-        """Frames may have been missed (start, reconnect of either side): list all jobs, all pages, as soon as may be."""
+        """Frames may have been missed (start, reconnect of either side): list all jobs, all pages, once it may."""
         self._list_full = True
         self._list_due = 0.0
 
@@ -287,7 +287,7 @@ class Join:
     # -- hints and reads ----------------------------------------------------------------------------------------------
 
     def _hint(self, name: str, now: float, *, watch: bool, until: int = 0) -> None:
-        """The job may have changed: read it, and (*watch*) again until the record answers: with *until* entries, or news."""
+        """The job may have changed: read it, and (*watch*) again until it has *until* entries, or (0) anything new."""
         job = self._job(name)
         if job is None:
             return
@@ -398,11 +398,12 @@ class Join:
         *,
         started: float | None = None,
     ) -> None:
-        """Take the orchestrator's answer to *read*. *started*: when its request left, if it had to wait for its turn."""
+        """Take the orchestrator's answer to *read*. *started*: when its request left, if it had to wait before."""
         if isinstance(read, ReadJobs):
             assert isinstance(answer, JobPage)
             if started is not None and not read.next_token:
-                self._list_started = started  # what the pause is measured by is the orchestrator's time, not our queue's
+                # The pause is measured by the orchestrator's time, not by that in our queue.
+                self._list_started = started
             self._listed(read, answer, now)
             return
         job = self._jobs.get(read.job)
@@ -446,36 +447,37 @@ class Join:
         assert job.identity is not None
         known = self._known(job.key)
         found = join_history(known, entries)
-        if not isinstance(found, Old):
-            job.entries_seen = len(entries)
         if isinstance(found, Old):
             self.counts.old_answers += 1
             if job.tries is None:
                 job.tries, job.hinted_at = 0, now  # whoever asked: it is read again until the answer is not older
-        elif isinstance(found, Contradicted):
-            self._correct(job, found, cause)
-            self._answer_hint(job)
-        elif known is None and self._is_left_out(entries):
-            self._answer_hint(job)
-            job.again = False
-        elif found.steps:
-            self._emit(
-                job,
-                Record(key=job.key, job=job.identity, after=found.after, steps=found.steps, cause=cause),
-            )
-            if not job.again and not job.until:  # else a hint came after this read was sent, and is open still
+        else:
+            job.entries_seen = len(entries)
+            if isinstance(found, Contradicted):
+                self._correct(job, found, cause)
                 self._answer_hint(job)
-        if job.until and len(entries) >= job.until:
+            elif found.steps and (known is not None or not self._is_left_out(entries)):
+                self._emit(
+                    job, Record(key=job.key, job=job.identity, after=found.after, steps=found.steps, cause=cause)
+                )
+                if not job.again and not job.until:  # else a hint came after this read was sent, and is open still
+                    self._answer_hint(job)
+        self._see_end(name, job, entries, now, old=isinstance(found, Old))
+        self._read_over(name, job, now)
+
+    def _see_end(self, name: str, job: _Job, entries: Sequence[HistoryEntry], now: float, *, old: bool) -> None:
+        """A history as long as the hint waited for, or an end, leaves nothing to wait for; before one the job is open.
+
+        An *old* history has ended nothing.
+        """
+        ended = bool(entries) and not old and self._rules.is_terminal(entries[-1].state)
+        if ended or (job.until and len(entries) >= job.until):
             self._answer_hint(job)
             job.again = False
-        ended = bool(entries) and not isinstance(found, Old) and self._rules.is_terminal(entries[-1].state)
         if ended:
-            self._answer_hint(job)
-            job.again = False
             self._close(name, job)
         elif entries:
             self._open_up(name, job, now)
-        self._read_over(name, job, now)
 
     def _is_left_out(self, entries: Sequence[HistoryEntry]) -> bool:
         """Whether the job was over when the log began: its first state is before our time, and so is its last."""
@@ -586,14 +588,7 @@ class Join:
                 self.newest_ns = self._list_newest
         oldest = min((job.modified_ns for job in page.jobs), default=0)
         if self._since_ns is not None:
-            for snapshot in page.jobs:
-                if self._differs(snapshot):
-                    self._learn(snapshot)
-                    self._read(snapshot.job.id, SCAN)
-                elif not self._rules.is_terminal(snapshot.state):
-                    job = self._learn(snapshot)
-                    if job is not None:
-                        self._open_up(snapshot.job.id, job, now)
+            self._compare(page.jobs, now)
         more = page.next_token and page.jobs and (self._listing_full or oldest > self._high_water)
         if more and self._since_ns is not None:
             self._reads.append(msgspec.structs.replace(read, next_token=page.next_token))
@@ -608,6 +603,16 @@ class Join:
         self._high_water = max(self._high_water, self._list_newest)
         if self._listing_full:
             self._full_due = now + settings.full_every_s
+
+    def _compare(self, snapshots: Sequence[Snapshot], now: float) -> None:
+        for snapshot in snapshots:
+            if self._differs(snapshot):
+                self._learn(snapshot)
+                self._read(snapshot.job.id, SCAN)
+            elif not self._rules.is_terminal(snapshot.state):
+                job = self._learn(snapshot)
+                if job is not None:
+                    self._open_up(snapshot.job.id, job, now)
 
     def _differs(self, snapshot: Snapshot) -> bool:
         known = self._known(job_key(snapshot.job.namespace, snapshot.job.id))
@@ -658,8 +663,8 @@ class Join:
 def _steps_ahead(rules: Rules, known: Known | None, snapshot: Snapshot, entries_seen: int) -> int | None:
     """How many steps the snapshot of an `AskForBid` is ahead of the log: 0 or less, exactly 1, or None (cannot tell).
 
-    Only exactly one may be published without a read (`DESIGN.md` 6.4). Bacalhau's revision is the number of the entry as
-    long as no entry was merged; once one was, only the history can tell.
+    Only exactly one may be published without a read (`DESIGN.md` 6.4). Bacalhau's revision is the number of the entry
+    as long as no entry was merged; once one was, only the history can tell.
     """
     if known is None:
         return 1 if snapshot.revision == 1 and snapshot.state == rules.initial else None

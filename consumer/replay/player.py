@@ -15,6 +15,8 @@ from consumer.replay.recording import RecordedFrame, Recording
 IDLE_MAX_S: Final = 5.0
 """Recorded seconds: a longer pause, as between two recordings, is cut to this. The clock jumps over the rest."""
 
+RETRY_S: Final = 0.02
+
 
 class Happening(NamedTuple):
     """A frame, or (None) a new row in the record of a job, at *t_ns* of the recorded wall clock."""
@@ -69,6 +71,8 @@ class Player:
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
             self._clock.advance(t_ns)
             if frame is not None:
+                while not client.is_connected:  # what nats-py puts aside would land in one heap, or not at all
+                    await asyncio.sleep(RETRY_S)
                 reply = client.new_inbox() if frame.reply else ""
                 await client.publish(frame.subject, frame.data, reply=reply, headers=frame.headers)
             yield Progress(done, total, t_ns, frame)

@@ -1,4 +1,4 @@
-"""What one event comes to, given what is known: `consumer.fold.decide`. Which transitions are allowed is tests/rules."""
+"""What one event comes to, given what is known: `consumer.fold.decide`. Which transitions are allowed: tests/rules."""
 
 import itertools
 
@@ -135,7 +135,8 @@ class TestReport:
     def test_a_new_message_of_the_same_state_is_an_update(self) -> None:
         """The same state with another message is flagged `message`; with the same one it is no change."""
         before = known("Running", message="10 %")
-        assert accepted(decide(RULES, before, report("Running", message="20 %"))) == ("Running", "Running", 4, ("message",))
+        told = accepted(decide(RULES, before, report("Running", message="20 %")))
+        assert told == ("Running", "Running", 4, ("message",))
         assert unchanged(decide(RULES, before, report("Running", message="10 %"))) == "same"
 
     @pytest.mark.parametrize("job_type", ["service", "daemon"])

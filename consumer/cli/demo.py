@@ -1,0 +1,212 @@
+"""`demo`: recorded traffic through the real daemon and a real nats-server, shown as it comes, and judged in the end."""
+
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from consumer.cli.display import HEAD, Page, update_row, write_json
+from consumer.cli.options import AsJson
+from consumer.errors import ExitCode
+from consumer.fold.asks import Entry
+from consumer.model import Update
+from consumer.observe import configure
+from consumer.replay.recording import Recording
+from consumer.replay.stage import Stage
+from consumer.replay.summary import Tallies, is_right, summary_lines, summary_object
+from consumer.replay.verdict import Verdict, judge
+from consumer.settings import Log
+from consumer.wire import encode_update
+from consumer.wire.display import printable
+
+SETTLE_S = 10.0
+"""So long after the last frame or change of the record the log may take to be right."""
+
+DEFAULT = ("tests/recordings/bacalhau-v1.9.3/queued_then_runs", "tests/recordings/bacalhau-v1.9.3/rerun")
+
+
+def _read_speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise typer.BadParameter(f"{text!r} is no speed: write a number above 0, or max")
+    return speed
+
+
+def demo(
+    *,
+    recording: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Folder of a recording; several are played into one log. [default: two]"),
+    ] = None,
+    speed: Annotated[str, typer.Option(metavar="N|max", help="Multiple of the recorded pace.")] = "1",
+    as_json: AsJson = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave all running until Ctrl-C, and keep its folder.")] = False,
+) -> None:
+    """See it work: real Bacalhau traffic becomes a clean stream of job states.
+
+    Starts a nats-server of its own, a simulated orchestrator and the daemon, all on the loopback. Ends with 0 if the log
+    equals the orchestrator's record, with 1 if it does not, with 3 if a path is no recording.
+
+    Example: jobstate demo --recording tests/recordings/bacalhau-v1.9.3/burst --speed 10
+    """
+    configure(Log(level="warning", format="console"))
+    paths = recording or list(DEFAULT)
+    recordings = sorted((Recording.load(path) for path in paths), key=lambda one: one.start_ns)
+    try:
+        right = asyncio.run(_Demo(paths, recordings, _read_speed(speed), as_json=as_json).run(keep=keep))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if not right:
+        raise typer.Exit(ExitCode.WRONG)
+
+
+class _Demo:
+    """One demo: what is played, what came, and how it is shown."""
+
+    def __init__(
+        self, paths: Sequence[str], recordings: Sequence[Recording], speed: float | None, *, as_json: bool
+    ) -> None:
+        self._scenario = paths[0] if len(paths) == 1 else list(paths)
+        self._recordings = recordings
+        self._records = [job for one in recordings for job in one.jobs]
+        self._expected = sum(len(job.expected) for job in self._records)
+        self._speed = speed
+        self._as_json = as_json
+        self._page = Page(HEAD, live=True)
+        self._came: list[tuple[Update, float]] = []  # and when it came, by the loop's clock
+        self._passed: dict[int, float] = {}  # when the shared clock passed a happening
+        self._change = asyncio.Event()
+
+    async def run(self, *, keep: bool) -> bool:
+        """Play, show, judge."""
+        folder = Path(tempfile.mkdtemp(prefix="jobstate-demo-"))
+        try:
+            async with Stage(self._recordings, folder, self._speed, self._tell) as stage:
+                self._introduce(stage, folder)
+                verdict, tallies = await self._play(stage)
+                self._conclude(verdict, tallies)
+                if keep:
+                    self._say_how_to_look(stage)
+                    await asyncio.Event().wait()
+        finally:
+            if not keep:
+                shutil.rmtree(folder, ignore_errors=True)
+        return is_right(verdict, tallies)
+
+    async def _play(self, stage: Stage) -> tuple[Verdict, Tallies]:
+        feed = asyncio.create_task(self._follow(stage), name="feed")
+        try:
+            shown = 0
+            now = asyncio.get_running_loop().time
+            async for progress in stage.play():
+                self._passed.setdefault(progress.t_ns, now())
+                if sys.stderr.isatty() and not self._as_json and (percent := 100 * progress.done // progress.total) != shown:
+                    shown = percent
+                    sys.stderr.write(f"\r{percent:3d} % of the recording played \r")
+                if feed.done():
+                    feed.result()
+            await self._until_right(feed)
+        finally:
+            feed.cancel()
+            await asyncio.gather(feed, return_exceptions=True)
+        verdict = judge(self._records, [update for update, _ in self._came])
+        return verdict, await self._tallies(stage)
+
+    async def _follow(self, stage: Stage) -> None:
+        async for entry, update in stage.feed():
+            self._came.append((update, asyncio.get_running_loop().time()))
+            self._show(entry, update)
+            self._change.set()
+
+    async def _until_right(self, feed: "asyncio.Task[None]") -> None:
+        """Wait until the log equals the record, or the time for that is over."""
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                while not self._is_right():
+                    self._change.clear()
+                    if feed.done():
+                        feed.result()
+                    await self._change.wait()
+        except TimeoutError:
+            return  # then it is wrong, and the verdict says how
+
+    def _is_right(self) -> bool:
+        return len(self._came) >= self._expected and judge(self._records, [update for update, _ in self._came]).ok
+
+    async def _tallies(self, stage: Stage) -> Tallies:
+        rejected, undecodable = await stage.refused()
+        causes = stage.causes()
+        changes = {
+            (job.id, sequence): change.time_ns for job in self._records for sequence, change in enumerate(job.expected, 1)
+        }
+        counts = {"hint": 0, "scan": 0}
+        lags: dict[str, list[float]] = {"hint": [], "scan": []}
+        for update, came_at in self._came:
+            name = (update.Job.ID, update.Sequence)
+            cause = causes.get(name, "")
+            if cause not in counts:
+                continue
+            counts[cause] += 1
+            passed_at = self._passed.get(changes.get(name, 0))
+            if passed_at is not None:
+                lags[cause].append(max(came_at - passed_at, 0.0) * 1e3)
+        return Tallies(
+            rejected=rejected,
+            undecodable=undecodable,
+            by_hint=counts["hint"],
+            by_scan=counts["scan"],
+            reads=stage.orchestrator.reads,
+            hint_lags_ms=tuple(lags["hint"]),
+            scan_lags_ms=tuple(lags["scan"]),
+        )
+
+    # -- what is shown ------------------------------------------------------------------------------------------------
+
+    def _tell(self, sentence: str) -> None:
+        sys.stderr.write(f"{printable(sentence)}\n")
+
+    def _introduce(self, stage: Stage, folder: Path) -> None:
+        assert stage.daemon is not None
+        self._tell(
+            f"nats-server {stage.server.url} (process {stage.server.pid}), simulated orchestrator "
+            f"{stage.orchestrator.url}, daemon process {stage.daemon.pid}, folder {folder}"
+        )
+
+    def _show(self, entry: Entry, update: Update) -> None:
+        if self._as_json:
+            write_json(
+                {"scenario": self._scenario, "subject": entry.subject, "update": json.loads(encode_update(update))}
+            )
+        else:
+            self._page.add(update_row(entry, update))
+
+    def _conclude(self, verdict: Verdict, tallies: Tallies) -> None:
+        if self._as_json:
+            write_json(summary_object(self._scenario, verdict, tallies))
+            return
+        sys.stdout.writelines(f"{line}\n" for line in summary_lines(verdict, tallies))
+        sys.stdout.write("look further: run it with --keep, then `jobstate watch` and `nats sub 'jobstate.v1.main.>'`\n")
+        sys.stdout.flush()
+
+    def _say_how_to_look(self, stage: Stage) -> None:
+        url = stage.server.url
+        self._tell(
+            "all of it is left running until Ctrl-C. In another terminal:\n"
+            f"  jobstate list --nats {url}\n"
+            f"  jobstate history JOB --nats {url}\n"
+            f"  jobstate watch --since start --nats {url}\n"
+            f"  nats --server {url} sub 'jobstate.v1.main.state.*.*.failed'\n"
+            f"  nats --server {url} kv watch jobstate_main\n"
+            f"  nats --server {url} stream view JOBSTATE_main"
+        )

@@ -1,0 +1,344 @@
+"""The mends of NATS.md 3, one by one: nothing that anybody may send makes a connection deaf or dead."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import nats.errors
+import pytest
+from nats.aio.client import Client
+
+from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
+from consumer.jetstream.connection import (
+    BROKEN_HEADERS,
+    Address,
+    Connection,
+    check_client,
+    connect_reader,
+    connect_writer,
+    require_payload,
+    require_server,
+)
+from tests.server import DEADLINE_S, Server, pub, speak, until
+
+HOSTILE = {
+    "subject": pub(b"hostile.\xff\xfe", b"x"),
+    "reply": pub(b"hostile.a", b"x", reply=b"answer.\xff"),
+    "no NATS/1.0": pub(b"hostile.a", b"x", headers=b"garbage that is long enough\r\n\r\n"),
+    "short": pub(b"hostile.a", b"x", headers=b"x"),
+    "no line end": pub(b"hostile.a", b"x", headers=b"NATS/1.0"),
+    "status": pub(b"hostile.a", b"x", headers=b"NATS/1.0 \xff\xff\xff\r\n\r\n"),
+    "status words": pub(b"hostile.a", b"x", headers=b"NATS/1.0 404 \xff\r\n\r\n"),
+    "name": pub(b"hostile.a", b"x", headers=b"NATS/1.0\r\n\xff: \xff\r\n\r\n"),
+}
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    """A server that the test may treat badly."""
+    async with Server(tmp_path) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def fake_server(version: str, level: int | None) -> AsyncIterator[Address]:
+    """What says that it is nats-server *version*, and answers one question: which level JetStream's API has."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = {"server_id": "x", "version": version, "headers": True, "max_payload": 1024}
+        writer.write(b"INFO " + json.dumps(info).encode() + b"\r\n")
+        while line := (await reader.readline()).split():
+            if line[0] == b"PING":
+                writer.write(b"PONG\r\n")
+            elif line[0] == b"PUB":
+                body = json.dumps({"api": {} if level is None else {"level": level}}).encode()
+                writer.write(b"MSG %s 1 %d\r\n%s\r\n" % (line[2], len(body), body))
+        writer.close()
+
+    fake = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with fake:
+        yield Address(urls=(f"nats://127.0.0.1:{fake.sockets[0].getsockname()[1]}",))
+
+
+async def test_hostile_bytes_do_not_end_the_reader(shared_server: Server, reader: Connection) -> None:
+    """Each of them ends nats-py's reader for good; here each arrives, and so does what comes after."""
+    found: list[str] = []
+
+    async def take(message: object) -> None:
+        found.append(message.subject)  # type: ignore[attr-defined]
+
+    await reader.subscribe("hostile.*", cb=take)
+    await reader.flush()
+    for number, command in enumerate(HOSTILE.values()):
+        await speak(shared_server, command, pub(b"hostile.ok%d" % number))
+        await until(lambda number=number: f"hostile.ok{number}" in found, f"what follows {list(HOSTILE)[number]}")  # type: ignore[misc]
+    assert len(found) == 2 * len(HOSTILE)
+    assert found[0] == "hostile.\udcff\udcfe"
+    assert reader.deaf == 0
+    assert reader.connects == 1
+
+
+async def test_a_broken_header_block_is_marked(shared_server: Server, reader: Connection) -> None:
+    """Whoever gets such a message sees that its headers are none."""
+    subscription = await reader.subscribe("marked")
+    await reader.flush()
+    await speak(shared_server, pub(b"marked", b"body", headers=b"x"))
+    message = await subscription.next_msg(timeout=DEADLINE_S)
+    assert message.data == b"body"
+    assert message.headers == {BROKEN_HEADERS: ""}
+
+
+async def test_a_sink_gets_the_bytes_as_they_came(shared_server: Server, reader: Connection) -> None:
+    """Subject, reply, body and header block, undecoded, in order."""
+    found: list[tuple[bytes, bytes, bytes, bytes | None]] = []
+    subscription = await reader.listen("raw.>", lambda *parts: found.append(parts))
+    await reader.flush()
+    await speak(shared_server, pub(b"raw.\xff", b"1", reply=b"to"), pub(b"raw.b", b"2", headers=b"NATS/1.0 404\r\n\r\n"))
+    await until(lambda: len(found) == 2, "two messages")
+    assert found == [(b"raw.\xff", b"to", b"1", None), (b"raw.b", b"", b"2", b"NATS/1.0 404\r\n\r\n")]
+    await reader.unlisten(subscription)
+    await speak(shared_server, pub(b"raw.c"))
+    await reader.flush()
+    assert len(found) == 2
+
+
+async def test_an_error_of_the_server_does_not_close_a_reader(reader: Connection) -> None:
+    """A message beyond `max_payload` makes the server say -ERR and hang up; nats-py would close for good."""
+    found: list[bytes] = []
+    await reader.listen("after", lambda _subject, _reply, data, _headers: found.append(data))
+    await reader.send_raw(pub(b"x", b"y" * (reader.max_payload + 1)))
+    await until(lambda: reader.connects == 2 and reader.is_connected, "the reconnect")
+    await reader.publish("after", b"all")
+    await until(lambda: found == [b"all"], "a message over the old subscription")
+
+
+async def test_a_reader_whose_task_ends_is_made_again(reader: Connection) -> None:
+    """Cancelled or raised out of: `is_connected` would stay true and nothing would ever be read."""
+    for times in (1, 2):
+        if times == 1:
+            assert reader._reading_task is not None
+            reader._reading_task.cancel()
+        else:
+
+            def fail(*_: object) -> None:
+                raise RuntimeError("a sink must not raise")
+
+            await reader.listen("fail", fail)
+            await reader.publish("fail")
+        await until(lambda times=times: reader.connects == 1 + times, "the reconnect")  # type: ignore[misc]
+        assert reader.deaf == times
+    await reader.flush()
+
+
+async def test_a_writer_whose_task_ends_ends(shared_server: Server) -> None:
+    """Its owner is told, and replaces it."""
+    told: list[bool] = []
+    for name in ("_reading_task", "_flusher_task"):
+        writer = await connect_writer(shared_server.address(), "test")
+        writer.watch(lambda writer=writer: told.append(writer.is_connected))  # type: ignore[misc]
+        getattr(writer, name).cancel()
+        await until(lambda writer=writer: writer.is_closed, f"the end after that of {name}")  # type: ignore[misc]
+        assert told[-1] is False
+        with pytest.raises(ConnectionLostError):
+            await writer.send_raw(b"PING\r\n")
+
+
+async def test_a_reader_comes_back_after_a_restart_and_a_kill(server: Server) -> None:
+    """For ever, and it says so each time."""
+    changes: list[bool] = []
+    reader = await connect_reader(server.address(), "test")
+    reader.watch(lambda: changes.append(reader.is_connected))
+    await server.kill()
+    await until(lambda: reader.is_reconnecting, "the loss")
+    await server.start()
+    await until(lambda: reader.connects == 2, "the reconnect")
+    assert changes[0] is False
+    assert changes[-1] is True
+    await reader.close()
+
+
+async def test_a_writer_ends_with_its_connection(server: Server) -> None:
+    """It never reconnects: what it had put aside would land later."""
+    writer = await connect_writer(server.address(), "test")
+    await server.kill()
+    await until(lambda: writer.is_closed, "the end")
+    await server.start()
+    with pytest.raises(ConnectionLostError, match="is down"):
+        await writer.send_raw(pub(b"late"))
+    assert writer.connects == 1
+
+
+async def test_too_many_waiting_messages_are_counted(reader: Connection) -> None:
+    """nats-py drops them and tells only its error callback."""
+    subscription = await reader.subscribe("slow", pending_msgs_limit=3)
+    for _ in range(10):
+        await reader.publish("slow", b"x")
+    await reader.flush()
+    assert reader.slow == 7
+    assert subscription.pending_msgs == 3
+    assert reader.deaf == 0
+
+
+async def test_a_frozen_server_neither_swallows_a_cancellation_nor_a_close(server: Server) -> None:
+    """Megabytes go to a server that takes nothing: the sender waits, can be cancelled, and the connection closed."""
+    writer = await connect_writer(server.address(), "test")
+    server.freeze()
+
+    async def send() -> None:
+        while True:
+            await writer.send_raw(pub(b"x", b"y" * 500_000))
+
+    sending = asyncio.create_task(send())
+    await until(lambda: writer._no_room, "back pressure")
+    sending.cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await writer.close()
+    server.thaw()
+
+
+async def test_whoever_waits_for_room_learns_that_the_connection_is_gone(server: Server) -> None:
+    """Back pressure ends in an error when the server is killed, not in waiting for ever."""
+    writer = await connect_writer(server.address(), "test")
+    server.freeze()
+
+    async def send() -> None:
+        while True:
+            await writer.send_raw(pub(b"x", b"y" * 500_000))
+
+    sending = asyncio.create_task(send())
+    await until(lambda: writer._no_room, "back pressure")
+    await server.kill()
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(ConnectionLostError):
+            await sending
+
+
+async def test_a_silent_server_is_noticed_by_pings(server: Server) -> None:
+    """Two pings without an answer, and the writer ends, though its socket is full and stays open."""
+    writer = await connect_writer(server.address(), "test")
+    assert writer.options["ping_interval"] == 5
+    assert writer.options["max_outstanding_pings"] == 2
+    server.freeze()
+    sending = asyncio.create_task(writer.send_raw(pub(b"x", b"y" * 20_000_000)))
+    await until(lambda: writer._no_room, "back pressure")
+    # What the ping task does when two are unanswered.
+    async with asyncio.timeout(DEADLINE_S):
+        await writer._process_op_err(nats.errors.StaleConnectionError())
+        with pytest.raises(ConnectionLostError):
+            await sending
+    assert writer.is_closed
+
+
+async def test_a_refused_password_is_refused_at_start_and_never_shown(tmp_path: Path) -> None:
+    """nats-py would try it for ever; and no error, repr or log line shows a token."""
+    async with Server(tmp_path, 'authorization { token: "sesame-1" }\n') as server:
+        address = server.address(token="wrong-canary")
+        for connect in (connect_reader, connect_writer):
+            with pytest.raises(ServerError, match=r"refuses us .*uthorization") as refused:
+                await connect(address, "test")
+            assert "canary" not in str(refused.value)
+        assert "canary" not in repr(address)
+        by_url = Address(urls=(server.url.replace("//", "//sesame-1@"),))
+        assert "sesame" not in str(by_url)
+        for good in (server.address(token="sesame-1"), by_url):
+            connection = await connect_reader(good, "test")
+            await connection.close()
+
+
+async def test_no_server_is_given_up_in_time() -> None:
+    """Within the time that was given, with what failed and what to look at."""
+    address = Address(urls=("nats://127.0.0.1:1",))
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(UnreachableError, match=r"no connection to nats://127.0.0.1:1 within 0.5 s .*is nats-server up"):
+            await connect_writer(address, "test", within_s=0.5)
+
+
+async def test_what_a_user_may_not_do_is_named(tmp_path: Path) -> None:
+    """The server's refusal is told, the connection lives on, and the request's error says it."""
+    config = 'authorization { users: [{ user: "u", password: "p", permissions: { publish: "good" } }] }\n'
+    async with Server(tmp_path, config) as server:
+        reader = await connect_reader(Address(urls=(server.url.replace("//", "//u:p@"),)), "test")
+        with pytest.raises(UnreachableError, match="permissions violation"):
+            await reader.ask("bad", b"", dict, within_s=0.5)
+        assert "bad" in reader.forbidden
+        assert reader.connects == 1
+        await reader.close()
+
+
+async def test_tls_that_is_not_offered_ends_before_the_token_is_sent(shared_server: Server) -> None:
+    """A server without TLS gets no token from somebody who asked for TLS."""
+    address = Address(urls=(shared_server.url.replace("nats:", "tls:"),), token="t")
+    with pytest.raises(UnreachableError, match="offers no TLS"):
+        await connect_reader(address, "test", within_s=0.3)
+
+
+async def test_answers_come_where_permissions_can_name_them(reader: Connection, names: object) -> None:
+    """The inbox carries the cluster's name."""
+    assert reader.new_inbox().startswith(f"_INBOX_jobstate_{names.cluster}.")  # type: ignore[attr-defined]
+
+
+async def test_the_real_server_is_new_enough(reader: Connection) -> None:
+    """2.11 or later, with JetStream: nothing is raised."""
+    await require_server(reader)
+
+
+@pytest.mark.parametrize("version", ["2.10.26", "1.4.1", "nonsense", "2.9.0-beta.1"])
+async def test_an_old_server_is_refused_with_its_version(version: str) -> None:
+    """What was found, what is needed, why, and what to do."""
+    async with fake_server(version, 1) as address:
+        connection = await connect_reader(address, "test")
+        with pytest.raises(ServerError, match=rf"nats-server {version}; 2\.11 or later is needed .*upgrade"):
+            await require_server(connection)
+        await connection.close()
+
+
+@pytest.mark.parametrize(("version", "level"), [("2.11.0", 1), ("2.15.1", 5), ("v3.0.0", 9)])
+async def test_a_newer_server_is_taken(version: str, level: int) -> None:
+    """From 2.11 on."""
+    async with fake_server(version, level) as address:
+        connection = await connect_reader(address, "test")
+        await require_server(connection)
+        await connection.close()
+
+
+async def test_an_old_server_elsewhere_in_the_cluster_is_refused() -> None:
+    """The one that we are connected to is new, the leader of the cluster is not: it has no API level."""
+    async with fake_server("2.11.0", None) as address:
+        connection = await connect_reader(address, "test")
+        with pytest.raises(ServerError, match=r"a server of the cluster .*API level 0, needed is 1"):
+            await require_server(connection)
+        await connection.close()
+
+
+async def test_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:
+    """Off altogether, or not for this account: the error says what to do."""
+    config = """accounts: { A: { users: [{ user: "a", password: "p" }] } }\n"""
+    async with Server(tmp_path, config) as server:
+        connection = await connect_reader(Address(urls=(server.url.replace("//", "//a:p@"),)), "test")
+        with pytest.raises(ServerError, match="has no JetStream for us"):
+            await require_server(connection)
+        await connection.close()
+
+
+async def test_a_server_with_too_small_messages_is_refused(reader: Connection) -> None:
+    """By the size of what is to be sent, before it is sent."""
+    require_payload(reader, 1024 * 1024)
+    with pytest.raises(ServerError, match=r"takes messages of 1048576 bytes, needed are 1048577: raise its max_payload"):
+        require_payload(reader, 1024 * 1024 + 1)
+
+
+def test_a_nats_py_with_other_inside_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mended method that is gone or has other parameters: the error names it and the version to install."""
+    check_client()
+
+    def changed(self: Client, message: object) -> None:
+        del self, message
+
+    monkeypatch.setattr(Client, "_build_message", changed)
+    monkeypatch.delattr(Client, "_process_op_err")
+    with pytest.raises(JobstateError, match=r"_build_message, _process_op_err changed.: pip install 'nats-py==2\.16"):
+        check_client()

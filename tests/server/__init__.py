@@ -1,0 +1,74 @@
+"""Real nats-servers for tests, and what a test does to them: freeze, cut, speak their protocol by hand."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from consumer.jetstream.connection import Address, Connection
+from consumer.jetstream.server import EmbeddedServer
+
+DEADLINE_S: Final = 15.0
+
+
+class Server(EmbeddedServer):
+    """A server of our own that can be frozen, with lines of configuration that the daemon's has not."""
+
+    def __init__(self, folder: Path, extra: str = "") -> None:
+        super().__init__(folder)
+        self._extra: Final = extra
+
+    def configuration(self) -> str:
+        """As it is, and the test's own lines."""
+        return super().configuration() + self._extra
+
+    def address(self, cluster: str = "main", token: str = "") -> Address:
+        """Where it is."""
+        return Address(urls=(self.url,), cluster=cluster, token=token)
+
+    def freeze(self) -> None:
+        """Connections stay, nothing is said."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+async def until(fact: Callable[[], object], what: str) -> None:
+    """Wait for *fact*, and fail the test by the words *what* if it never comes."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not fact():
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        pytest.fail(f"never came: {what}")
+
+
+async def speak(server: EmbeddedServer, *commands: bytes) -> None:
+    """Say *commands* to the server over a plain socket, as no client would; returns when it has taken them."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b'CONNECT {"verbose":false,"headers":true}\r\n' + b"".join(commands) + b"PING\r\n")
+    async with asyncio.timeout(DEADLINE_S):
+        while (await reader.readline()) not in {b"PONG\r\n", b""}:
+            pass
+    writer.close()
+    await writer.wait_closed()
+
+
+def pub(subject: bytes, body: bytes = b"", headers: bytes | None = None, reply: bytes = b"") -> bytes:
+    """The protocol command that publishes, whatever the bytes are."""
+    if headers is None:
+        return b"PUB %s %s %d\r\n%s\r\n" % (subject, reply, len(body), body)
+    total = len(headers) + len(body)
+    return b"HPUB %s %s %d %d\r\n%s%s\r\n" % (subject, reply, len(headers), total, headers, body)
+
+
+async def api(connection: Connection, subject: str, body: bytes = b"") -> bytes:
+    """One request to JetStream's API, its answer as it came."""
+    return bytes((await connection.request(f"$JS.API.{subject}", body, timeout=5)).data)
