@@ -1,4 +1,4 @@
-"""Every error of ours, by whose fault it is. A docstring is the sentence an operator reads; exit codes stand in `ExitCode`."""
+"""Every error of ours, by whose fault it is. A docstring is the sentence an operator reads; see `ExitCode`, too."""
 
 from enum import IntEnum
 
@@ -79,7 +79,7 @@ class LogWentBackError(JobstateError):
 
 
 class OrchestratorError(JobstateError):
-    """The orchestrator's answer is no answer. `kind` names it (html, cut, too-large, unauthorized, …); never a state."""
+    """The orchestrator's answer is no answer. `kind` names it (html, cut, too-large, …); it is never a state."""
 
     def __init__(self, kind: str, detail: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(f"{kind}: {detail}" if detail else kind)

@@ -17,7 +17,7 @@ from consumer.model import HistoryPage, JobPage, Position, Snapshot
 class Delivery(msgspec.Struct, frozen=True, gc=False):
     """One entry of the input. *subject* is as the server gave it (bytes that are not UTF-8: surrogate escapes).
 
-    *foreign* is a reason when this is no producer's report whatever its body says (a status header, a bad header block).
+    *foreign* is a reason when this is no producer's report, whatever its body says (a status line, broken headers).
     """
 
     subject: str

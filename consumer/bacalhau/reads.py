@@ -7,23 +7,15 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from random import random
-from typing import Final, NamedTuple
+from typing import Final
 
 from consumer.bacalhau.pace import Pace, PaceOptions
 from consumer.errors import OrchestratorError
 from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage, JobPage, Snapshot
-from consumer.ports import Clock, Orchestrator
+from consumer.ports import Answered, Clock, Orchestrator
 
 OrchestratorAnswer = HistoryPage | Snapshot | JobPage | Missing
-
-
-class Answered(NamedTuple):
-    """One read that came back. *started_at* is when its request left, by the clock of the reads."""
-
-    read: OrchestratorRead
-    answer: OrchestratorAnswer | OrchestratorError
-    started_at: float
 
 
 class Reads:

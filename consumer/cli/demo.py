@@ -55,8 +55,8 @@ def demo(
 ) -> None:
     """See it work: real Bacalhau traffic becomes a clean stream of job states.
 
-    Starts a nats-server of its own, a simulated orchestrator and the daemon, all on the loopback. Ends with 0 if the log
-    equals the orchestrator's record, with 1 if it does not, with 3 if a path is no recording.
+    Starts a nats-server of its own, a simulated orchestrator and the daemon, all on the loopback. Ends with 0 if the
+    log equals the orchestrator's record, with 1 if it does not, with 3 if a path is no recording.
 
     Example: jobstate demo --recording tests/recordings/bacalhau-v1.9.3/burst --speed 10
     """
@@ -111,9 +111,10 @@ class _Demo:
             now = asyncio.get_running_loop().time
             async for progress in stage.play():
                 self._passed.setdefault(progress.t_ns, now())
-                if sys.stderr.isatty() and not self._as_json and (percent := 100 * progress.done // progress.total) != shown:
-                    shown = percent
+                percent = 100 * progress.done // progress.total
+                if percent != shown and sys.stderr.isatty() and not self._as_json:
                     sys.stderr.write(f"\r{percent:3d} % of the recording played \r")
+                    shown = percent
                 if feed.done():
                     feed.result()
             await self._until_right(feed)
@@ -148,7 +149,9 @@ class _Demo:
         rejected, undecodable = await stage.refused()
         causes = stage.causes()
         changes = {
-            (job.id, sequence): change.time_ns for job in self._records for sequence, change in enumerate(job.expected, 1)
+            (job.id, sequence): change.time_ns
+            for job in self._records
+            for sequence, change in enumerate(job.expected, 1)
         }
         counts = {"hint": 0, "scan": 0}
         lags: dict[str, list[float]] = {"hint": [], "scan": []}
@@ -196,7 +199,7 @@ class _Demo:
             write_json(summary_object(self._scenario, verdict, tallies))
             return
         sys.stdout.writelines(f"{line}\n" for line in summary_lines(verdict, tallies))
-        sys.stdout.write("look further: run it with --keep, then `jobstate watch` and `nats sub 'jobstate.v1.main.>'`\n")
+        sys.stdout.write("look further: run it with --keep, which leaves it all running and says how\n")
         sys.stdout.flush()
 
     def _say_how_to_look(self, stage: Stage) -> None:

@@ -110,9 +110,12 @@ class Where(NamedTuple):
 async def connected(where: Where) -> AsyncIterator["View"]:
     """The cluster's streams, through a connection of their own. Raises `ServerError` where nobody answers."""
     from consumer.jetstream.view import View, connect_reader  # noqa: PLC0415
-    from consumer.settings import redact  # noqa: PLC0415
+    from consumer.observe.log import configure  # noqa: PLC0415
+    from consumer.settings import Log, redact  # noqa: PLC0415
     from consumer.wire.subjects import Names  # noqa: PLC0415
 
+    # What a connection goes through is the daemon's log's; a verb tells it in a sentence of its own.
+    configure(Log(level="error", format="console"))
     settings = where.settings()
     for sentence in settings.warnings:
         tell(sentence)

@@ -32,7 +32,7 @@ def replay(
     ] = 0.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Which frames those are.")] = 0,
 ) -> None:
-    """Judge recordings: is the log that comes of them the orchestrator's record?
+    """Judge recordings: whether the log that comes of them is the orchestrator's record.
 
     Ends with 0 if every scenario is right, with 1 if one is not, with 3 if a path is no recording.
 

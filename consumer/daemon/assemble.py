@@ -6,7 +6,6 @@ the log is not the one that it was recovered from; then another life begins.
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
@@ -25,11 +24,18 @@ from consumer.daemon.supervise import Loop, run_until
 from consumer.daemon.watch import INPUT, LOG, ORCHESTRATOR, TAP, Watch
 from consumer.errors import ExitCode, LogWentBackError, SettingsError, UnreachableError
 from consumer.fold import Lanes
-from consumer.fold.asks import ReadBack
 from consumer.fold.asks import Read as FoundEntries
+from consumer.fold.asks import ReadBack
 from consumer.fold.truth import judge_all, judge_last
 from consumer.jetstream.api import StreamInfo
-from consumer.jetstream.connection import Address, Connection, check_client, connect_reader, connect_writer, require_server
+from consumer.jetstream.connection import (
+    Address,
+    Connection,
+    check_client,
+    connect_reader,
+    connect_writer,
+    require_server,
+)
 from consumer.jetstream.format import LogFormat, open_format
 from consumer.jetstream.input import Break, JetStreamInput
 from consumer.jetstream.pull import DoubtError
@@ -41,7 +47,7 @@ from consumer.join import Join, JoinSettings
 from consumer.model import NOWHERE, Notice
 from consumer.observe import Health, Metrics, serve, tell_left_out
 from consumer.rules import Rules, load
-from consumer.settings import Http, Settings, read_secret, redact
+from consumer.settings import Http, Settings, redact
 from consumer.wire.subjects import Names
 
 log = structlog.get_logger()
@@ -134,7 +140,7 @@ class _Daemon:
                         return ExitCode.OK
                     drained = await life.run(stop)
             except LogWentBackError as error:
-                log.error("log.went_back", reason=str(error), next_step="everything is read again")
+                log.warning("log.went_back", reason=str(error), next_step="everything is read again")
                 self.health.failing(LOG, "the log went back; everything is read again")
                 await _unless(stop, asyncio.sleep(RETRY_S))
                 if stop.is_set():
@@ -145,7 +151,7 @@ class _Daemon:
 
     async def _begin(self, url: str, stack: contextlib.AsyncExitStack) -> "_Life":
         """Connect, see to the streams, and read the log; tried until the server is there."""
-        address = self._address(url)
+        address = Address.of(self.settings.nats, self.settings.cluster, url)
         while True:
             try:
                 return await self._recover(address, stack)
@@ -164,9 +170,7 @@ class _Daemon:
         reading = await connect_reader(address, "reader")
         stack.push_async_callback(reading.close)
         recovered = await recover(reading, names)
-        form = await open_format(
-            reading, names, self.rules, accept=settings.rules.accept, found=recovered.format
-        )
+        form = await open_format(reading, names, self.rules, accept=settings.rules.accept, found=recovered.format)
         writer = await open_writer(writing, names, created=recovered.mark.created)
         lanes = Lanes(self.rules, names, flight_max=settings.lanes.flight_max)
         await self._learn(lanes, recovered, writer)
@@ -176,7 +180,15 @@ class _Daemon:
         log.info("log.recovered", jobs=len(lanes.jobs), last_seq=recovered.mark.last_seq, input=str(reports.place))
         self.health.ready(LOG)
         self.health.ready(INPUT)
-        life = _Life(self, address, recovered.mark, reading, writer, lanes, reports)
+        life = _Life(
+            self,
+            address=address,
+            mark=recovered.mark,
+            reading=reading,
+            writer=writer,
+            lanes=lanes,
+            reports=reports,
+        )
         stack.push_async_callback(life.close_writer)
         if settings.orchestrator.url:
             orchestrator = Orchestrator(OrchestratorOptions.of(settings.orchestrator))
@@ -199,16 +211,6 @@ class _Daemon:
         if recovered.checkpoint is not None or recovered.checkpoint_number:
             lanes.restore_checkpoint(recovered.checkpoint or NOWHERE, recovered.checkpoint_number)
 
-    def _address(self, url: str) -> Address:
-        nats = self.settings.nats
-        return Address(
-            urls=tuple(part.strip() for part in url.split(",") if part.strip()),
-            cluster=self.settings.cluster,
-            token=read_secret(nats.token_file, "nats.token_file") if nats.token_file else "",
-            credentials_file=nats.credentials_file,
-            tls=ssl.create_default_context(cafile=nats.tls_ca) if nats.tls_ca else None,
-        )
-
 
 class _Life:
     """One life: its parts, and the loops that they make."""
@@ -216,6 +218,7 @@ class _Life:
     def __init__(  # noqa: PLR0913 - what a recovery found, given once
         self,
         daemon: _Daemon,
+        *,
         address: Address,
         mark: Mark,
         reading: Connection,
@@ -307,12 +310,7 @@ class _Life:
                 continue
             try:
                 mark = await probe(connection, self._daemon.names)
-                if mark.created != self._mark.created:
-                    raise LogWentBackError(f"the log was made anew at {mark.created}")
-                if mark.last_seq < max(confirmed, self._mark.last_seq):
-                    raise LogWentBackError(
-                        f"the log ends at {mark.last_seq}, and had confirmed {max(confirmed, self._mark.last_seq)}"
-                    )
+                _compare(mark, msgspec.structs.replace(self._mark, last_seq=max(confirmed, self._mark.last_seq)))
                 self._writer = await open_writer(connection, self._daemon.names, created=mark.created)
             except UnreachableError as error:
                 await connection.close()
@@ -405,6 +403,14 @@ async def _read_whole(writer: JetStreamWriter, subjects: str) -> FoundEntries:
         for _, answer in await writer.answers():
             if isinstance(answer, FoundEntries):
                 return answer
+
+
+def _compare(found: Mark, known: Mark) -> None:
+    """Raise `LogWentBackError` unless *found* is the log that we know, at least as long as we know it."""
+    if found.created != known.created:
+        raise LogWentBackError(f"the log was made anew at {found.created}")
+    if found.last_seq < known.last_seq:
+        raise LogWentBackError(f"the log ends at {found.last_seq}, and had confirmed {known.last_seq}")
 
 
 def _join_settings(settings: Settings) -> JoinSettings:

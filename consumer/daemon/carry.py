@@ -177,7 +177,14 @@ class Carrier:
             problem = DecodeError("foreign", delivery.foreign)
             return report_junk(delivery.subject, delivery.data, delivery.position, problem)
         try:
-            return decode_report(self._names, delivery.subject, delivery.data, delivery.position, delivery.traceparent)
+            return decode_report(
+                self._names,
+                delivery.subject,
+                delivery.data,
+                delivery.position,
+                delivery.traceparent,
+                max_bytes=self._message_max,
+            )
         except DecodeError as error:
             return report_junk(delivery.subject, delivery.data, delivery.position, error)
 

@@ -12,7 +12,7 @@ import inspect
 import re
 import ssl
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 import nats.errors
@@ -22,7 +22,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
-from consumer.settings import redact
+from consumer.settings import Nats, read_secret, redact
 
 log = structlog.get_logger()
 
@@ -57,6 +57,7 @@ _FIELDS: Final = (
     "_pending_data_size",
     "_max_pending_size",
     "_server_info",
+    "_resp_map",
 )
 
 Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
@@ -73,6 +74,17 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     token: str = ""
     credentials_file: str = ""
     tls: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, settings: Nats, cluster: str, url: str = "") -> Self:
+        """What the settings say; *url* in place of theirs, if it is given. Reads the secret now."""
+        return cls(
+            urls=tuple(part.strip() for part in (url or settings.url).split(",") if part.strip()),
+            cluster=cluster,
+            token=read_secret(settings.token_file, "nats.token_file") if settings.token_file else "",
+            credentials_file=settings.credentials_file,
+            tls=ssl.create_default_context(cafile=settings.tls_ca) if settings.tls_ca else None,
+        )
 
     def __repr__(self) -> str:
         return f"Address({self})"
@@ -179,6 +191,8 @@ class Connection(Client):
 
         Raises `UnreachableError` where none comes or nobody listens, `ServerError` where it cannot be read.
         """
+        if not self.is_connected:
+            raise UnreachableError(f"{self.address}: {subject}: the connection is down ({self.last_trouble})")
         try:
             message = await self.request(subject, body, timeout=within_s, headers=headers)
         except nats.errors.NoRespondersError as error:
@@ -309,6 +323,10 @@ class Connection(Client):
             for room in self._no_room:
                 if not room.done():
                     room.set_result(None)
+            # nats-py would let each wait for its whole time.
+            for answer in list(self._resp_map.values()):
+                if not answer.done():
+                    answer.set_exception(nats.errors.StaleConnectionError())
         for tell in self._watchers:
             tell()
 

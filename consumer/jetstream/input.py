@@ -5,6 +5,7 @@ its time, after it; else from the first. What an entry says is `consumer.wire`; 
 """
 
 import asyncio
+import contextlib
 import re
 from random import random
 from typing import Final
@@ -12,7 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from consumer.errors import UnreachableError
+from consumer.errors import ConnectionLostError, UnreachableError
 from consumer.jetstream.api import NO_MESSAGE, TRACEPARENT, MessageAnswer, StreamInfo, header, time_ns
 from consumer.jetstream.connection import Connection
 from consumer.jetstream.pull import DoubtError, Pull, Pulled, refusal
@@ -59,6 +60,7 @@ class JetStreamInput:
         self._place = NOWHERE
         self._failures = 0
         self._opened_at = 0.0
+        self._changed: Final = asyncio.Event()
         self.breaks: list[Break] = []
         self.restarts = 0
         """How often it began again, after a doubt."""
@@ -84,7 +86,10 @@ class JetStreamInput:
             await pull.close()
 
     async def batch(self) -> list[Delivery]:
-        """Wait until something has come, then everything that has. Raises `LogWentBackError` if the stream is gone."""
+        """Wait until something has come, then everything that has.
+
+        Raises `LogWentBackError` if the stream is gone, `ConnectionLostError` if somebody closed the connection.
+        """
         while True:
             pull = self._pull
             try:
@@ -98,6 +103,15 @@ class JetStreamInput:
     async def _doubt(self, error: Exception) -> None:
         log.warning("input.doubt", stream=self._stream, reason=str(error))
         await self.stop()
+        self.restarts += 1
+        if self._connection.is_closed:
+            raise ConnectionLostError(f"the connection to {self._connection.address} was closed while it was read")
+        if not self._connection.is_connected:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_MAX_S):
+                    await self._changed.wait()
+            return
         now = asyncio.get_running_loop().time()
         if self._opened_at and now - self._opened_at > CALM_S:
             self._failures = 0
@@ -105,9 +119,9 @@ class JetStreamInput:
             pause = min(RETRY_FIRST_S * 2.0 ** min(self._failures - 1, 10), RETRY_MAX_S)
             await asyncio.sleep(pause * (0.5 + random() / 2))  # noqa: S311 - so that not all come at once
         self._failures += 1
-        self.restarts += 1
 
     def _hear_connection(self) -> None:
+        self._changed.set()
         if self._pull is not None:
             self._pull.doubt("the connection was lost, or is another")
 

@@ -10,7 +10,6 @@ consumer or `kv.watch` of nats-py would be shorter, and end without a word (NATS
 
 import asyncio
 import secrets
-import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
@@ -24,9 +23,10 @@ from nats.aio.msg import Msg
 
 from consumer.errors import AbsentError, LogWentBackError, ServerError
 from consumer.fold.asks import Entry
+from consumer.jetstream import connection
+from consumer.jetstream.connection import Address, Connection
 from consumer.model import JobKey
 from consumer.settings import Nats as NatsSettings
-from consumer.settings import read_secret, redact
 from consumer.wire.subjects import Names
 
 BATCH: Final = 500
@@ -40,7 +40,7 @@ LOOK_S: Final = 0.25
 INACTIVE_S: Final = 30.0
 RETRY_S: Final = 0.5
 REQUEST_S: Final = 5.0
-CONNECT_S: Final = 5.0
+CONNECT_S: Final = 3.0
 
 _NO_STREAM: Final = 10059
 _ACK_TOKENS_V1: Final = 9
@@ -120,56 +120,12 @@ class _Ack(NamedTuple):
     pending: int
 
 
-async def connect_reader(settings: NatsSettings, cluster: str) -> Client:
+async def connect_reader(settings: NatsSettings, cluster: str) -> Connection:
     """A connection for reading that is given up where no server answers at first, and never again after that.
 
     Raises `ServerError`: what failed, where, and what to look at.
     """
-    servers = [url.strip() for url in settings.url.split(",")]
-    failures: list[Exception] = []
-    failed = asyncio.Event()
-
-    async def note(error: Exception) -> None:
-        if len(failures) < len(servers):
-            failures.append(error)
-        if len(failures) == len(servers):
-            failed.set()
-
-    client = Client()
-    connecting = asyncio.ensure_future(
-        client.connect(
-            servers=servers,
-            name="jobstate reader",
-            token=read_secret(settings.token_file, "nats.token_file") if settings.token_file else None,
-            user_credentials=settings.credentials_file or None,
-            tls=ssl.create_default_context(cafile=settings.tls_ca) if settings.tls_ca else None,
-            inbox_prefix=f"_INBOX_jobstate_{cluster}",
-            error_cb=note,
-            connect_timeout=2,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=1,
-            ping_interval=5,
-            max_outstanding_pings=2,
-        )
-    )
-    failing = asyncio.ensure_future(failed.wait())
-    try:
-        # With unlimited attempts `connect` repeats even a wrong password for ever: the first round of them decides.
-        await asyncio.wait({connecting, failing}, timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
-        if connecting.done():
-            connecting.result()
-            return client
-        error = failures[0] if failures else TimeoutError(f"no answer within {CONNECT_S:.0f} s")
-    except (OSError, nats.errors.Error) as failure:
-        error = failure
-    finally:
-        failing.cancel()
-        if not connecting.done():
-            connecting.cancel()
-            await asyncio.wait({connecting})
-    await client.close()
-    where = redact(settings.url)
-    raise ServerError(f"no connection to {where}: {_name(error)}: is nats-server up? (--nats URL)") from error
+    return await connection.connect_reader(Address.of(settings, cluster), "reader", within_s=CONNECT_S)
 
 
 class View:

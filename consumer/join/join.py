@@ -17,6 +17,7 @@ from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob,
 from consumer.model import (
     NOWHERE,
     REPORTED,
+    START,
     Decision,
     Event,
     Frame,
@@ -105,6 +106,7 @@ class _Job:
 
     __slots__ = (
         "again",
+        "bare",
         "entries_seen",
         "halted",
         "hint_due",
@@ -124,6 +126,7 @@ class _Job:
         self.key: JobKey | None = None
         self.reading = ""  # the cause of the read in flight
         self.again = False  # a hint came while a read was in flight: its answer may be older than the hint
+        self.bare = False  # its history was empty: the job itself is read in place of it
         self.pages: list[HistoryEntry] = []
         self.tries: int | None = None  # of an unanswered hint: how often it was read again
         self.until = 0  # what answers the hint: so many entries in the history; 0: anything new
@@ -414,15 +417,28 @@ class Join:
             self.counts.missing += 1
             self._read_over(read.job, job, now)
         elif isinstance(answer, Snapshot):
-            self._learn(answer)
-            if job.identity is not None:
-                self._reads.append(ReadHistory(job=read.job, namespace=job.identity.namespace, cause=cause))
+            self._take_job(read.job, job, answer, cause, now)
         elif isinstance(answer, HistoryPage):
-            job.pages.extend(answer.entries)
-            if answer.next_token and answer.items >= self._settings.history_limit:
-                assert isinstance(read, ReadHistory)
-                self._reads.append(msgspec.structs.replace(read, next_token=answer.next_token))
-                return
+            assert isinstance(read, ReadHistory)
+            self._take_page(read, job, answer, cause, now)
+
+    def _take_job(self, name: str, job: _Job, snapshot: Snapshot, cause: str, now: float) -> None:
+        self._learn(snapshot)
+        if job.bare:
+            self._join_bare(job, snapshot, cause)
+            self._read_over(name, job, now)
+        elif job.identity is not None:
+            self._reads.append(ReadHistory(job=name, namespace=job.identity.namespace, cause=cause))
+
+    def _take_page(self, read: ReadHistory, job: _Job, page: HistoryPage, cause: str, now: float) -> None:
+        job.pages.extend(page.entries)
+        if page.next_token and page.items >= self._settings.history_limit:
+            self._reads.append(msgspec.structs.replace(read, next_token=page.next_token))
+        elif not job.pages and job.key is not None and self._known(job.key) is None:
+            # A job from before 1.5 has no history: its present state is all that there is.
+            job.bare = True
+            self._reads.append(ReadJob(job=read.job, namespace=read.namespace, cause=cause))
+        else:
             self._join(read.job, job, job.pages, cause, now)
 
     def failed(self, read: OrchestratorRead, now: float, *, too_large: bool = False) -> None:
@@ -439,6 +455,7 @@ class Join:
         if job is None:
             return
         job.reading = ""
+        job.bare = False
         job.pages = []
         self._again_at(read.job, job, now + self._settings.retry_s)
 
@@ -478,6 +495,24 @@ class Join:
             self._close(name, job)
         elif entries:
             self._open_up(name, job, now)
+
+    def _join_bare(self, job: _Job, snapshot: Snapshot, cause: str) -> None:
+        """A job without a history: its present state, once, flagged `joined` (`DESIGN.md` 6.1)."""
+        assert job.key is not None
+        job.bare = False
+        self._answer_hint(job)
+        if self._known(job.key) is not None or not self._differs(snapshot):
+            return
+        step = Step(
+            version=snapshot.version,
+            revision=snapshot.revision,
+            state=snapshot.state,
+            message=snapshot.message,
+            time=snapshot.modified,
+        )
+        self._emit(
+            job, Record(key=job.key, job=snapshot.job, after=START, steps=(step,), flags=("joined",), cause=cause)
+        )
 
     def _is_left_out(self, entries: Sequence[HistoryEntry]) -> bool:
         """Whether the job was over when the log began: its first state is before our time, and so is its last."""

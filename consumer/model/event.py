@@ -11,7 +11,7 @@ import msgspec
 from consumer.model.state import Update
 
 JobKey = NewType("JobKey", str)
-"""`<namespace>.<job>` as escaped subject tokens: one value names the lane, the subject and the compare-and-set's filter.
+"""`<namespace>.<job>` as escaped subject tokens: one value for the lane, the subject, the compare-and-set's filter.
 
 Made by `consumer.wire.subjects.job_key` only."""
 
@@ -45,7 +45,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the next decision about a job needs: its last confirmed update, in short.
 
-    `number` is the stream sequence that the next compare-and-set expects: that of the job's last entry, ours or foreign.
+    `number` is the stream sequence that the next compare-and-set expects: the job's last entry's, ours or foreign.
     `input_time_ns` and `input_sequence` are the last report that is covered, (0, 0) if there was none.
     """
 

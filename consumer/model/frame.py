@@ -45,8 +45,8 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     """One message of the data plane. `job` is empty where the message does not name it (BidAccepted, CancelExecution).
 
     `accepted`: of a BidResult. `direct`: an AskForBid that runs at once (desired state Running: ops, daemon).
-    `echo`: a CancelExecution that only repeats an end (1.8+, `Events` filled). `profile` is "1.5.0", "1.5.2", "1.6-1.7",
-    "1.8+"; "1.5" or "ncl" for a message that cannot tell which of the two (`BACALHAU.md` 0.3).
+    `echo`: a CancelExecution that only repeats an end (1.8+, `Events` filled). `profile` is "1.5.0", "1.5.2",
+    "1.6-1.7", "1.8+"; "1.5" or "ncl" for a message that cannot tell which of the two (`BACALHAU.md` 0.3).
     """
 
     kind: FrameKind

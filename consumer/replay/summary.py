@@ -1,5 +1,6 @@
 """What a replay or a demo says in the end: the verdict as one JSON object and as lines for people."""
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -54,11 +55,12 @@ def summary_lines(verdict: Verdict, tallies: Tallies) -> list[str]:
     """The verdict for a person: one line if all is right, and below it what is not."""
     said = "right" if is_right(verdict, tallies) else "WRONG"
     hint, scan = _lags(tallies.hint_lags_ms)["p50"], _lags(tallies.scan_lags_ms)["p50"]
-    lines = [
+    first = (
         f"{said}: {verdict.jobs} jobs, {verdict.updates} of {verdict.expected} updates; "
         f"{tallies.by_hint} by hint (p50 {_ms(hint)}), {tallies.by_scan} by scan (p50 {_ms(scan)}); "
         f"{tallies.reads} reads, {tallies.rejected} rejected, {tallies.undecodable} undecodable"
-    ]
+    )
+    lines = [first]
     for kind, found in (
         ("missing", verdict.missing),
         ("surplus", verdict.surplus),
@@ -75,8 +77,8 @@ def percentile(values: Sequence[float], share: float) -> float | None:
     if not values:
         return None
     ordered = sorted(values)
-    rank = max(round(share * len(ordered) + 0.5) - 1, 0)
-    return round(ordered[min(rank, len(ordered) - 1)], 3)
+    rank = max(math.ceil(share * len(ordered) - 1e-9), 1)  # 0.07 of 100 is a little above 7 in binary
+    return round(ordered[rank - 1], 3)
 
 
 def _lags(values: Sequence[float]) -> dict[str, float | None]:

@@ -1,6 +1,6 @@
 """Recordings through the real join and fold in virtual time: no server, no waiting, the same verdict.
 
-The orchestrator is the recording's record at the time of the answer (`consumer.replay.simulated`), the log a dictionary.
+The orchestrator is the recording's record at the time of the answer (`consumer.replay.simulated`), the log a list.
 Nothing here knows a scenario.
 """
 
@@ -61,7 +61,7 @@ class VirtualReplay:
         self._join = Join(rules, self._lanes.known, settings, since_ns=0)
         self._scan = scan
         self._log = MemoryLog()
-        self._dice = random.Random(seed)
+        self._dice = random.Random(seed)  # noqa: S311 - which frames are lost, not a secret
         self._loss = loss
         self._agenda: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = 0

@@ -47,7 +47,7 @@ class _JobAnswer(msgspec.Struct, frozen=True):
 
 
 class _JobList(msgspec.Struct, frozen=True):
-    Items: list[JobDocument] | None = None
+    Items: list[JobDocument] | None  # null is an empty page; without it this is no page at all
     NextToken: str = ""
 
 
@@ -74,7 +74,7 @@ class _Row(msgspec.Struct, frozen=True):
 
 
 class _History(msgspec.Struct, frozen=True):
-    Items: list[_Row] | None = None
+    Items: list[_Row] | None
     NextToken: str = ""
 
 

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from consumer.bacalhau.pace import PaceOptions
-from consumer.bacalhau.reads import Answered, Reads
+from consumer.bacalhau.reads import Reads
 from consumer.errors import OrchestratorError
 from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage, Identity, JobPage, Snapshot
+from consumer.ports import Answered
 from tests.bacalhau.servers import DEADLINE_S, until
 
 PAGE = HistoryPage(entries=(), items=0, next_token="")

@@ -95,9 +95,10 @@ async def test_a_sink_gets_the_bytes_as_they_came(shared_server: Server, reader:
     found: list[tuple[bytes, bytes, bytes, bytes | None]] = []
     subscription = await reader.listen("raw.>", lambda *parts: found.append(parts))
     await reader.flush()
-    await speak(shared_server, pub(b"raw.\xff", b"1", reply=b"to"), pub(b"raw.b", b"2", headers=b"NATS/1.0 404\r\n\r\n"))
+    status = b"NATS/1.0 404\r\n\r\n"
+    await speak(shared_server, pub(b"raw.\xff", b"1", reply=b"to"), pub(b"raw.b", b"2", headers=status))
     await until(lambda: len(found) == 2, "two messages")
-    assert found == [(b"raw.\xff", b"to", b"1", None), (b"raw.b", b"", b"2", b"NATS/1.0 404\r\n\r\n")]
+    assert found == [(b"raw.\xff", b"to", b"1", None), (b"raw.b", b"", b"2", status)]
     await reader.unlisten(subscription)
     await speak(shared_server, pub(b"raw.c"))
     await reader.flush()
@@ -231,6 +232,7 @@ async def test_a_silent_server_is_noticed_by_pings(server: Server) -> None:
         with pytest.raises(ConnectionLostError):
             await sending
     assert writer.is_closed
+    server.thaw()
 
 
 async def test_a_refused_password_is_refused_at_start_and_never_shown(tmp_path: Path) -> None:
@@ -253,7 +255,7 @@ async def test_no_server_is_given_up_in_time() -> None:
     """Within the time that was given, with what failed and what to look at."""
     address = Address(urls=("nats://127.0.0.1:1",))
     async with asyncio.timeout(DEADLINE_S):
-        with pytest.raises(UnreachableError, match=r"no connection to nats://127.0.0.1:1 within 0.5 s .*is nats-server up"):
+        with pytest.raises(UnreachableError, match=r"no connection to nats://127.0.0.1:1 within 0.5 s .*is nats-s"):
             await connect_writer(address, "test", within_s=0.5)
 
 
@@ -327,7 +329,7 @@ async def test_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:
 async def test_a_server_with_too_small_messages_is_refused(reader: Connection) -> None:
     """By the size of what is to be sent, before it is sent."""
     require_payload(reader, 1024 * 1024)
-    with pytest.raises(ServerError, match=r"takes messages of 1048576 bytes, needed are 1048577: raise its max_payload"):
+    with pytest.raises(ServerError, match=r"takes messages of 1048576 bytes, needed are 1048577: raise"):
         require_payload(reader, 1024 * 1024 + 1)
 
 
