@@ -176,10 +176,14 @@ class Limits(_Section, frozen=True, kw_only=True):
         int, Meta(description="Largest frame, report or answer that is read.", ge=1_024, le=64 * MIB)
     ] = MIB
     executions: Annotated[int, Meta(description="Executions whose job is remembered.", ge=1, le=100_000_000)] = 100_000
-    hints: Annotated[int, Meta(description="Hints that wait to be read.", ge=1, le=100_000_000)] = 100_000
-    jobs: Annotated[int, Meta(description="Jobs kept in memory, open and finished.", ge=1, le=1_000_000_000)] = (
-        1_000_000
-    )
+    jobs: Annotated[
+        int,
+        Meta(
+            description="Jobs looked at at once: open ones, and those whose record is being read. Others wait for a list.",
+            ge=1,
+            le=100_000_000,
+        ),
+    ] = 200_000
     label_values: Annotated[
         int,
         Meta(

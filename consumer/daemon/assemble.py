@@ -417,7 +417,7 @@ def _join_settings(settings: Settings) -> JoinSettings:
     chosen = JoinSettings(
         scan_rate=settings.scan.rate,
         executions_max=settings.limits.executions,
-        jobs_max=settings.limits.hints,
+        jobs_max=settings.limits.jobs,
     )
     if settings.scan.list == "auto":
         return chosen

@@ -454,12 +454,14 @@ def _entry(message: Msg, number: int, time_ns: int) -> Entry:
     source = headers.get("Nats-Stream-Source", "").split(" ")
     if len(source) > 1 and source[1].isdecimal():
         number = int(source[1])
+    expected = headers.get("Nats-Expected-Last-Subject-Sequence", "")
     return Entry(
         number=number,
         subject=headers.get("Nats-Subject", message.subject),
         body=message.data,
         input=headers.get("Jobstate-Input", ""),
         time_ns=time_ns,
+        expected=int(expected) if expected.isascii() and expected.isdecimal() else None,
     )
 
 
