@@ -102,6 +102,10 @@ class Beginning(Protocol):
 
 
 class Clock(Protocol):
-    """Time for what waits. Seconds that never go back."""
+    """Time for what waits, and for what is compared with the times of others."""
 
-    def now(self) -> float: ...
+    def now(self) -> float:
+        """Seconds that never go back."""
+
+    def wall(self) -> float:
+        """Seconds since 1970, as far as this machine knows."""

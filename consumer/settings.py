@@ -179,7 +179,7 @@ class Limits(_Section, frozen=True, kw_only=True):
     jobs: Annotated[
         int,
         Meta(
-            description="Jobs looked at at once: open ones, and those whose record is being read. Others wait for a list.",
+            description="Jobs looked at at once: open ones and those being read. Others wait for a list.",
             ge=1,
             le=100_000_000,
         ),

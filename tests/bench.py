@@ -557,6 +557,7 @@ def main() -> int:
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.only = options.only or ["plain", "daemon", "latency"]
+    configure(Log(level="warning"))
     if options.part:
         run_part(msgspec.json.decode(options.part, type=Part))
         return 0

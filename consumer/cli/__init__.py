@@ -81,7 +81,8 @@ def main() -> None:
     except JobstateError as error:
         from consumer.wire.display import printable  # noqa: PLC0415 (only an error needs it)
 
-        sys.stderr.write(f"jobstate: {printable(str(error))}\n")
+        lines = [printable(line) for line in str(error).splitlines()]
+        sys.stderr.write("jobstate: " + "\n".join(lines) + "\n")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read us has had enough (`| head`). What is still in the buffer must not fail again at exit.

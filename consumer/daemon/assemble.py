@@ -70,6 +70,10 @@ class MonotonicClock:
         """Seconds that never go back."""
         return time.monotonic()
 
+    def wall(self) -> float:
+        """Seconds since 1970."""
+        return time.time()
+
 
 async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool = False) -> ExitCode:
     """Follow the cluster until *stop*. Gives OK, or DRAIN if the drain's deadline passed; raises `JobstateError`.

@@ -35,6 +35,8 @@ class Watcher(Protocol):
     def published(self, published: Sequence[Published], now: float) -> None:
         """Updates are in the log."""
 
+    def reports(self, count: int) -> None: ...
+
     def announced(self, kind: str) -> None:
         """A notice goes into the log."""
 
@@ -167,6 +169,7 @@ class Carrier:
         while True:
             await self._room.wait()
             deliveries = await self._sources.reports.batch()
+            self._watcher.reports(len(deliveries))
             for delivery in deliveries:
                 self._lanes.offer(self._report(delivery))
             self._follow()

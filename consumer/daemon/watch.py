@@ -12,7 +12,7 @@ import structlog
 from consumer.fold import Decided, Lanes, Published
 from consumer.fold.lanes import Tally
 from consumer.join import Join, OrchestratorRead, ReadHistory, ReadJobs
-from consumer.model import Accepted, Frame, Junk, Record, Rejected, Report, Undecodable
+from consumer.model import Accepted, Event, Frame, Junk, Record, Rejected, Report, Undecodable
 from consumer.observe import Health, Metrics
 from consumer.ports import Answered, Clock
 
@@ -39,6 +39,7 @@ class Watch:
         self._join: Join | None = None
         self._tally = Tally()
         self._confirmed_at = clock.now()
+        self._lags: Final = {cause: metrics.lag(cause) for cause in ("hint", "scan", "report")}
         self._hinted: dict[str, float] = {}
 
     def follow_life(self, lanes: Lanes, join: Join | None) -> None:
@@ -94,16 +95,18 @@ class Watch:
         self._confirmed_at = now
         self._health.ready(LOG)
         counts: Counter[tuple[str, str]] = Counter()
+        wall = self._clock.wall()
         for one in published:
             update = one.update
             counts[update.StateType, update.Source] += 1
+            if update.Time is not None:
+                self._lags[_cause(one.event)].observe(max(wall - update.Time.timestamp(), 0.0))
             if "corrected" in update.Flags:
                 log.warning("update.corrected", job_id=update.Job.ID, previous=update.Previous, state=update.StateType)
         for (state, source), count in counts.items():
             self._metrics.updates(state, source).inc(count)
         for one in published[: self._lines_per_s]:  # more a second would be left out anyway
             update = one.update
-            cause = one.event.cause if isinstance(one.event, Record) else "report"
             log.info(
                 "update.published",
                 job_id=update.Job.ID,
@@ -112,8 +115,12 @@ class Watch:
                 state=update.StateType,
                 sequence=update.Sequence,
                 source=update.Source,
-                cause=cause,
+                cause=_cause(one.event),
             )
+
+    def reports(self, count: int) -> None:
+        """Entries of the input were read."""
+        self._metrics.reports.inc(count)
 
     def announced(self, kind: str) -> None:
         """A notice goes into the log."""
@@ -179,10 +186,19 @@ class Watch:
         metrics.resends.inc(self._tally.resends - before.resends)
         metrics.refused.inc(self._tally.refused - before.refused)
         metrics.read_backs.inc(self._tally.read_backs - before.read_backs)
+        full = self._tally.full > before.full
+        metrics.stream_full("log").set(full)
         waited = self._clock.now() - self._confirmed_at
         if not lanes.waiting:
             self._confirmed_at = self._clock.now()
             if not lanes.backing_off:
                 self._health.ready(LOG)
+        elif full:
+            self._health.failing(LOG, "a stream has no room: nothing is forgotten, and everything waits; give it more")
         elif waited > STUCK_S or lanes.backing_off:
             self._health.failing(LOG, f"{lanes.waiting} events wait, nothing was confirmed for {waited:.0f} s")
+
+
+def _cause(event: Event) -> str:
+    """What made us look: "hint" or "scan" of a record, else "report"."""
+    return event.cause if isinstance(event, Record) else "report"

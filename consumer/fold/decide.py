@@ -4,6 +4,7 @@ It names no state of Bacalhau's (those are data, `consumer.rules`) and knows no 
 the same answer: nothing here changes anything.
 """
 
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from consumer.model import (
@@ -33,6 +34,8 @@ NUMBER_MAX: Final = 2**32 - 1
 """The highest version or revision that can be real: Bacalhau pages its history by 32 bits (`BACALHAU.md` 6.3).
 
 A report above it would make every later one late, for ever."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _SAME: Final = Unchanged(reason="same")
 _LATE: Final = Unchanged(reason="late")
@@ -139,13 +142,18 @@ def _accept(known: Known | None, report: Report, state: str, flags: tuple[str, .
     update = _update(
         known,
         report.job,
-        Step(version=0, revision=0, state=state, message=report.message, time=report.time),
+        Step(version=0, revision=0, state=state, message=report.message, time=report.time or _stored(report.position)),
         version=version,
         revision=report.revision,
         source=REPORTED,
         flags=flags,
     )
     return Accepted(update=update)
+
+
+def _stored(position: Position) -> datetime:
+    """When the input stored the report: what its update says where the report itself names no time (`DESIGN.md` 4)."""
+    return _EPOCH + timedelta(microseconds=position.time_ns // 1000)
 
 
 def _decide_record(rules: Rules, known: Known | None, record: Record) -> Decision:

@@ -46,6 +46,8 @@ BUSY_WAIT_S: Final = 0.01
 """Another append of the job is in flight (10164): so long until ours is sent again."""
 STALE_WAIT_S: Final = 0.02
 """A read-back below the number that the server named: so long until the append asks again."""
+FULL: Final = "full"
+"""How the reason of an answer begins that says that a stream has no room (10077, 10023, 10002)."""
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MAX_S: Final = 2.0
 
@@ -73,6 +75,7 @@ class Tally(msgspec.Struct, kw_only=True):
     refused: int = 0
     busy: int = 0
     unanswered: int = 0
+    full: int = 0
     read_backs: int = 0
     stale: int = 0
     adopted: int = 0
@@ -311,6 +314,7 @@ class Lanes:
         self._asked.discard(token)
         lane = self._open.get(token)
         if isinstance(answer, Unanswered):
+            self.tally.full += answer.why.startswith(FULL)
             self._back_off(lane, token, now)
             return
         self._failures = 0

@@ -58,6 +58,7 @@ _FIELDS: Final = (
     "_max_pending_size",
     "_server_info",
     "_resp_map",
+    "_transport",
 )
 
 Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
@@ -205,6 +206,14 @@ class Connection(Client):
             return msgspec.json.decode(message.data, type=answer)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise ServerError(f"{self.address}: {subject}: an answer that cannot be read: {error}") from error
+
+    async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109 - nats-py's
+        """Wait until the server has taken everything that was sent. nats-py's PING overtakes what waits to be sent."""
+        if self.is_connected and self._pending and self._transport is not None:
+            waiting, self._pending = self._pending, []
+            self._pending_data_size = 0
+            self._transport.writelines(waiting)
+        await super().flush(timeout)
 
     async def close(self) -> None:
         """End it. What waits to be sent is sent, unless the server does not take it within a second."""

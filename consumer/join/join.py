@@ -166,6 +166,7 @@ class Join:
         self._next_turn = 0.0
         # -- the list --
         self._list_due = 0.0
+        self._list_soonest = 0.0
         self._list_started: float | None = None
         self._list_full = True
         self._listing_full = False
@@ -231,10 +232,11 @@ class Join:
         execution = self._executions.get(frame.execution)
         name = frame.job or (execution.job if execution is not None else "")
         if not name:
-            # The AskForBid was before us: only a list can say which job this is.
+            # The AskForBid was before us: only a list can say which job this is. It need not wait its second, but it
+            # keeps its share: after a restart there may be thousands of these, and a list may take a second.
             self.counts.unknown_executions += 1
             if self._settings.lists:
-                self._list_due = min(self._list_due, now)
+                self._list_due = min(self._list_due, max(now, self._list_soonest))
             return
         if frame.kind is FrameKind.BID_RESULT and frame.accepted:
             self.counts.answered += 1  # the approval follows, and says more
@@ -384,8 +386,9 @@ class Join:
             job = self._jobs.get(name)
             if job is None or job.turn_due != due:
                 continue
-            if job.reading or now - job.read_at < settings.scan_every_s:
-                self._queue_turn(name, job, max(job.read_at, now - settings.scan_every_s / 2) + settings.scan_every_s)
+            ready = now + settings.scan_every_s / 2 if job.reading else job.read_at + settings.scan_every_s
+            if ready > now:
+                self._queue_turn(name, job, ready)
                 continue
             self._queue_turn(name, job, now + settings.scan_every_s)
             self._next_turn = max(self._next_turn, now) + 1 / settings.scan_rate
@@ -449,7 +452,7 @@ class Join:
                 self._full_limit = max(self._full_limit // 2, 1)
             self._list_started = None
             self._list_full |= self._listing_full
-            self._list_due = now + self._settings.retry_s
+            self._list_due = self._list_soonest = now + self._settings.retry_s
             return
         job = self._jobs.get(read.job)
         if job is None:
@@ -604,7 +607,20 @@ class Join:
             if job is not None:
                 known = self._known(event.key)
                 behind = (known.sequence if known is not None else 0) - event.after.sequence
-                job.halted = event.steps[behind]
+                self._halt(job, event, event.steps[behind], decision)
+
+    def _halt(self, job: _Job, event: Record, step: Step, decision: Rejected) -> None:
+        """The rules reject a step of the record: the job stands still before it, which is announced once."""
+        job.halted = step
+        self.events.append(
+            Notice(
+                kind="stuck",
+                origin=f"{escape(event.job.id)}-{step.version}-{step.revision}",
+                text="the rules reject the record's next step: the job stands still until other rules are accepted",
+                key=event.key,
+                facts={"step": f"v{step.version} r{step.revision} {step.state}", "reason": decision.reason},
+            )
+        )
 
     # -- lists --------------------------------------------------------------------------------------------------------
 
@@ -631,7 +647,9 @@ class Join:
         started = self._list_started if self._list_started is not None else now
         self._list_started = None
         settings = self._settings
-        self._list_due = now + max(settings.list_every_s, settings.list_share * (now - started))
+        pause = settings.list_share * (now - started)
+        self._list_due = now + max(settings.list_every_s, pause)
+        self._list_soonest = now + pause if pause else self._list_due
         if self._since_ns is None:
             self._list_full = True
             return

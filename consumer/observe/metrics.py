@@ -107,11 +107,15 @@ class Metrics:
         )
 
         # How long it takes.
-        self.hint_to_log: Final = self._histogram(
-            "hint_to_log_seconds", "From a frame to the confirmed update that it led to."
-        )
-        self.stored_to_confirmed: Final = self._histogram(
-            "append_seconds", "From sending an entry to the log's confirmation."
+        self.lag: Final = Family(
+            Histogram(
+                "jobstate_lag_seconds",
+                "From the change, by its own time, to the confirmed update, by our clock.",
+                ["cause"],
+                buckets=_SECONDS,
+                registry=self.registry,
+            ),
+            self._bound,
         )
         self.read_seconds: Final = self._histogram("read_seconds", "From a request to the orchestrator's answer.")
 

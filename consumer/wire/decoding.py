@@ -18,6 +18,12 @@ T = TypeVar("T")
 MESSAGE_MAX: Final = 1 << 20
 """Bytes of one message. Bacalhau leaves NATS's `max_payload` at this (`BACALHAU.md` 2.1), headers included."""
 
+NAME_MAX: Final = 1024
+"""Characters of a job's name or type. Both stand in every later update of the job."""
+
+TEXT_MAX: Final = 128 * 1024
+"""Characters of a message in a record that are kept: an update must fit into one NATS message, whatever is in it."""
+
 UINT64_MAX: Final = 2**64 - 1
 
 Unsigned = Annotated[int, msgspec.Meta(ge=0)]

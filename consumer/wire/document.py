@@ -10,7 +10,7 @@ import msgspec
 
 from consumer.errors import DecodeError
 from consumer.model import Identity, Snapshot
-from consumer.wire.decoding import NO_TIME, Skipped, Unsigned, check_counts, read_nanoseconds, time_of
+from consumer.wire.decoding import NAME_MAX, NO_TIME, TEXT_MAX, Skipped, Unsigned, check_counts, read_nanoseconds, time_of
 from consumer.wire.states import read_state
 
 DIRECT: Final = 1
@@ -72,12 +72,12 @@ def snapshot_of(job: JobDocument) -> Snapshot:
         raise DecodeError("no-job", "the job's id is empty")
     modified_ns = read_nanoseconds(job.ModifyTime)
     return Snapshot(
-        job=Identity(id=job.ID, namespace=job.Namespace, name=job.Name, type=job.Type),
+        job=Identity(id=job.ID, namespace=job.Namespace, name=job.Name[:NAME_MAX], type=job.Type[:NAME_MAX]),
         count=job.Count,
         version=job.Version,
         revision=job.Revision,
         state=read_state(job.State.StateType),
-        message=job.State.Message,
+        message=job.State.Message[:TEXT_MAX],
         created=time_of(read_nanoseconds(job.CreateTime)),
         modified=time_of(modified_ns),
         modified_ns=modified_ns,

@@ -5,13 +5,13 @@ It reads, and says whether subject and body agree about the job. Whether the sta
 
 import hashlib
 import re
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from consumer.errors import DecodeError
 from consumer.model import Identity, JobKey, Junk, Position, Report
-from consumer.wire.decoding import MESSAGE_MAX, NO_TIME, Unsigned, check_counts, check_size, decode, read_time
+from consumer.wire.decoding import MESSAGE_MAX, NAME_MAX, NO_TIME, Unsigned, check_counts, check_size, decode, read_time
 from consumer.wire.subjects import DIGEST, TOKEN_MAX, Names, escape, unescape
 
 JUNK_MAX: Final = 64 * 1024
@@ -20,12 +20,14 @@ JUNK_MAX: Final = 64 * 1024
 _PLAIN: Final = re.compile(rf"([A-Za-z0-9_-]{{1,{TOKEN_MAX}}})\.([A-Za-z0-9_-]{{1,{TOKEN_MAX}}})\Z")
 _DIGEST: Final = re.compile(rf"{DIGEST}[0-9a-f]{{64}}\Z")
 
+_Name = Annotated[str, msgspec.Meta(max_length=NAME_MAX)]
+
 
 class _Job(msgspec.Struct, frozen=True):
     ID: str | None = None
     Namespace: str | None = None
-    Name: str = ""
-    Type: str = ""
+    Name: _Name = ""
+    Type: _Name = ""
     Version: Unsigned | None = None
     Revision: Unsigned | None = None
 

@@ -7,7 +7,7 @@ import msgspec
 
 from consumer.errors import DecodeError
 from consumer.model import HistoryEntry, HistoryPage, JobPage, JobStateType, Snapshot
-from consumer.wire.decoding import NO_TIME, Unsigned, check_counts, decode, name_clean, read_decimal, read_time
+from consumer.wire.decoding import NO_TIME, TEXT_MAX, Unsigned, check_counts, decode, name_clean, read_decimal, read_time
 from consumer.wire.document import JobDocument, snapshot_of
 from consumer.wire.states import read_state
 
@@ -133,7 +133,7 @@ def _read_row(row: _Row) -> HistoryEntry:
         number=row.SeqNum,
         version=row.JobVersion,
         state=state,
-        message=_message(state, event, details),
+        message=_message(state, event, details)[:TEXT_MAX],
         time=read_time(row.Time),
     )
 

@@ -24,6 +24,10 @@ class LoopClock:
         """Seconds."""
         return asyncio.get_running_loop().time()
 
+    def wall(self) -> float:
+        """Nobody asks."""
+        raise NotImplementedError
+
 
 class Told:
     """`consumer.ports.Orchestrator` that answers when it is let, and fails as told."""

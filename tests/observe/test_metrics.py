@@ -81,8 +81,8 @@ def test_a_gauge_may_be_asked_when_it_is_read() -> None:
 def test_a_histogram_has_buckets_for_milliseconds_and_for_a_minute() -> None:
     """5 ms and 100 ms, which the aims name, are limits of buckets."""
     metrics = Metrics()
-    metrics.hint_to_log.observe(0.004)
+    metrics.lag("hint").observe(0.004)
     found = samples(metrics)
-    assert found["jobstate_hint_to_log_seconds_bucket", (("le", "0.005"),)] == 1
-    assert found["jobstate_hint_to_log_seconds_bucket", (("le", "0.0025"),)] == 0
-    assert ("jobstate_hint_to_log_seconds_bucket", (("le", "0.1"),)) in found
+    assert found["jobstate_lag_seconds_bucket", (("cause", "hint"), ("le", "0.005"),)] == 1
+    assert found["jobstate_lag_seconds_bucket", (("cause", "hint"), ("le", "0.0025"),)] == 0
+    assert ("jobstate_lag_seconds_bucket", (("cause", "hint"), ("le", "0.1"),)) in found

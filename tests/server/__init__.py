@@ -1,6 +1,7 @@
 """Real nats-servers for tests, and what a test does to them: freeze, cut, speak their protocol by hand."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -30,14 +31,21 @@ class Server(EmbeddedServer):
         return Address(urls=(self.url,), cluster=cluster, token=token)
 
     def freeze(self) -> None:
-        """Connections stay, nothing is said."""
+        """Connections stay, nothing is said. Returns when every thread of it stands still."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let it go on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+    async def stop(self) -> None:
+        """Also when a test failed and left it frozen."""
+        if self.pid is not None:
+            self.thaw()
+        await super().stop()
 
 
 async def until(fact: Callable[[], object], what: str) -> None:

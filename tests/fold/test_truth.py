@@ -1,0 +1,145 @@
+"""Which entries of a job are true, and which are foreign: `consumer.fold.truth`."""
+
+from consumer.fold.asks import Entry
+from consumer.fold.truth import NOTHING, judge_all, judge_last, read_position
+from consumer.model import NOWHERE, REPORTED, Job, JobKey, Position, Update
+from consumer.wire.subjects import Names
+from consumer.wire.update import encode_update
+
+NAMES = Names()
+KEY = JobKey("default.j-1")
+
+
+def entry(  # noqa: PLR0913 - an entry has so many sides
+    number: int,
+    sequence: int,
+    state: str,
+    *,
+    previous: str | None = None,
+    expected: int | None = None,
+    job: str = "j-1",
+    report: str = "",
+) -> Entry:
+    """An update of ours as the log's entry *number*."""
+    update = Update(
+        StateType=state,
+        Job=Job(ID=job, Namespace="default"),
+        Previous=previous,
+        Sequence=sequence,
+        Time=None,
+        Source=REPORTED,
+    )
+    return Entry(
+        number=number,
+        subject=NAMES.state(KEY, state),
+        body=encode_update(update),
+        input=report,
+        expected=expected,
+    )
+
+
+def stranger(number: int, state: str = "Running", *, expected: int | None = None) -> Entry:
+    """What somebody else published under the job's subject."""
+    return Entry(number=number, subject=NAMES.state(KEY, state), body=b'{"hello":1}', expected=expected)
+
+
+class TestAll:
+    """By all of a job's entries."""
+
+    def test_no_entry_is_nothing(self) -> None:
+        """A job without entries is not known, and its first update expects 0."""
+        assert judge_all(NAMES, KEY, []) == NOTHING
+
+    def test_the_last_true_one_is_known(self) -> None:
+        """Entries that count from 1 are ours; the last one says where the job stands."""
+        truth = judge_all(NAMES, KEY, [entry(4, 1, "Pending"), entry(9, 2, "Running", previous="Pending")])
+        assert truth.known is not None
+        assert (truth.known.number, truth.known.sequence, truth.known.state) == (9, 2, "Running")
+        assert (truth.number, truth.foreign) == (9, ())
+
+    def test_a_body_that_is_no_update_is_foreign(self) -> None:
+        """Its content is ignored, its number is what the next compare-and-set expects."""
+        truth = judge_all(NAMES, KEY, [entry(4, 1, "Pending"), stranger(7)])
+        assert truth.known is not None
+        assert (truth.known.state, truth.known.number, truth.number) == ("Pending", 7, 7)
+        assert truth.foreign == (7,)
+
+    def test_a_sequence_that_does_not_follow_is_foreign(self) -> None:
+        """A hole, and a copy of an older update, are nobody's of ours; what follows the true one is."""
+        entries = [
+            entry(1, 1, "Pending"),
+            entry(2, 3, "Failed"),
+            entry(3, 1, "Pending"),
+            entry(4, 2, "Running", previous="Pending"),
+        ]
+        truth = judge_all(NAMES, KEY, entries)
+        assert truth.known is not None
+        assert (truth.known.sequence, truth.known.state) == (2, "Running")
+        assert truth.foreign == (2, 3)
+
+    def test_a_body_of_another_job_is_foreign(self) -> None:
+        """Subject and body must say the same."""
+        truth = judge_all(NAMES, KEY, [entry(3, 1, "Pending", job="j-2")])
+        assert (truth.known, truth.number, truth.foreign) == (None, 3, (3,))
+
+    def test_the_last_covered_report_goes_along(self) -> None:
+        """An entry without `Jobstate-Input` leaves what the one before it covered."""
+        truth = judge_all(NAMES, KEY, [entry(1, 1, "Pending", report="5@50"), entry(2, 2, "Running")])
+        assert truth.known is not None
+        assert truth.known.input == Position(50, 5)
+
+
+class TestLast:
+    """By the last entry of each of the job's state subjects: what a start reads."""
+
+    def test_no_entry_is_nothing(self) -> None:
+        """A job without entries needs no other look."""
+        assert judge_last(NAMES, KEY, []) == NOTHING
+
+    def test_a_first_update_is_enough(self) -> None:
+        """Sequence 1, stored after nothing, is the whole truth."""
+        truth = judge_last(NAMES, KEY, [entry(4, 1, "Pending", expected=0, report="5@50")])
+        assert truth is not None
+        assert truth.known is not None
+        assert (truth.known.number, truth.known.state, truth.known.input) == (4, "Pending", Position(50, 5))
+
+    def test_two_that_follow_are_enough(self) -> None:
+        """The last one says what the one before it was, and was stored directly after it."""
+        entries = [entry(4, 1, "Pending", expected=0), entry(6, 2, "Running", previous="Pending", expected=4)]
+        truth = judge_last(NAMES, KEY, entries)
+        assert truth is not None
+        assert truth.known is not None
+        assert (truth.known.number, truth.known.sequence) == (6, 2)
+
+    def test_a_stranger_on_top_needs_all(self) -> None:
+        """What the last entry hides only all entries can tell."""
+        assert judge_last(NAMES, KEY, [entry(4, 1, "Pending", expected=0), stranger(6, expected=4)]) is None
+
+    def test_a_stranger_below_needs_all(self) -> None:
+        """The one before the last must be ours as well."""
+        entries = [stranger(4, "Pending", expected=0), entry(6, 2, "Running", previous="Pending", expected=4)]
+        assert judge_last(NAMES, KEY, entries) is None
+
+    def test_the_server_must_have_seen_that_it_follows(self) -> None:
+        """Without the compare-and-set of the entry before, a copy could stand on top of a later update of ours."""
+        for expected in (None, 0, 3):
+            last = entry(6, 2, "Running", previous="Pending", expected=expected)
+            assert judge_last(NAMES, KEY, [entry(4, 1, "Pending", expected=0), last]) is None
+
+    def test_a_hole_needs_all(self) -> None:
+        """A sequence that does not follow, or a first entry that is no first, is not believed."""
+        later = entry(6, 3, "Running", previous="Pending", expected=4)
+        assert judge_last(NAMES, KEY, [entry(4, 1, "Pending", expected=0), later]) is None
+        assert judge_last(NAMES, KEY, [entry(4, 2, "Running", expected=0)]) is None
+
+    def test_another_previous_state_needs_all(self) -> None:
+        """An update that names another state before it than stands there is not believed."""
+        entries = [entry(4, 1, "Pending", expected=0), entry(6, 2, "Running", previous="Queued", expected=4)]
+        assert judge_last(NAMES, KEY, entries) is None
+
+
+def test_a_position_is_read_or_is_nowhere() -> None:
+    """`<sequence>@<time>`; whatever else stands there covers no report."""
+    assert read_position("5@50") == Position(50, 5)
+    for text in ("", "5", "@", "5@", "@50", "-5@50", "5@5.0", "a@b", "9" * 40 + "@1"):
+        assert read_position(text) == NOWHERE

@@ -1,0 +1,93 @@
+"""A job's record beside what the log has of it: `consumer.join.history`."""
+
+from consumer.join.history import Contradicted, Joined, Old, join_history, steps_of
+from consumer.model import OBSERVED, REPORTED, START, HistoryEntry, Known, Place
+
+PENDING, QUEUED, RUNNING, FAILED = (0, "Pending"), (0, "Queued"), (0, "Running"), (0, "Failed")
+
+
+def history(*states: tuple[int, str]) -> list[HistoryEntry]:
+    """Entries (version, state), oldest first."""
+    return [
+        HistoryEntry(number=number, version=version, state=state, message=f"m{number}", time=None)
+        for number, (version, state) in enumerate(states, 1)
+    ]
+
+
+def known(state: str, revision: int | None, *, version: int = 0, source: str = OBSERVED) -> Known:
+    """The log's last update of the job, its second."""
+    return Known(number=7, sequence=2, state=state, version=version, revision=revision, source=source)
+
+
+def said(steps: tuple[object, ...]) -> list[tuple[int, int, str]]:
+    """Version, revision and state of each step."""
+    return [(step.version, step.revision, step.state) for step in steps]  # type: ignore[attr-defined]
+
+
+def test_a_new_job_is_told_from_its_first_state() -> None:
+    """All entries are steps that follow nothing; an entry's message goes with it."""
+    found = join_history(None, history(PENDING, RUNNING))
+    assert isinstance(found, Joined)
+    assert found.after == START
+    assert said(found.steps) == [(0, 1, "Pending"), (0, 2, "Running")]
+    assert [step.message for step in found.steps] == ["m1", "m2"]
+
+
+def test_what_is_new_comes_after_the_entry_that_the_log_has() -> None:
+    """The steps join the log's last update and name it."""
+    found = join_history(known("Running", 2), history(PENDING, RUNNING, QUEUED, FAILED))
+    assert isinstance(found, Joined)
+    assert found.after == Place(2, 0, 2, "Running")
+    assert said(found.steps) == [(0, 3, "Queued"), (0, 4, "Failed")]
+
+
+def test_a_record_that_the_log_has_brings_no_step() -> None:
+    """Nothing after the log's entry is nothing new."""
+    found = join_history(known("Running", 2), history(PENDING, RUNNING))
+    assert isinstance(found, Joined)
+    assert found.steps == ()
+
+
+def test_equal_neighbours_are_one_step() -> None:
+    """The first of them stands; a step's revision is its entry's number, so one is left out."""
+    assert said(steps_of(history(PENDING, RUNNING, RUNNING, FAILED))) == [
+        (0, 1, "Pending"),
+        (0, 2, "Running"),
+        (0, 4, "Failed"),
+    ]
+    found = join_history(known("Running", 2), history(PENDING, RUNNING, RUNNING))
+    assert isinstance(found, Joined)
+    assert found.steps == ()
+
+
+def test_the_same_state_of_another_version_is_a_step() -> None:
+    """A rerun begins at Pending again, also after Pending."""
+    assert said(steps_of(history((1, "Pending"), (2, "Pending")))) == [(1, 1, "Pending"), (2, 2, "Pending")]
+
+
+def test_a_shorter_history_is_an_old_answer() -> None:
+    """What the log has already, and the answer has not, is no contradiction."""
+    assert isinstance(join_history(known("Running", 2), history(PENDING)), Old)
+    assert isinstance(join_history(known("Running", 2), []), Old)
+    assert isinstance(join_history(known("Running", None, source=REPORTED), []), Old)
+
+
+def test_another_state_at_the_logs_entry_contradicts() -> None:
+    """The present state is to be published, with its revision at the history's end."""
+    found = join_history(known("Queued", 2), history(PENDING, RUNNING, FAILED))
+    assert isinstance(found, Contradicted)
+    assert (found.after, said((found.present,))) == (Place(2, 0, 2, "Queued"), [(0, 3, "Failed")])
+    assert not found.reported
+
+
+def test_another_version_at_the_logs_entry_contradicts() -> None:
+    """The entry that the log has must say what the log says, the version too."""
+    assert isinstance(join_history(known("Running", 2, version=1), history(PENDING, RUNNING)), Contradicted)
+
+
+def test_the_record_takes_reports_over() -> None:
+    """Of a job that only producers told of the present state follows, whatever they said."""
+    found = join_history(known("Failed", None, source=REPORTED), history(PENDING, RUNNING))
+    assert isinstance(found, Contradicted)
+    assert found.reported
+    assert said((found.present,)) == [(0, 2, "Running")]

@@ -1,0 +1,773 @@
+"""What is read and when, and what comes of it: `consumer.join.join`. Time is a number; nobody waits."""
+
+import itertools
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from consumer.fold import decide, follow
+from consumer.join import Join, JoinSettings, Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.model import (
+    OBSERVED,
+    REPORTED,
+    Accepted,
+    Frame,
+    FrameKind,
+    HistoryEntry,
+    HistoryPage,
+    Identity,
+    JobKey,
+    JobPage,
+    Known,
+    Notice,
+    Record,
+    Rejected,
+    Snapshot,
+    Unchanged,
+)
+from consumer.rules import load
+
+RULES = load(None)
+HINTS_ONLY = JoinSettings(lists=False, scan_rate=0)
+TURNS_ONLY = JoinSettings(lists=False)
+
+
+def identity(job: str = "j-1") -> Identity:
+    """Whose job it is."""
+    return Identity(id=job, namespace="default", name="one", type="batch")
+
+
+def snapshot(state: str, revision: int, *, version: int = 0, job: str = "j-1", modified_ns: int = 1) -> Snapshot:
+    """The job as an `AskForBid` or a list shows it."""
+    return Snapshot(
+        job=identity(job), count=1, version=version, revision=revision, state=state, modified_ns=modified_ns
+    )
+
+
+def ask_for_bid(shown: Snapshot, execution: str = "e-1", *, direct: bool = False) -> Frame:
+    """The frame that shows the job."""
+    return Frame(
+        kind=FrameKind.ASK_FOR_BID,
+        execution=execution,
+        node="n-1",
+        profile="1.8+",
+        job=shown.job.id,
+        snapshot=shown,
+        direct=direct,
+    )
+
+
+def message(
+    kind: FrameKind, execution: str = "e-1", *, job: str = "", accepted: bool = False, echo: bool = False
+) -> Frame:
+    """A frame about an execution."""
+    return Frame(kind=kind, execution=execution, node="n-1", profile="1.8+", job=job, accepted=accepted, echo=echo)
+
+
+def history(*states: str, more: str = "", rows: int | None = None, at_s: int | None = None) -> HistoryPage:
+    """A page of history with these states in one version, all written at *at_s*."""
+    time = None if at_s is None else datetime.fromtimestamp(at_s, UTC)
+    entries = tuple(
+        HistoryEntry(number=number, version=0, state=state, message="", time=time)
+        for number, state in enumerate(states, 1)
+    )
+    return HistoryPage(entries=entries, items=len(entries) if rows is None else rows, next_token=more)
+
+
+class Scene:
+    """A join, what the log has, and what the join came to."""
+
+    def __init__(self, settings: JoinSettings = HINTS_ONLY, *, since_ns: int | None = 0) -> None:
+        self.log: dict[JobKey, Known] = {}
+        self.join = Join(RULES, self.log.get, settings, since_ns=since_ns)
+        if not settings.lists and since_ns is not None:
+            self.join.look_nowhere()
+
+    def has(
+        self, state: str, revision: int | None, *, version: int = 0, job: str = "j-1", source: str = OBSERVED
+    ) -> None:
+        """The log stands there, an update for each entry."""
+        self.log[JobKey(f"default.{job}")] = Known(
+            number=100, sequence=revision or 1, state=state, version=version, revision=revision, source=source
+        )
+
+    def published(self) -> list[tuple[int | None, str]]:
+        """Let the fold decide what the join brought; revision and state of each update since the last look."""
+        updates: list[tuple[int | None, str]] = []
+        events, self.join.events = self.join.events, []
+        for event in events:
+            assert isinstance(event, Record), event
+            decision = decide(RULES, self.log.get(event.key), event)
+            while isinstance(decision, Accepted):
+                update = decision.update
+                self.log[event.key] = follow(self.log.get(event.key), update, 200 + len(updates))
+                updates.append((update.Job.Revision, update.StateType))
+                if not decision.more:
+                    break
+                decision = decide(RULES, self.log.get(event.key), event)
+            self.join.decided(event, decision)
+        return updates
+
+    def reads(self, now: float) -> list[OrchestratorRead]:
+        """What is to be read now."""
+        return self.join.take(now)
+
+    def read(self, now: float) -> OrchestratorRead:
+        """The one read that is to be made now."""
+        (read,) = self.join.take(now)
+        return read
+
+    def answer(self, read: OrchestratorRead, answer: HistoryPage | Snapshot | JobPage | Missing, now: float) -> None:
+        """The orchestrator answers, and the fold follows."""
+        self.join.answered(read, answer, now)
+
+
+class TestSnapshot:
+    """An `AskForBid` shows the job as it was before the write."""
+
+    def test_a_new_job_at_its_first_revision_is_published_without_a_read(self) -> None:
+        """Exactly one ahead of nothing: Pending at revision 1."""
+        scene = Scene()
+        scene.join.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
+        assert scene.published() == [(1, "Pending")]
+        assert scene.reads(0.0) == []
+
+    def test_one_ahead_is_published_without_a_read(self) -> None:
+        """The next revision of the same version."""
+        scene = Scene()
+        scene.has("Pending", 1)
+        scene.join.frame(ask_for_bid(snapshot("Queued", 2)), 0.0)
+        assert scene.published() == [(2, "Queued")]
+        assert scene.reads(0.0) == []
+
+    @pytest.mark.parametrize(
+        ("known", "shown"),
+        [
+            (None, snapshot("Running", 2)),
+            (None, snapshot("Running", 1)),
+            (("Pending", 1), snapshot("Running", 3)),
+            (("Pending", 1), snapshot("Running", 1)),
+            (("Queued", 2), snapshot("Pending", 3)),
+            (("Failed", 3), snapshot("Running", 4, version=1)),
+            (("Failed", 3), snapshot("Pending", 4, version=1)),
+        ],
+    )
+    def test_anything_else_is_a_hint(self, known: tuple[str, int] | None, shown: Snapshot) -> None:
+        """Further ahead, another state at the same place, a forbidden step, an unseen life: the record is asked."""
+        scene = Scene()
+        if known is not None:
+            scene.has(*known)
+        scene.join.frame(ask_for_bid(shown), 0.0)
+        assert scene.join.events == []
+        assert isinstance(scene.read(0.0), ReadHistory)
+
+    def test_a_new_life_is_published_if_the_record_was_seen_to_end_where_the_log_does(self) -> None:
+        """Pending of the next version is one ahead when the last history read had nothing that the log has not."""
+        scene = Scene()
+        scene.join.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
+        assert scene.published() == [(1, "Pending")]
+        scene.join.frame(message(FrameKind.COMPUTE_ERROR), 0.0)
+        read = scene.read(0.0)
+        scene.join.frame(message(FrameKind.COMPUTE_ERROR), 0.0)
+        scene.answer(read, history("Pending", "Running"), 0.0)
+        assert scene.published() == [(2, "Running")]
+        scene.join.frame(ask_for_bid(snapshot("Pending", 3, version=1), "e-2"), 0.0)
+        assert scene.published() == [(3, "Pending")]
+
+    def test_a_log_that_left_an_entry_out_is_not_counted_by_revision(self) -> None:
+        """Where an entry was merged Bacalhau's revision is no entry's number: only the history can tell."""
+        scene = Scene()
+        scene.has("Running", 3)
+        key = JobKey("default.j-1")
+        scene.log[key] = msgspec.structs.replace(scene.log[key], sequence=2)
+        scene.join.frame(ask_for_bid(snapshot("Queued", 4)), 0.0)
+        assert scene.join.events == []
+        assert isinstance(scene.read(0.0), ReadHistory)
+
+    def test_a_job_of_reports_is_asked_for(self) -> None:
+        """What producers said gives no place in the record."""
+        scene = Scene()
+        scene.has("Pending", None, source=REPORTED)
+        scene.join.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
+        assert scene.join.events == []
+        assert isinstance(scene.read(0.0), ReadHistory)
+
+    def test_what_the_log_has_already_needs_no_read(self) -> None:
+        """A second `AskForBid` of the same place, and one from before, bring no update; the first also no read."""
+        scene = Scene()
+        scene.has("Queued", 2)
+        scene.join.frame(ask_for_bid(snapshot("Queued", 2)), 0.0)
+        assert (scene.join.events, scene.reads(0.0)) == ([], [])
+
+    def test_a_bid_that_runs_at_once_is_read_until_it_does(self) -> None:
+        """Desired state Running: the record is Running at the next revision, so that is waited for."""
+        scene = Scene()
+        scene.join.frame(ask_for_bid(snapshot("Pending", 1), direct=True), 0.0)
+        assert scene.published() == [(1, "Pending")]
+        scene.answer(scene.read(0.0), history("Pending"), 0.01)
+        assert scene.join.hints_open == 1
+        scene.answer(scene.read(0.06), history("Pending", "Running"), 0.07)
+        assert scene.published() == [(2, "Running")]
+        assert scene.join.hints_open == 0
+
+
+class TestHints:
+    """A frame is a hint, and a hint is a read."""
+
+    def scene(self, state: str = "Running", revision: int = 2) -> Scene:
+        """The log stands at a snapshot that was just shown, in execution e-1."""
+        scene = Scene()
+        scene.has(state, revision)
+        scene.join.frame(ask_for_bid(snapshot(state, revision)), 0.0)
+        assert scene.reads(0.0) == []
+        return scene
+
+    def test_the_history_is_read_and_its_steps_published(self) -> None:
+        """All versions of the job, in its namespace, because of a hint."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        read = scene.read(0.0)
+        assert read == ReadHistory(job="j-1", namespace="default", cause="hint")
+        scene.answer(read, history("Pending", "Running", "Completed"), 0.01)
+        (event,) = scene.join.events
+        assert isinstance(event, Record)
+        assert (event.cause, event.after.revision) == ("hint", 2)
+        assert scene.published() == [(3, "Completed")]
+        assert scene.join.wake_at() is None
+
+    def test_one_read_is_in_flight_and_one_pending(self) -> None:
+        """Ten hints while a read is out are one more read."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        read = scene.read(0.0)
+        for _ in range(10):
+            scene.join.frame(message(FrameKind.RUN_RESULT), 0.001)
+        assert scene.reads(0.005) == []
+        scene.answer(read, history("Pending", "Running"), 0.01)
+        read = scene.read(0.01)
+        scene.answer(read, history("Pending", "Running"), 0.02)
+        assert scene.reads(0.02) == []
+
+    def test_an_unanswered_hint_is_read_again_four_times(self) -> None:
+        """50 ms, 200 ms, 1 s and 5.05 s after it, and then no more."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Running"), 0.01)
+        for due in (0.05, 0.2, 1.0, 5.05):
+            assert scene.join.wake_at() == due
+            assert scene.reads(due - 0.001) == []
+            scene.answer(scene.read(due), history("Pending", "Running"), due + 0.01)
+        assert scene.join.hints_open == 0
+        assert scene.join.wake_at() is None
+
+    def test_news_in_the_record_ends_the_repeats(self) -> None:
+        """A repeat that the record has answered is the last."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Running"), 0.01)
+        scene.answer(scene.read(0.05), history("Pending", "Running", "Queued"), 0.06)
+        assert scene.published() == [(3, "Queued")]
+        assert scene.join.hints_open == 0
+        assert scene.join.wake_at() is None
+
+    def test_news_that_a_later_hint_may_follow_do_not_end_it(self) -> None:
+        """A hint that came after the read was sent is open still: the answer may be older than it."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        read = scene.read(0.0)
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.005)
+        scene.answer(read, history("Pending", "Running", "Queued"), 0.01)
+        assert scene.published() == [(3, "Queued")]
+        assert scene.join.hints_open == 1
+        assert isinstance(scene.read(0.01), ReadHistory)
+
+    def test_an_approval_waits_for_the_running_that_it_brings(self) -> None:
+        """News before it do not answer it: the record is read until it has the entry after the snapshot."""
+        scene = Scene()
+        scene.has("Pending", 1)
+        scene.join.frame(ask_for_bid(snapshot("Queued", 2)), 0.0)
+        scene.log.clear()
+        scene.has("Pending", 1)
+        scene.join.events.clear()
+        scene.join.frame(message(FrameKind.BID_ACCEPTED), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Queued"), 0.01)
+        assert scene.published() == [(2, "Queued")]
+        assert scene.join.hints_open == 1
+        scene.answer(scene.read(0.05), history("Pending", "Queued", "Running"), 0.06)
+        assert scene.published() == [(3, "Running")]
+        assert scene.join.hints_open == 0
+
+    def test_a_hint_for_anything_new_outlasts_one_that_knows(self) -> None:
+        """An approval after an end that is not answered yet does not shorten the wait for it."""
+        scene = self.scene("Queued", 2)
+        scene.join.frame(message(FrameKind.COMPUTE_ERROR), 0.0)
+        scene.join.frame(message(FrameKind.BID_ACCEPTED), 0.0)
+        assert scene.join._jobs["j-1"].until == 0
+
+    def test_an_accepted_bid_is_no_hint(self) -> None:
+        """The approval follows, and says more."""
+        scene = self.scene("Pending", 1)
+        scene.join.frame(message(FrameKind.BID_RESULT, job="j-1", accepted=True), 0.0)
+        assert scene.reads(0.0) == []
+        scene.join.frame(message(FrameKind.BID_RESULT, job="j-1"), 0.0)
+        assert isinstance(scene.read(0.0), ReadHistory)
+
+    def test_the_approval_of_a_running_job_is_no_hint(self) -> None:
+        """The job runs already; so does one that another execution made Running."""
+        scene = self.scene("Running", 2)
+        scene.join.frame(message(FrameKind.BID_ACCEPTED), 0.0)
+        assert scene.reads(0.0) == []
+
+    def test_a_frame_of_a_finished_job_is_no_hint(self) -> None:
+        """After the end of its version nothing of the execution moves the job."""
+        scene = self.scene()
+        scene.has("Completed", 3)
+        scene.join.frame(message(FrameKind.CANCEL_EXECUTION), 0.0)
+        assert scene.reads(0.0) == []
+
+    @pytest.mark.parametrize(
+        "frame",
+        [
+            message(FrameKind.BID_REJECTED),
+            message(FrameKind.CANCEL_RESULT),
+            message(FrameKind.CANCEL_EXECUTION, echo=True),
+        ],
+    )
+    def test_what_moves_no_job_is_worth_one_look(self, frame: Frame) -> None:
+        """A bid turned down, the end of a cancel, the echo of an end: read once, not watched."""
+        scene = self.scene()
+        scene.join.frame(frame, 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Running"), 0.01)
+        assert scene.join.hints_open == 0
+        assert scene.join.wake_at() is None
+
+    def test_a_job_that_is_not_there_yet_is_asked_for_again(self) -> None:
+        """404 after a frame means "not yet"."""
+        scene = Scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
+        read = scene.read(0.0)
+        scene.answer(read, Missing(), 0.01)
+        assert scene.join.counts.missing == 1
+        assert scene.join.wake_at() == 0.05
+        assert scene.read(0.05) == read
+
+    def test_only_the_id_is_known_so_the_job_is_read_once(self) -> None:
+        """The job itself at first contact, for its namespace and type; then, and ever after, its history."""
+        scene = Scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
+        read = scene.read(0.0)
+        assert read == ReadJob(job="j-1", cause="hint")
+        scene.answer(read, snapshot("Running", 2), 0.01)
+        read = scene.read(0.01)
+        assert read == ReadHistory(job="j-1", namespace="default", cause="hint")
+        scene.answer(read, history("Pending", "Running"), 0.02)
+        (event,) = scene.join.events
+        assert isinstance(event, Record)
+        assert event.job == identity()
+        assert scene.published() == [(1, "Pending"), (2, "Running")]
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 1.0)
+        assert isinstance(scene.read(1.0), ReadHistory)
+
+    def test_a_read_that_failed_is_asked_again(self) -> None:
+        """A second later, as the hint that it was; no page of the failed one is kept."""
+        scene = Scene(msgspec.structs.replace(HINTS_ONLY, history_limit=2))
+        scene.join.frame(ask_for_bid(snapshot("Running", 2)), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Running", more="t"), 0.01)
+        scene.join.failed(scene.read(0.01), 0.02)
+        assert scene.reads(1.0) == []
+        read = scene.read(1.02)
+        assert read == ReadHistory(job="j-1", namespace="default", cause="hint")
+        scene.answer(read, history("Pending", "Running", rows=2), 1.03)
+        assert scene.published() == [(1, "Pending"), (2, "Running")]
+
+    def test_an_old_answer_is_read_again(self) -> None:
+        """A history shorter than what the log has says nothing of the job."""
+        scene = self.scene("Running", 2)
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        scene.answer(scene.read(0.0), history("Pending"), 0.01)
+        assert scene.join.events == []
+        assert scene.join.counts.old_answers == 1
+        assert isinstance(scene.read(0.05), ReadHistory)
+
+    def test_what_no_longer_joins_is_read_again(self) -> None:
+        """The fold found that the log went on meanwhile: the record is asked anew."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Running", "Queued"), 0.01)
+        (event,) = scene.join.events
+        assert isinstance(event, Record)
+        scene.join.decided(event, Unchanged(reason="unjoined"))
+        assert isinstance(scene.read(0.01), ReadHistory)
+
+    def test_a_step_that_the_rules_forbid_is_not_brought_again(self) -> None:
+        """It stands in quarantine, the job stands still there, and that is announced once."""
+        scene = self.scene("Queued", 2)
+        for now in (0.0, 1.0):
+            scene.join.frame(message(FrameKind.COMPUTE_ERROR), now)
+            scene.answer(scene.read(now), history("Pending", "Queued", "Pending"), now + 0.01)
+            if now:
+                break
+            (event,) = scene.join.events
+            scene.join.events = []
+            assert isinstance(event, Record)
+            scene.join.decided(event, Rejected(reason="illegal-transition", rule="no"))
+            (notice,) = scene.join.events
+            assert isinstance(notice, Notice)
+            assert notice.kind == "stuck"
+            scene.join.events = []
+        assert scene.join.events == []
+
+
+class TestPages:
+    """A history that one page cannot hold."""
+
+    def test_further_pages_only_if_one_is_full(self) -> None:
+        """A token after a page that is not full leads nowhere new; after a full one it is followed."""
+        scene = Scene(msgspec.structs.replace(HINTS_ONLY, history_limit=2))
+        scene.join.frame(ask_for_bid(snapshot("Queued", 3)), 0.0)
+        read = scene.read(0.0)
+        scene.answer(read, history("Pending", "Running", more="t2"), 0.01)
+        assert scene.join.events == []
+        read = scene.read(0.01)
+        assert read == ReadHistory(job="j-1", namespace="default", next_token="t2", cause="hint")
+        scene.answer(read, history("Queued", more="t3"), 0.02)
+        assert scene.published() == [(1, "Pending"), (2, "Running"), (3, "Queued")]
+        assert scene.reads(0.02) == []
+
+    def test_rows_of_executions_count_as_rows(self) -> None:
+        """Before `event_type` was understood a page may be full of other rows."""
+        scene = Scene(msgspec.structs.replace(HINTS_ONLY, history_limit=2))
+        scene.join.frame(ask_for_bid(snapshot("Queued", 3)), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", more="t2", rows=2), 0.01)
+        assert isinstance(scene.read(0.01), ReadHistory)
+
+
+class TestAgainstTheLog:
+    """The record is the authority."""
+
+    def test_a_log_that_contradicts_is_announced_and_corrected(self) -> None:
+        """An advisory `diverged`, and the record's present state once, exempt from the rules."""
+        scene = Scene()
+        scene.has("Stopped", 2)
+        scene.join.frame(ask_for_bid(snapshot("Running", 4)), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Queued", "Running"), 0.01)
+        notice, event = scene.join.events
+        assert isinstance(notice, Notice)
+        assert (notice.kind, notice.key) == ("diverged", JobKey("default.j-1"))
+        assert (notice.facts["log"], notice.facts["record"]) == ("v0 r2 Stopped", "v0 r3 Running")
+        assert isinstance(event, Record)
+        assert event.corrected
+        scene.join.events = [event]
+        assert scene.published() == [(3, "Running")]
+
+    def test_a_job_of_reports_is_taken_over(self) -> None:
+        """No contradiction and no advisory: the record's present state, corrected."""
+        scene = Scene()
+        scene.has("Failed", None, source=REPORTED)
+        scene.join.frame(ask_for_bid(snapshot("Running", 2)), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Running"), 0.01)
+        (event,) = scene.join.events
+        assert isinstance(event, Record)
+        assert event.corrected
+        assert scene.published() == [(2, "Running")]
+
+
+class TestTurns:
+    """Open jobs are read in turn: what has no frame is found so."""
+
+    def opened(self, jobs: int, settings: JoinSettings = TURNS_ONLY) -> Scene:
+        """So many jobs that are Pending."""
+        scene = Scene(settings)
+        for number in range(jobs):
+            shown = snapshot("Pending", 1, job=f"j-{number}")
+            scene.join.frame(ask_for_bid(shown, f"e-{number}"), 0.0)
+        assert len(scene.published()) == jobs
+        assert scene.join.open_jobs == jobs
+        return scene
+
+    def run(self, scene: Scene, until: float, *, start: float = 0.0) -> list[tuple[float, str]]:
+        """Answer every read 10 ms later with a job that is Pending; when which job was read."""
+        found: list[tuple[float, str]] = []
+        asked: list[OrchestratorRead] = []
+        for tick in range(round(start * 100) + 1, round(until * 100) + 1):
+            now = tick / 100
+            for read in asked:
+                scene.answer(read, history("Pending"), now)
+            asked = scene.reads(now)
+            for read in asked:
+                assert isinstance(read, ReadHistory)
+                assert read.cause == "scan"
+                found.append((now, read.job))
+        return found
+
+    def test_an_open_job_is_read_once_a_second(self) -> None:
+        """Each of a few jobs in each second."""
+        found = self.run(self.opened(3), 4.5)
+        for job in ("j-0", "j-1", "j-2"):
+            times = [time for time, name in found if name == job]
+            assert len(times) == 4
+            assert all(1.0 <= after - before < 1.05 for before, after in itertools.pairwise(times))
+
+    def test_many_are_read_at_the_rate(self) -> None:
+        """No more than so many a second, and all in turn."""
+        settings = msgspec.structs.replace(TURNS_ONLY, scan_rate=10)
+        found = self.run(self.opened(30, settings), 7.0)
+        for second in range(7):
+            assert sum(second < time <= second + 1 for time, _ in found) <= 11
+        assert {name for _, name in found} == {f"j-{number}" for number in range(30)}
+        assert len(found) >= 55
+
+    def test_no_rate_is_no_turn(self) -> None:
+        """Rate 0: open jobs are not read by themselves."""
+        scene = self.opened(2, HINTS_ONLY)
+        assert scene.join.wake_at() is None
+        assert self.run(scene, 3.0) == []
+
+    def test_a_job_that_was_just_read_waits(self) -> None:
+        """A read by a hint is a turn as well."""
+        scene = self.opened(1)
+        scene.join.frame(message(FrameKind.CANCEL_EXECUTION, "e-0", echo=True), 0.9)
+        scene.answer(scene.read(0.9), history("Pending"), 0.9)
+        assert [time for time, _ in self.run(scene, 2.0, start=0.9)] == [1.9]
+
+    def test_a_finished_job_is_read_no_more(self) -> None:
+        """Its end closes it; the log has it, and the join forgets it."""
+        scene = self.opened(1)
+        scene.answer(scene.read(1.0), history("Pending", "Failed"), 1.0)
+        assert scene.published() == [(2, "Failed")]
+        assert scene.join.open_jobs == 0
+        assert self.run(scene, 4.0) == []
+        assert scene.join._jobs == {}
+
+
+class TestLists:
+    """The list of all jobs finds what no frame named."""
+
+    def test_the_pause_is_twenty_times_the_last_lists_duration(self) -> None:
+        """So that lists take at most a twentieth of the time; but a second at least."""
+        scene = Scene(JoinSettings())
+        scene.answer(scene.read(0.0), JobPage(jobs=(), next_token=""), 0.001)
+        assert scene.reads(1.0) == []
+        read = scene.read(1.001)
+        scene.answer(read, JobPage(jobs=(), next_token=""), 1.501)
+        assert scene.reads(11.4) == []
+        assert isinstance(scene.read(11.501), ReadJobs)
+
+    def test_the_time_in_our_own_queue_does_not_count(self) -> None:
+        """The duration is the orchestrator's: from when the request left."""
+        scene = Scene(JoinSettings())
+        read = scene.read(0.0)
+        scene.join.answered(read, JobPage(jobs=(), next_token=""), 5.0, started=4.9)
+        assert scene.join.wake_at() == pytest.approx(7.0)
+
+    def test_one_list_at_a_time(self) -> None:
+        """However long one takes, no other begins."""
+        scene = Scene(JoinSettings())
+        scene.read(0.0)
+        assert scene.reads(100.0) == []
+        assert scene.join.wake_at() is None
+
+    def test_an_unknown_execution_is_a_hint_for_the_list(self) -> None:
+        """No frame named its job: a list finds it, at once if the last one was long ago for what it took."""
+        scene = Scene(JoinSettings())
+        scene.answer(scene.read(0.0), JobPage(jobs=(), next_token=""), 0.001)
+        scene.join.frame(message(FrameKind.BID_ACCEPTED, "e-9"), 0.3)
+        assert scene.join.counts.unknown_executions == 1
+        assert isinstance(scene.read(0.3), ReadJobs)
+
+    def test_an_unknown_execution_brings_no_list_above_its_share(self) -> None:
+        """A list that took half a second is 10 s away, however many frames ask for it."""
+        scene = Scene(JoinSettings())
+        scene.answer(scene.read(0.0), JobPage(jobs=(), next_token=""), 0.5)
+        scene.join.frame(message(FrameKind.BID_ACCEPTED, "e-9"), 0.6)
+        assert scene.reads(10.4) == []
+        assert isinstance(scene.read(10.5), ReadJobs)
+
+    def test_what_differs_from_the_log_is_read(self) -> None:
+        """A job that the log does not have or has elsewhere; one that it has as it is is not."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        scene.has("Running", 2, job="j-1")
+        scene.has("Running", 2, job="j-2")
+        scene.has("Running", 2, job="j-4")
+        jobs = (
+            snapshot("Running", 2, job="j-1"),
+            snapshot("Completed", 3, job="j-2"),
+            snapshot("Pending", 1, job="j-3"),
+            snapshot("Running", 2, job="j-4", version=1),
+        )
+        scene.answer(scene.read(0.0), JobPage(jobs=jobs, next_token=""), 0.001)
+        assert scene.reads(0.001) == [
+            ReadHistory(job=job, namespace="default", cause="scan") for job in ("j-2", "j-3", "j-4")
+        ]
+        assert "j-1" in scene.join._open
+
+    def test_the_first_list_is_of_all_pages_and_the_next_of_what_is_new(self) -> None:
+        """After start all jobs are looked at; later a page below what was seen before ends the list."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        done = (snapshot("Completed", 3, modified_ns=9), snapshot("Completed", 3, job="j-2", modified_ns=8))
+        scene.has("Completed", 3, job="j-1")
+        scene.has("Completed", 3, job="j-2")
+        read = scene.read(0.0)
+        assert read == ReadJobs(limit=1000)
+        scene.answer(read, JobPage(jobs=done[:1], next_token="t"), 0.0)
+        read = scene.read(0.0)
+        assert read == ReadJobs(limit=1000, next_token="t")
+        scene.answer(read, JobPage(jobs=done[1:], next_token=""), 0.001)
+        read = scene.read(2.0)
+        assert read == ReadJobs(limit=100)
+        scene.answer(read, JobPage(jobs=done, next_token="t"), 2.001)
+        assert scene.reads(2.001) == []
+
+    def test_all_pages_again_after_a_reconnect_and_once_an_hour(self) -> None:
+        """What was missed meanwhile may be anywhere."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        full, short = ReadJobs(limit=1000), ReadJobs(limit=100)
+        nothing = JobPage(jobs=(), next_token="")
+        for now, wanted in ((0.0, full), (2.0, short)):
+            assert scene.read(now) == wanted
+            scene.answer(wanted, nothing, now)
+        scene.join.look_everywhere()
+        for now, wanted in ((2.0, full), (4.0, short), (3601.0, short), (3602.5, full)):
+            assert scene.read(now) == wanted
+            scene.answer(wanted, nothing, now)
+
+    def test_a_reconnect_during_a_list_brings_another(self) -> None:
+        """What is missed while a list is read is the next one's."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        read = scene.read(0.0)
+        scene.join.look_everywhere()
+        scene.answer(read, JobPage(jobs=(), next_token=""), 0.001)
+        assert scene.read(1.001) == ReadJobs(limit=1000)
+
+    def test_a_list_that_failed_is_asked_again_as_it_was(self) -> None:
+        """A second later, and still of all pages."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        scene.join.failed(scene.read(0.0), 0.5)
+        assert scene.reads(1.4) == []
+        assert scene.read(1.5) == ReadJobs(limit=1000)
+
+    def test_a_page_that_is_too_large_is_halved(self) -> None:
+        """So that an orchestrator with huge jobs can be listed at all."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        for now, limit in ((0.0, 1000), (2.0, 500), (4.0, 250)):
+            read = scene.read(now)
+            assert read == ReadJobs(limit=limit)
+            scene.join.failed(read, now, too_large=True)
+
+    def test_a_revision_that_is_no_state_is_looked_at_once(self) -> None:
+        """A job may be written without a change of state: worth one look, not one with every list."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        scene.has("Running", 2)
+        page = JobPage(jobs=(snapshot("Running", 3, modified_ns=7),), next_token="")
+        scene.answer(scene.read(0.0), page, 0.001)
+        scene.answer(scene.read(0.001), history("Pending", "Running"), 0.002)
+        scene.answer(scene.read(2.0), page, 2.001)
+        assert scene.reads(2.001) == []
+
+
+class TestBeginning:
+    """What was over when the log began is left out; what was open, or made later, is told from its first state."""
+
+    def test_before_it_is_known_only_a_list_is_read_and_hints_wait(self) -> None:
+        """The first list says how new the record is; until it is agreed nothing else is read, and nothing published."""
+        scene = Scene(JoinSettings(), since_ns=None)
+        scene.join.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
+        scene.join.frame(message(FrameKind.BID_ACCEPTED), 0.0)
+        read = scene.read(0.0)
+        assert isinstance(read, ReadJobs)
+        jobs = (snapshot("Pending", 1, job="j-7", modified_ns=70), snapshot("Failed", 3, job="j-6", modified_ns=60))
+        scene.answer(read, JobPage(jobs=jobs, next_token="t"), 0.001)
+        assert scene.join.newest_ns == 70
+        assert (scene.reads(0.5), scene.join.events) == ([], [])
+        scene.join.begin(70)
+        history_read, full = scene.reads(0.5)
+        assert history_read == ReadHistory(job="j-1", namespace="default", cause="hint")
+        assert full == ReadJobs(limit=1000)
+
+    def test_an_orchestrator_without_jobs_begins_at_nothing(self) -> None:
+        """0: everything is newer."""
+        scene = Scene(JoinSettings(), since_ns=None)
+        scene.answer(scene.read(0.0), JobPage(jobs=(), next_token=""), 0.001)
+        assert scene.join.newest_ns == 0
+
+    def test_the_newest_is_that_of_the_first_list(self) -> None:
+        """It is what the log's beginning is agreed by, so later lists leave it alone."""
+        scene = Scene(JoinSettings(), since_ns=None)
+        for now, newest in ((0.0, 70), (2.0, 90)):
+            page = JobPage(jobs=(snapshot("Failed", 3, modified_ns=newest),), next_token="")
+            scene.answer(scene.read(now), page, now)
+        assert scene.join.newest_ns == 70
+
+    def test_older_finished_jobs_are_left_out(self) -> None:
+        """Open ones and newer ones are read; so is an older one that the log knows otherwise."""
+        scene = Scene(JoinSettings(scan_rate=0), since_ns=50)
+        scene.has("Running", 2, job="j-4")
+        jobs = (
+            snapshot("Failed", 3, job="j-1", modified_ns=51),
+            snapshot("Failed", 3, job="j-2", modified_ns=50),
+            snapshot("Running", 2, job="j-3", modified_ns=10),
+            snapshot("Failed", 3, job="j-4", modified_ns=10),
+        )
+        scene.answer(scene.read(0.0), JobPage(jobs=jobs, next_token=""), 0.001)
+        assert [read.job for read in scene.reads(0.001) if isinstance(read, ReadHistory)] == ["j-1", "j-3", "j-4"]
+
+    def test_a_frame_does_not_bring_an_older_finished_job(self) -> None:
+        """The record says that it was over before the log began: nothing is published of it."""
+        scene = Scene(since_ns=2_000_000_000)
+        for ended_s, expected in ((2, []), (3, [(1, "Pending"), (2, "Failed")])):
+            scene.join.frame(message(FrameKind.CANCEL_RESULT, job="j-1"), 0.0)
+            scene.answer(scene.read(0.0), snapshot("Failed", 2), 0.0)
+            scene.answer(scene.read(0.0), history("Pending", "Failed", at_s=ended_s), 0.0)
+            assert scene.published() == expected
+
+    def test_an_open_job_is_told_from_its_first_state(self) -> None:
+        """However old its first states are."""
+        scene = Scene(JoinSettings(scan_rate=0), since_ns=50)
+        page = JobPage(jobs=(snapshot("Running", 2, modified_ns=10),), next_token="")
+        scene.answer(scene.read(0.0), page, 0.001)
+        scene.answer(scene.read(0.001), history("Pending", "Running"), 0.002)
+        assert scene.published() == [(1, "Pending"), (2, "Running")]
+
+
+class TestWithoutHistory:
+    """A job from before 1.5."""
+
+    def test_its_present_state_is_published_and_flagged(self) -> None:
+        """The history is empty: the job itself is read, and its state is `joined`."""
+        scene = Scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
+        scene.answer(scene.read(0.0), snapshot("Running", 2), 0.0)
+        scene.answer(scene.read(0.0), history(), 0.0)
+        read = scene.read(0.0)
+        assert isinstance(read, ReadJob)
+        scene.answer(read, snapshot("Running", 2), 0.0)
+        (event,) = scene.join.events
+        assert isinstance(event, Record)
+        assert event.flags == ("joined",)
+        assert scene.published() == [(2, "Running")]
+
+
+class TestBounds:
+    """Everything has an end."""
+
+    def test_the_oldest_execution_is_forgotten_first(self) -> None:
+        """`executions_max`: what is forgotten is an unknown execution."""
+        scene = Scene(msgspec.structs.replace(HINTS_ONLY, executions_max=2))
+        for number in range(3):
+            scene.join.frame(ask_for_bid(snapshot("Pending", 1, job=f"j-{number}"), f"e-{number}"), 0.0)
+        assert scene.join.executions_known == 2
+        scene.join.frame(message(FrameKind.CANCEL_EXECUTION, "e-0"), 0.0)
+        assert scene.join.counts.unknown_executions == 1
+        scene.join.frame(message(FrameKind.CANCEL_EXECUTION, "e-2"), 0.0)
+        assert isinstance(scene.read(0.0), ReadHistory)
+
+    def test_a_job_too_many_is_left_to_a_list(self) -> None:
+        """`jobs_max`: it is counted, and a list of all pages finds it when there is room."""
+        scene = Scene(JoinSettings(jobs_max=1, scan_rate=0))
+        scene.answer(scene.read(0.0), JobPage(jobs=(), next_token=""), 0.0)
+        for job in ("j-1", "j-2"):
+            scene.join.frame(message(FrameKind.RUN_RESULT, job=job), 0.1)
+        assert scene.reads(0.1) == [ReadJob(job="j-1", cause="hint")]
+        assert scene.join.counts.dropped == 1
+        assert scene.reads(1.0) == [ReadJobs(limit=1000)]

@@ -1,0 +1,109 @@
+"""The pages say what the program does: its exit codes, its metrics, its bodies; and their links lead somewhere."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from consumer.cli import VERBS
+from consumer.errors import ExitCode
+from consumer.model import Position
+from consumer.observe import Metrics
+from consumer.wire import decode_report, decode_update, encode_update, entries
+from consumer.wire.subjects import Names
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+
+_CODE = re.compile(r"^\| (\d+) \| `([A-Z_]+)` \|", re.MULTILINE)
+_METRIC = re.compile(r"^\| `(jobstate_\w+)` \| ([^|]*)\|", re.MULTILINE)
+_BODY = re.compile(r"^```json (\w+)\n(.+)\n```$", re.MULTILINE)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def _reread(decode: Callable[[bytes], object]) -> Callable[[bytes], bytes]:
+    return lambda data: msgspec.json.encode(decode(data))
+
+
+def _reread_report(data: bytes) -> bytes:
+    report = decode_report(Names(), "jobstate.v1.main.in.default.my-job", data, Position(1, 1))
+    return b"" if report.problem else data
+
+
+REREAD: dict[str, Callable[[bytes], bytes]] = {
+    "update": lambda data: encode_update(decode_update(data)),
+    "report": _reread_report,
+    "quarantine": _reread(entries.decode_quarantine),
+    "undecodable": _reread(entries.decode_undecodable),
+    "advisory": _reread(entries.decode_advisory),
+    "format": _reread(entries.decode_format),
+    "checkpoint": lambda data: entries.encode_checkpoint(entries.decode_checkpoint(data)),
+}
+"""Of each kind of body: what comes of it when it is decoded and written again."""
+
+
+def test_every_exit_code_is_told_with_what_to_do() -> None:
+    """docs/operations/exit-codes.md has each `ExitCode` by number and name, and no other."""
+    page = (DOCS / "operations/exit-codes.md").read_text(encoding="utf-8")
+    told = {int(number): name for number, name in _CODE.findall(page)}
+    assert told == {code.value: code.name for code in ExitCode}
+
+
+def test_every_metric_is_told_with_its_labels() -> None:
+    """docs/operations/running.md has each metric as Prometheus names it, its labels in order, and no other."""
+    metrics = Metrics()
+    exposed = {}
+    for family in metrics.registry.collect():
+        if family.name.startswith("jobstate_"):
+            exposed[family.name + ("_total" if family.type == "counter" else "")] = ""
+    for part in vars(metrics).values():
+        inner = getattr(part, "_metric", None)
+        if inner is not None:
+            name = inner._name + ("_total" if inner._type == "counter" else "")
+            exposed[name] = ", ".join(f"`{label}`" for label in inner._labelnames)
+    page = (DOCS / "operations/running.md").read_text(encoding="utf-8")
+    assert {name: labels.strip() for name, labels in _METRIC.findall(page)} == exposed
+
+
+def test_every_body_that_is_shown_is_one() -> None:
+    """Each example in docs/reference/streams.md, decoded and written again, is the same; each kind has one."""
+    shown = _BODY.findall((DOCS / "reference/streams.md").read_text(encoding="utf-8"))
+    for kind, body in shown:
+        assert REREAD[kind](body.encode()).decode() == body
+    assert {kind for kind, _ in shown} == set(REREAD)
+
+
+def test_the_update_of_the_readme_is_one() -> None:
+    """The body that README.md explains decodes as an update."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    body = next(line for line in readme.splitlines() if line.startswith('{"StateType"'))
+    assert decode_update(body.encode()).Sequence == 7
+
+
+def test_every_verb_is_shown_somewhere() -> None:
+    """Whoever reads the pages meets each verb of the command line."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [verb for verb in VERBS if f"jobstate {verb}" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """A link to a page of ours names a file that is there, and a heading that it has."""
+    for link in _LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in _anchors(target), f"{page.name}: {link}"
+
+
+def _anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to the headings of *page*."""
+    headings = _HEADING.findall(page.read_text(encoding="utf-8"))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
