@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +50,8 @@ PLAYED: Final = ("burst", "ops", "rerun", "update", "queued_then_runs", "stop_ru
 
 SETTLE_S: Final = 10.0
 """So long after the last frame or change the log of a demo may take to be right: as `jobstate demo` has it."""
+UNDISTURBED_SPEED: Final = 1000.0
+"""Of the demo without faults: what comes of a record does not depend on its pace."""
 PAUSE_MAX_S: Final = 3.0
 FINISH_S: Final = 120.0
 """So long after the last fault the log of the reports may take."""
@@ -94,7 +96,7 @@ class Faults:
     async def carry_out(self, kind: str) -> None:
         """`daemon` or `server`: SIGKILL. `pause`: SIGSTOP, and SIGCONT some time later, while other things go on."""
         holder = self._server if kind == "server" else self._rng.choice(self._daemons)
-        while (pid := holder.pid) is None or pid in self._killed:  # it is being started again
+        while (pid := holder.pid) is None or pid in self._killed:  # noqa: ASYNC110 - until it is started again
             await asyncio.sleep(0.005)
         if kind == "pause":
             pause = asyncio.create_task(self._pause(pid, self._rng.uniform(0.05, PAUSE_MAX_S)))
@@ -160,14 +162,11 @@ async def torture_demos(plan: DemoPlan, seed: int, folder: Path, tell: Tell) -> 
         moments = sorted(draw_moment(rng, recordings, plan.speed) for _ in kinds)
         where = f"demo {number + 1} of {plan.rounds}"
         tell(f"{plan.scenario}: {where}, {len(kinds)} faults")
-        played = await _play(recordings, plan, list(zip(moments, kinds, strict=True)), rng, folder / str(number), tell)
-        undisturbed = await _play(
-            recordings,
-            msgspec.structs.replace(plan, speed=1000.0, daemons=1),
-            [],
-            rng,
-            folder / f"{number}-undisturbed",
-            _silent,
+        faults = list(zip(moments, kinds, strict=True))
+        play = _Play(recordings, plan.speed, plan.daemons, tell)
+        played = await play.run(faults, rng, make_folder(folder / str(number)))
+        undisturbed = await _Play(recordings, UNDISTURBED_SPEED, 1, _silent).run(
+            [], rng, make_folder(folder / f"{number}-undisturbed")
         )
         outcome.wrong += [f"{where}: {sentence}" for sentence in played.wrong]
         outcome.wrong += [f"{where}, without faults: {sentence}" for sentence in undisturbed.wrong]
@@ -191,59 +190,69 @@ class Played(msgspec.Struct, kw_only=True):
     settled_s: float = 0.0
 
 
-async def _play(  # noqa: PLR0913 - what one demo is made of
-    recordings: Sequence[Recording],
-    plan: DemoPlan,
-    faults: Sequence[tuple[float, str]],
-    rng: random.Random,
-    folder: Path,
-    tell: Tell,
-) -> Played:
-    folder.mkdir(parents=True)
-    ends = Ends(tell)
-    records = [job for one in recordings for job in one.jobs]
-    played = Played()
-    async with contextlib.AsyncExitStack() as stack:
-        stage = await stack.enter_async_context(Stage(recordings, folder, plan.speed, ends))
-        assert stage.daemon is not None
-        daemons = [stage.daemon]
-        for number in range(1, plan.daemons):
-            (beside := folder / f"daemon-{number}").mkdir()
-            daemons.append(await stack.enter_async_context(DaemonProcess(beside, stage._variables(), ends)))
-        for daemon in daemons:
-            await until_said(daemon, b"log.recovered")
-        tormentor = Faults(rng, daemons, stage.server, tell)
-        stack.push_async_callback(tormentor.wake_all)
-        feed = asyncio.create_task(_gather_feed(stage, played.updates))
-        stack.push_async_callback(_cancel, feed)
-        torment = asyncio.create_task(_carry_out(tormentor, faults))
-        stack.push_async_callback(_cancel, torment)
-        async for _ in stage.play():
-            if feed.done():
-                feed.result()
-        ended = time.monotonic()
-        await torment
-        await tormentor.wake_all()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_S + max(time.monotonic() - ended, 0.0)):
-                while not judge(records, played.updates).ok:
+class _Play:
+    """One demo with faults: the stage of `jobstate demo`, with a daemon or two."""
+
+    def __init__(self, recordings: Sequence[Recording], speed: float, daemons: int, tell: Tell) -> None:
+        self._recordings: Final = recordings
+        self._records: Final = [job for one in recordings for job in one.jobs]
+        self._speed: Final = speed
+        self._daemons: Final = daemons
+        self._tell: Final = tell
+        self._played: Final = Played()
+
+    async def run(self, faults: Sequence[tuple[float, str]], rng: random.Random, folder: Path) -> Played:
+        """Play it, with *faults* (seconds from the beginning, kind) by the way; what came of it."""
+        ends = Ends(self._tell)
+        async with contextlib.AsyncExitStack() as stack:
+            stage = await stack.enter_async_context(Stage(self._recordings, folder, self._speed, ends))
+            assert stage.daemon is not None
+            daemons = [stage.daemon]
+            for number in range(1, self._daemons):
+                beside = DaemonProcess(make_folder(folder / f"daemon-{number}"), stage._variables(), ends)
+                daemons.append(await stack.enter_async_context(beside))
+            for daemon in daemons:
+                await until_said(daemon, b"log.recovered")
+            tormentor = Faults(rng, daemons, stage.server, self._tell)
+            stack.push_async_callback(tormentor.wake_all)
+            feed = asyncio.create_task(_gather_feed(stage, self._played.updates))
+            stack.push_async_callback(_cancel, feed)
+            await self._play(stage, feed, _carry_out(tormentor, faults))
+            await tormentor.wake_all()
+            if self._daemons > 1:
+                await asyncio.sleep(STILL_S / 2)  # what the second writer would have doubled
+            await self._judge(stage)
+            for daemon in daemons:
+                daemon.check()
+            self._played.done = dict(tormentor.done)
+        self._played.wrong += ends.wrong
+        return self._played
+
+    async def _play(self, stage: Stage, feed: "asyncio.Task[None]", faults: Coroutine[Any, Any, None]) -> None:
+        torment = asyncio.create_task(faults)
+        try:
+            async for _ in stage.play():
+                if feed.done():
+                    feed.result()
+            ended = time.monotonic()
+            await torment
+        finally:
+            await _cancel(torment)
+        with contextlib.suppress(TimeoutError):  # then it is wrong, and the verdict says how
+            async with asyncio.timeout(SETTLE_S):
+                while not judge(self._records, self._played.updates).ok:
                     if feed.done():
                         feed.result()
                     await asyncio.sleep(0.02)
-        played.settled_s = time.monotonic() - ended
-        if plan.daemons > 1:
-            await asyncio.sleep(STILL_S / 2)  # what the second writer would have doubled
-        verdict = judge(records, played.updates)
-        refused = await stage.refused()
-        for daemon in daemons:
-            daemon.check()
-        played.done = dict(tormentor.done)
-    for kind in ("missing", "surplus", "misordered"):
-        played.wrong += [f"{kind}: {item}" for item in getattr(verdict, kind)]
-    if any(refused):
-        played.wrong.append(f"{refused[0]} rejected, {refused[1]} undecodable")
-    played.wrong += ends.wrong
-    return played
+        self._played.settled_s = time.monotonic() - ended
+
+    async def _judge(self, stage: Stage) -> None:
+        verdict, wrong = judge(self._records, self._played.updates), self._played.wrong
+        for kind in ("missing", "surplus", "misordered"):
+            wrong += [f"{kind}: {item}" for item in getattr(verdict, kind)]
+        rejected, undecodable = await stage.refused()
+        if rejected or undecodable:
+            wrong.append(f"{rejected} rejected, {undecodable} undecodable")
 
 
 async def _carry_out(tormentor: Faults, faults: Iterable[tuple[float, str]]) -> None:
@@ -426,7 +435,9 @@ def fold_one_by_one(entries: Iterable[Entry]) -> Expected:
     return expected
 
 
-def _judge_report(key: str, entry: Entry, log: Sequence[dict[str, Any]]) -> dict[str, Any] | str | None:
+def _judge_report(  # noqa: C901 - the table of decisions, from top to bottom
+    key: str, entry: Entry, log: Sequence[dict[str, Any]]
+) -> dict[str, Any] | str | None:
     """The update that follows, None for nothing new, else why it is refused."""
     try:
         body = json.loads(entry.body)
@@ -484,8 +495,8 @@ async def torture_reports(plan: ReportPlan, seed: int, folder: Path, tell: Tell)
         stack.push_async_callback(_cancel, keeper)
         daemons = []
         for number in range(plan.daemons):
-            (beside := folder / f"daemon-{number}").mkdir()
-            daemons.append(await stack.enter_async_context(DaemonProcess(beside, _variables(server), ends)))
+            daemon = DaemonProcess(make_folder(folder / f"daemon-{number}"), _variables(server), ends)
+            daemons.append(await stack.enter_async_context(daemon))
         for daemon in daemons:
             await until_said(daemon, b"log.recovered")
         tormentor = Faults(rng, daemons, server, tell)
@@ -674,8 +685,14 @@ async def _read(reading: Reading) -> list[Entry]:
 async def until_said(daemon: DaemonProcess, event: bytes, within_s: float = 30.0) -> None:
     """Wait until the daemon's log has the line *event*."""
     async with asyncio.timeout(within_s):
-        while event not in daemon.log.read_bytes():  # noqa: ASYNC240 - a small file of a test
+        while event not in daemon.log.read_bytes():  # noqa: ASYNC110 - a file has no event
             await asyncio.sleep(0.02)
+
+
+def make_folder(folder: Path) -> Path:
+    """Make it; the same."""
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _not_enough(wanted: dict[str, int], done: dict[str, int]) -> list[str]:

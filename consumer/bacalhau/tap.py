@@ -8,14 +8,14 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from random import random
-from typing import Any, Final, NoReturn, Self
+from typing import Final, NoReturn, Self
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoServersError, SlowConsumerError
 
+from consumer.client import MendedClient
 from consumer.errors import ServerError, SettingsError
 from consumer.ports import RawFrame
 from consumer.settings import Bacalhau as BacalhauSettings
@@ -60,15 +60,8 @@ class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class _Listener(Client):
-    """nats-py's client for an observer: bytes that anybody may publish do not end its reader, and TLS is not optional.
-
-    (`NATS.md` 3, the first trap, and `BACALHAU.md` 7: a server may offer TLS without asking for it.)
-    """
-
-    def __init__(self, *, tls: bool) -> None:
-        super().__init__()
-        self._tls_wanted: Final = tls
+class _Listener(MendedClient):
+    """An observer's client: it tells when it is deaf, and reads no headers."""
 
     def when_deaf(self, tell: Callable[[], None]) -> None:
         """Call *tell* when the task that reads has ended, for whatever reason."""
@@ -78,28 +71,8 @@ class _Listener(Client):
         else:
             reader.add_done_callback(lambda _: tell())
 
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
-        # Called before CONNECT is sent, and with it the token: nats-py would send it in the clear.
-        if initial_connection and self._tls_wanted and not info.get("tls_required"):
-            if not info.get("tls_available"):
-                raise NatsError("the server offers no TLS, and the settings ask for it")
-            info["tls_required"] = True
-        await super()._process_info(info, initial_connection)
-
-    async def _process_headers(self, headers: bytes) -> None:
-        """Frames need no headers, and a broken header block would end the reader."""
-
-    def _build_message(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
-    ) -> Msg:
-        return Msg(
-            _client=self,
-            subject=subject.decode("utf-8", "surrogateescape"),
-            reply=reply.decode("utf-8", "surrogateescape"),
-            data=data,
-            headers=headers,
-            _sid=sid,
-        )
+    async def _process_headers(self, headers: bytes | None) -> None:
+        """Frames need no headers: what they would say is in the body (`BACALHAU.md` 2.3)."""
 
 
 class Tap:

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,8 @@ def demo(
     """See it work: real Bacalhau traffic becomes a clean stream of job states.
 
     Starts a nats-server of its own, a simulated orchestrator and the daemon, all on the loopback. Ends with 0 if the
-    log equals the orchestrator's record, with 1 if it does not, with 3 if a path is no recording.
+    log equals the orchestrator's record, with 1 if it does not, with 3 if a path is no recording; with --keep when it
+    is told to end, and with 130 if that is before there is a verdict.
 
     Example: jobstate demo --recording tests/recordings/bacalhau-v1.9.3/burst --speed 10
     """
@@ -65,10 +67,16 @@ def demo(
     recordings = sorted((Recording.load(path) for path in paths), key=lambda one: one.start_ns)
     try:
         right = asyncio.run(_Demo(paths, recordings, _read_speed(speed), as_json=as_json).run(keep=keep))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Exit(130) from None
     if not right:
         raise typer.Exit(ExitCode.WRONG)
+
+
+def _when_told(act: Callable[[], object]) -> None:
+    """Have SIGINT and SIGTERM do *act* from now on."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, act)
 
 
 class _Demo:
@@ -91,6 +99,9 @@ class _Demo:
     async def run(self, *, keep: bool) -> bool:
         """Play, show, judge."""
         folder = Path(tempfile.mkdtemp(prefix="jobstate-demo-"))
+        task = asyncio.current_task()
+        assert task is not None
+        _when_told(task.cancel)  # so that server and daemon are ended too, and the folder goes
         try:
             async with Stage(self._recordings, folder, self._speed, self._tell) as stage:
                 self._introduce(stage, folder)
@@ -98,7 +109,9 @@ class _Demo:
                 self._conclude(verdict, tallies)
                 if keep:
                     self._say_how_to_look(stage)
-                    await asyncio.Event().wait()
+                    told = asyncio.Event()
+                    _when_told(told.set)
+                    await told.wait()
         finally:
             if not keep:
                 shutil.rmtree(folder, ignore_errors=True)

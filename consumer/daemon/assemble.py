@@ -34,6 +34,7 @@ from consumer.jetstream.connection import (
     check_client,
     connect_reader,
     connect_writer,
+    require_payload,
     require_server,
 )
 from consumer.jetstream.format import LogFormat, open_format
@@ -170,6 +171,7 @@ class _Daemon:
         writing = await connect_writer(address, "writer")
         stack.push_async_callback(writing.close)
         await require_server(writing)
+        require_payload(writing, settings.limits.message_bytes)
         await ensure(writing, names, settings.streams)
         reading = await connect_reader(address, "reader")
         stack.push_async_callback(reading.close)

@@ -22,6 +22,9 @@ from consumer.wire.subjects import Names
 
 log = structlog.get_logger()
 
+UPDATE_ROOM: Final = 16 * 1024
+"""Bytes by which an update, or what is kept of a rejection, may exceed its report: names, numbers, headers."""
+
 
 class Watcher(Protocol):
     """Whoever is told what happens: metrics, health, log. Never decides, never raises."""
@@ -112,6 +115,8 @@ class Carrier:
         self._watcher: Final = watcher
         self._events_max: Final = events_max
         self._message_max: Final = message_max
+        # What comes of a report must fit into a message too: else one report would stop the daemon, for ever.
+        self._report_max: Final = max(message_max - UPDATE_ROOM, message_max // 2)
         self._checkpoint_every_s: Final = checkpoint_every_s
         self._confirmed = 0
         self._to_send: Final = asyncio.Event()
@@ -186,7 +191,7 @@ class Carrier:
                 delivery.data,
                 delivery.position,
                 delivery.traceparent,
-                max_bytes=self._message_max,
+                max_bytes=self._report_max,
             )
         except DecodeError as error:
             return report_junk(delivery.subject, delivery.data, delivery.position, error)

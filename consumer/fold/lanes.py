@@ -88,30 +88,26 @@ class Tally(msgspec.Struct, kw_only=True):
         return msgspec.structs.replace(self)
 
 
-class _Item:
+# Of these there are as many as there are events in memory. Nothing in them leads back to them: the collector, which
+# would look at each again and again, is not needed.
+class _Item(msgspec.Struct, eq=False, gc=False):
     """One piece of work on its way, and whether it is over."""
 
-    __slots__ = ("done", "position", "work")
-
-    def __init__(self, work: Work, position: Position) -> None:
-        self.work = work
-        self.position = position
-        self.done = False
+    work: Work
+    position: Position
+    done: bool = False
 
 
-class _Lane:
+class _Lane(msgspec.Struct, eq=False, gc=False):
     """The work of one job (or of one thing that names no job), oldest first, and what the first of it waits for."""
 
-    __slots__ = ("append", "at_least", "decision", "items", "key", "token", "whole")
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.items: deque[_Item] = deque()
-        self.token = 0
-        self.append: Append | None = None
-        self.decision: Decision | None = None
-        self.at_least = 0
-        self.whole = False
+    key: str
+    items: deque[_Item] = msgspec.field(default_factory=deque)
+    token: int = 0
+    append: Append | None = None
+    decision: Decision | None = None
+    at_least: int = 0
+    whole: bool = False
 
 
 class Lanes:

@@ -12,15 +12,15 @@ import inspect
 import re
 import ssl
 from collections.abc import Callable
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import msgspec
 import nats.errors
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from consumer.client import MendedClient
 from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
 from consumer.settings import Nats, read_secret, redact
 
@@ -34,9 +34,6 @@ CLOSE_S: Final = 1.0
 SERVER_MIN: Final = (2, 11)
 """2.10 ignores the filter of the compare-and-set without a word: six writers of one new job were all stored (1.1)."""
 API_LEVEL_MIN: Final = 1
-BROKEN_HEADERS: Final = "Jobstate-Broken-Headers"
-"""Marks a message whose header block could not be read."""
-
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.")
 
 _METHODS: Final = {
@@ -107,16 +104,15 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return self.tls
 
 
-class Connection(Client):
+class Connection(MendedClient):
     """One connection to NATS. Made by `connect_reader` or `connect_writer`; ended by `close`.
 
     Nothing that comes over the wire ends its reader, and a reader that ends anyway ends the connection, visibly.
     """
 
     def __init__(self, address: Address, *, tls: bool) -> None:
-        super().__init__()
+        super().__init__(tls=tls)
         self.address: Final = address
-        self._tls_wanted: Final = tls
         self._sinks: dict[int, Sink] = {}
         self._watchers: list[Callable[[], None]] = []
         self._no_room: list[asyncio.Future[None]] = []
@@ -230,24 +226,6 @@ class Connection(Client):
 
     # -- mends --------------------------------------------------------------------------------------------------------
 
-    def _build_message(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
-    ) -> Msg:
-        return Msg(
-            _client=self,
-            subject=subject.decode("utf-8", "surrogateescape"),
-            reply=reply.decode("utf-8", "surrogateescape"),
-            data=data,
-            headers=headers,
-            _sid=sid,
-        )
-
-    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
-        try:
-            return await super()._process_headers(headers)
-        except (ValueError, IndexError):  # no `NATS/1.0`, no line end, a status that is not UTF-8
-            return {BROKEN_HEADERS: ""}
-
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         sink = self._sinks.get(sid)
         if sink is None:
@@ -276,14 +254,6 @@ class Connection(Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
-
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
-        # Before CONNECT is sent, and with it the token: nats-py would send it in the clear.
-        if initial_connection and self._tls_wanted and not info.get("tls_required"):
-            if not info.get("tls_available"):
-                raise nats.errors.Error("the server offers no TLS, and the settings ask for it")
-            info["tls_required"] = True
-        await super()._process_info(info, initial_connection)
 
     async def _process_connect_init(self) -> None:
         await super()._process_connect_init()

@@ -116,7 +116,7 @@ class EmbeddedServer:
                     stderr=said,
                     start_new_session=True,  # a terminal's Ctrl-C is for the daemon, which then stops its server
                     pass_fds=(lock.fileno(),),
-                    preexec_fn=_end_with_parent(),  # noqa: PLW1509 - it calls one function that was looked up before
+                    preexec_fn=end_with_parent(),  # noqa: PLW1509 - it calls one function that was looked up before
                 )
         except OSError as error:
             raise ServerError(
@@ -203,8 +203,8 @@ def _quoted(path: Path) -> str:
     return f'"{text}"'
 
 
-def _end_with_parent() -> Callable[[], None] | None:
-    """What the child does before it becomes nats-server: ask Linux for SIGTERM when its parent is gone."""
+def end_with_parent() -> Callable[[], None] | None:
+    """What a child does before it becomes another program: ask Linux for SIGTERM when its parent is gone."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl

@@ -672,6 +672,9 @@ class Join:
         ended = self._rules.is_terminal(snapshot.state)
         if known is None:
             return not (ended and self._since_ns and snapshot.modified_ns <= self._since_ns)
+        job = self._jobs.get(snapshot.job.id)
+        if job is not None and job.halted is not None and not self._listing_full:
+            return False  # it stands still: whatever comes after waits for an operator, not for us
         return (
             known.source == REPORTED
             or known.version != snapshot.version

@@ -33,7 +33,7 @@ NOWHERE = Position(0, 0)
 """Before every report."""
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whose job it is, as far as the one who speaks knows. Empty strings where unknown."""
 
     id: str
@@ -67,7 +67,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return Position(self.input_time_ns, self.input_sequence)
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One change of state in a job's record. `revision` is the number of its job-level history entry, from 1."""
 
     version: int
@@ -111,7 +111,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = "scan"
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A `State` that a producer published by itself, at *position* of the input.
 
     `problem` is set where subject and body disagree about the job: such a report is rejected, not read further.
@@ -164,7 +164,7 @@ Work = Event | Notice
 """What a lane carries: events, and what we have to say ourselves."""
 
 
-class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The state changes: *update* is to be appended. `more`: the event has further steps after this one."""
 
     update: Update

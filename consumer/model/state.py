@@ -31,7 +31,7 @@ class JobStateType(StrEnum):
     STOPPED = "Stopped"
 
 
-class State(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+class State(msgspec.Struct, Generic[T], frozen=True, kw_only=True, gc=False):
     """Bacalhau's `State` of whatever *T* enumerates (documentation: `references/jobs/job-results/state`).
 
     `State[JobStateType]` is a job's. Inside the daemon states are the names that the rules know, so `State[str]`.
@@ -41,7 +41,7 @@ class State(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     Message: str = ""
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Which job, and where in its record. `Version` and `Revision` are None (and absent) where nobody gave them.
 
     `Version` is 0 before Bacalhau 1.8; `Revision` is the number of the job-level history entry, from 1.
@@ -55,7 +55,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Revision: int | None = None
 
 
-class Update(State[str], frozen=True, kw_only=True):
+class Update(State[str], frozen=True, kw_only=True, gc=False):
     """One entry of the log: a changed state. A reader that knows only `State` decodes it unchanged.
 
     `Sequence` counts the updates of a job from 1 without holes. `Time` is UTC, the record's or the report's, never this

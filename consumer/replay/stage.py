@@ -18,7 +18,7 @@ import msgspec
 from consumer.errors import ExitCode, JobstateError
 from consumer.fold.asks import Entry
 from consumer.jetstream.connection import Address, Connection, connect_reader
-from consumer.jetstream.server import EmbeddedServer
+from consumer.jetstream.server import EmbeddedServer, end_with_parent
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.view import FIRST, View
 from consumer.model import Update
@@ -105,6 +105,7 @@ class DaemonProcess:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=end_with_parent(),  # as the server: nothing of a demo that was killed stays behind
             )
 
     async def _keep(self) -> None:

@@ -10,7 +10,16 @@ import msgspec
 
 from consumer.errors import DecodeError
 from consumer.model import Identity, Snapshot
-from consumer.wire.decoding import NAME_MAX, NO_TIME, TEXT_MAX, Skipped, Unsigned, check_counts, read_nanoseconds, time_of
+from consumer.wire.decoding import (
+    NAME_MAX,
+    NO_TIME,
+    TEXT_MAX,
+    Skipped,
+    Unsigned,
+    check_counts,
+    read_nanoseconds,
+    time_of,
+)
 from consumer.wire.states import read_state
 
 DIRECT: Final = 1

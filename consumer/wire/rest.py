@@ -7,7 +7,16 @@ import msgspec
 
 from consumer.errors import DecodeError
 from consumer.model import HistoryEntry, HistoryPage, JobPage, JobStateType, Snapshot
-from consumer.wire.decoding import NO_TIME, TEXT_MAX, Unsigned, check_counts, decode, name_clean, read_decimal, read_time
+from consumer.wire.decoding import (
+    NO_TIME,
+    TEXT_MAX,
+    Unsigned,
+    check_counts,
+    decode,
+    name_clean,
+    read_decimal,
+    read_time,
+)
 from consumer.wire.document import JobDocument, snapshot_of
 from consumer.wire.states import read_state
 

@@ -18,10 +18,12 @@ import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from consumer.daemon.carry import UPDATE_ROOM
 from consumer.replay.clock import ReplayClock
 from consumer.replay.recording import Recording
 from consumer.replay.server import OrchestratorServer
 from consumer.replay.simulated import SimulatedOrchestrator
+from consumer.wire.decoding import NAME_MAX
 from consumer.wire.subjects import escape, job_key
 from tests.daemon.process import NAMES, Daemon, entries, updates_of
 from tests.replay.shared import recording
@@ -253,7 +255,7 @@ UNREADABLE: Final = {
     "version is text": (b'{"StateType":"Running","Job":{"Version":"1"}}', "wrong-shape"),
     "nested 1,100 deep": (b'{"StateType":"Running","x":' + b"[" * 1_100 + b"]" * 1_100 + b"}", "too-deep"),
     "1 MiB": (b'{"StateType":"Running","Message":"' + b"x" * (MIB - 36) + b'"}', "too-large"),
-    "a name of 1 MiB": (b'{"StateType":"Running","Job":{"Name":"' + b"x" * (MIB // 2) + b'"}}', "wrong-shape"),
+    "a name of half a MiB": (b'{"StateType":"Running","Job":{"Name":"' + b"x" * (MIB // 2) + b'"}}', "wrong-shape"),
 }
 
 
@@ -270,8 +272,6 @@ async def test_a_report_that_cannot_be_read(place: Place, stream: JetStreamConte
 NATS_LEVEL: Final = {
     "subject that is not UTF-8": pub(NAMES.in_prefix.encode() + b"default.j-\xff\xfe", b'{"StateType":"Running"}'),
     "subject that is escaped wrongly": pub(NAMES.in_prefix.encode() + b"default.a=b", b'{"StateType":"Running"}'),
-    "Status: 404 as a status line": report("s", {"StateType": "Running"}, headers=b"NATS/1.0 404 No Messages\r\n\r\n"),
-    "status line that is not UTF-8": report("s", {"StateType": "Running"}, headers=b"NATS/1.0 404 \xff\r\n\r\n"),
     "no NATS/1.0": report("s", {"StateType": "Running"}, headers=b"garbage that is long enough\r\n\r\n"),
     "an entry of another stream": report(
         "s", {"StateType": "Running"}, headers=b"NATS/1.0\r\nNats-Stream: X\r\nNats-Sequence: 1\r\n\r\n"
@@ -342,7 +342,12 @@ ODD: Final = {
     "job id with a wildcard": ("*", "default", {"StateType": "Running"}, "Running"),
     "not ASCII": ("j-\N{PILE OF POO}", "größe", {"StateType": "Running"}, "Running"),
     "terminal escapes": ("o-5", "default", {"StateType": "Failed", "Message": "\x1b[2J\x07<b>\u202e\x00"}, "Failed"),
-    "1,000 unknown fields": ("o-6", "default", {"StateType": "Running"} | {f"x{n}": n for n in range(1_000)}, "Running"),
+    "1,000 unknown fields": (
+        "o-6",
+        "default",
+        {"StateType": "Running"} | {f"x{n}": n for n in range(1_000)},
+        "Running",
+    ),
     "nested 400 deep": (
         "o-7",
         "default",
@@ -376,7 +381,23 @@ async def test_an_id_that_is_too_long_for_a_subject(place: Place, stream: JetStr
     await decided_once(place, stream, report(job + "y", {"StateType": "Running"}), "rejected", "identity")
 
 
+async def test_the_largest_that_can_come_of_reports_fits_into_a_message(place: Place, stream: JetStreamContext) -> None:
+    """Name and type as long as they may be and told before, then the largest message: accepted, and rejected, too."""
+    long = "\x01" * NAME_MAX  # each takes six bytes in JSON
+    first = {"StateType": "Running", "Job": {"Name": long, "Type": long}}
+    await decided_once(place, stream, report("largest", first), "accepted", "")
+    room = MIB - UPDATE_ROOM - len(b'{"StateType":"Failed","Message":""}')
+    last = b'{"StateType":"Failed","Message":"' + b"x" * room + b'"}'
+    await decided_once(place, stream, report("largest", last), "accepted", "")
+    assert (await updates_of(stream, job_key("default", "largest"), 2))[1].Job.Name == long
+    await decided_once(
+        place, stream, report("largest", last.replace(b"Failed", b"Exited")), "rejected", "unknown-state"
+    )
+
+
 HEADERS: Final = {
+    "a status line, which the server takes off": b"404 No Messages",
+    "a status line that is not UTF-8": b"404 \xff",
     "a header called Status": b"Status: 404\r\nDescription: No Messages\r\n",
     "Nats-Msg-Id": b"Nats-Msg-Id: 1\r\n",
     "Jobstate-Input": b"Jobstate-Input: 999999999@9999999999999999999\r\n",
@@ -390,7 +411,8 @@ HEADERS: Final = {
 @pytest.mark.parametrize("row", HEADERS)
 async def test_headers_of_a_producer_mean_nothing(place: Place, stream: JetStreamContext, row: str) -> None:
     """The report goes through: no header of a producer's says what is done with it, or hides it from the reader."""
-    headers = b"NATS/1.0\r\n" + HEADERS[row] + b"\r\n"
+    block = HEADERS[row]
+    headers = b"NATS/1.0\r\n%s\r\n" % block if block.endswith(b"\r\n") else b"NATS/1.0 %s\r\n\r\n" % block
     job = f"headers-{row}"
     said = report(job, {"StateType": "Running"}, headers=headers)
     await decided_once(place, stream, said, "accepted", "")

@@ -10,9 +10,9 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 
+from consumer.client import BROKEN_HEADERS
 from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
 from consumer.jetstream.connection import (
-    BROKEN_HEADERS,
     Address,
     Connection,
     check_client,

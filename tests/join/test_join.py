@@ -531,6 +531,13 @@ class TestTurns:
         scene.answer(scene.read(0.9), history("Pending"), 0.9)
         assert [time for time, _ in self.run(scene, 2.0, start=0.9)] == [1.9]
 
+    def test_an_old_answer_in_a_turn_is_read_again_soon(self) -> None:
+        """Whoever asked: a history shorter than what the log has is asked for until it is not."""
+        scene = self.opened(1)
+        scene.has("Running", 2, job="j-0")
+        scene.answer(scene.read(1.0), history("Pending"), 1.01)
+        assert isinstance(scene.read(1.06), ReadHistory)
+
     def test_a_finished_job_is_read_no_more(self) -> None:
         """Its end closes it; the log has it, and the join forgets it."""
         scene = self.opened(1)
@@ -643,9 +650,11 @@ class TestLists:
     def test_a_list_that_failed_is_asked_again_as_it_was(self) -> None:
         """A second later, and still of all pages."""
         scene = Scene(JoinSettings(scan_rate=0))
-        scene.join.failed(scene.read(0.0), 0.5)
-        assert scene.reads(1.4) == []
-        assert scene.read(1.5) == ReadJobs(limit=1000)
+        scene.answer(scene.read(0.0), JobPage(jobs=(), next_token=""), 0.0)
+        scene.join.look_everywhere()
+        scene.join.failed(scene.read(2.0), 2.5)
+        assert scene.reads(3.4) == []
+        assert scene.read(3.5) == ReadJobs(limit=1000)
 
     def test_a_page_that_is_too_large_is_halved(self) -> None:
         """So that an orchestrator with huge jobs can be listed at all."""

@@ -1,0 +1,51 @@
+"""nats-py's client, mended where both sides of us need it: no bytes end its reader, and no token goes in the clear.
+
+Whose connection it is, and what happens when it is lost: `consumer.jetstream.connection`, `consumer.bacalhau.tap`.
+The mends lean on private names of nats-py; `consumer.jetstream.connection.check_client` looks whether they still hold.
+"""
+
+from typing import Any, Final
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+BROKEN_HEADERS: Final = "Jobstate-Broken-Headers"
+"""Marks a message whose header block could not be read."""
+
+
+class MendedClient(Client):
+    """A client whose reader lives through what the server passes on (`NATS.md` 3, the first trap).
+
+    *tls*: refuse a server that does not speak it (`BACALHAU.md` 7: it may offer TLS without asking for it).
+    """
+
+    def __init__(self, *, tls: bool) -> None:
+        super().__init__()
+        self._tls_wanted: Final = tls
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        return Msg(
+            _client=self,
+            subject=subject.decode("utf-8", "surrogateescape"),
+            reply=reply.decode("utf-8", "surrogateescape"),
+            data=data,
+            headers=headers,
+            _sid=sid,
+        )
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except (ValueError, IndexError):  # no `NATS/1.0`, no line end, a status that is not UTF-8
+            return {BROKEN_HEADERS: ""}
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
+        # Before CONNECT is sent, and with it the token: nats-py would send it in the clear.
+        if initial_connection and self._tls_wanted and not info.get("tls_required"):
+            if not info.get("tls_available"):
+                raise nats.errors.Error("the server offers no TLS, and the settings ask for it")
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
