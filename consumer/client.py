@@ -4,14 +4,37 @@ Whose connection it is, and what happens when it is lost: `consumer.jetstream.co
 The mends lean on private names of nats-py; `consumer.jetstream.connection.check_client` looks whether they still hold.
 """
 
+import contextlib
+from collections.abc import Sequence
 from typing import Any, Final
 
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
 
 BROKEN_HEADERS: Final = "Jobstate-Broken-Headers"
 """Marks a message whose header block could not be read."""
+
+
+class _Transport(TcpTransport):
+    """nats-py's, on every event loop alike: what is written to a socket that is gone is dropped, and `drain` says so.
+
+    So asyncio has it, and so nats-py expects it; uvloop raises `RuntimeError`, which would end whoever closes or
+    connects at the moment that the server dies.
+    """
+
+    def __init__(self, made: TcpTransport) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # nats-py has no types here
+        vars(self).update(vars(made))
+
+    def write(self, payload: bytes) -> None:
+        with contextlib.suppress(RuntimeError):
+            super().write(payload)  # type: ignore[no-untyped-call]
+
+    def writelines(self, payload: Sequence[bytes]) -> None:
+        with contextlib.suppress(RuntimeError):
+            super().writelines(payload)  # type: ignore[no-untyped-call]
 
 
 class MendedClient(Client):
@@ -49,3 +72,17 @@ class MendedClient(Client):
                 raise nats.errors.Error("the server offers no TLS, and the settings ask for it")
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        await super()._connect_to_server(s)
+        if type(self._transport) is TcpTransport:
+            self._transport = _Transport(self._transport)
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002
+        try:
+            await super()._close(status, do_cbs)
+        except OSError:
+            # The socket went while the last bytes were sent: nats-py would leave the rest of its closing undone.
+            self._pending, self._pending_data_size = [], 0
+            self._status = Client.DISCONNECTED
+            await super()._close(status, do_cbs)

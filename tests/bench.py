@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import cProfile
 import functools
+import importlib.metadata
 import json
+import os
 import platform
 import random
 import signal
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from unittest.mock import patch
@@ -66,7 +68,7 @@ MAY: Final = {
 T = TypeVar("T")
 
 
-# -- the load, and what must come of it ---------------------------------------------------------------------------------
+# -- the load, and what must come of it -------------------------------------------------------------------------------
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,9 +79,9 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_load(jobs: int, seed: int = 1) -> Load:
-    """Five reports a job, 1 KB each, interleaved at random. Of each 50 jobs one repeats itself, one goes on after its end.
+    """Five reports a job, 1 KB each, interleaved at random.
 
-    Every other report is a new update: the dearest that a report can come to.
+    Of each 50 jobs one repeats itself and one goes on after its end. All else is updates: the dearest that there is.
     """
     shuffled = random.Random(seed)
     order = [number for number in range(jobs) for _ in range(5)]
@@ -191,7 +193,7 @@ async def _info(connection: Connection, stream: str) -> StreamInfo:
     return await connection.ask(f"$JS.API.STREAM.INFO.{stream}", b"", StreamInfo)
 
 
-# -- what is measured, each in a process of its own ---------------------------------------------------------------------
+# -- what is measured, each in a process of its own -------------------------------------------------------------------
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,7 +208,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Took(msgspec.Struct, frozen=True, kw_only=True):
-    """How long `count` reports took: seconds, and seconds of the process's CPU."""
+    """How long `count` reports took: seconds, and seconds of the process's own CPU."""
 
     count: int
     wall_s: float
@@ -297,15 +299,13 @@ async def loop_as_documented(part: Part) -> Took:
             await stream.publish(f"plain.{job}.{state.lower()}", update)
             await bucket.put(job, update)
         await message.ack()
-    took = Took(
-        count=part.count, wall_s=time.perf_counter() - began[0], cpu_s=time.process_time() - began[1]
-    )
+    took = Took(count=part.count, wall_s=time.perf_counter() - began[0], cpu_s=time.process_time() - began[1])
     await connection.close()
     return took
 
 
 @contextlib.asynccontextmanager
-async def _child(part: Part) -> Any:
+async def _child(part: Part) -> AsyncIterator[asyncio.subprocess.Process]:
     command = (sys.executable, "-m", "tests.bench", "--part", msgspec.json.encode(part).decode())
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
@@ -325,11 +325,11 @@ async def measure(part: Part) -> Took:
         return msgspec.json.decode(said, type=Took)
 
 
-# -- one measurement, on a server of its own ----------------------------------------------------------------------------
+# -- one measurement, on a server of its own --------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
-async def _server(*, bucket: bool) -> Any:
+async def _server(*, bucket: bool) -> AsyncIterator[tuple[EmbeddedServer, Connection]]:
     with tempfile.TemporaryDirectory(prefix="jobstate-bench-") as folder:
         async with EmbeddedServer(Path(folder)) as server:
             connection = await connect_reader(Address(urls=(server.url,)), "bench")
@@ -340,19 +340,33 @@ async def _server(*, bucket: bool) -> Any:
                 await connection.close()
 
 
+def _cpu_s(server: EmbeddedServer) -> float:
+    """Seconds of CPU that the server has used; 0 where the system does not say so (`/proc`)."""
+    stat = Path(f"/proc/{server.pid}/stat")
+    if not stat.exists():
+        return 0.0
+    user, system = stat.read_text(encoding="ascii").rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 async def measure_daemon(load: Load, *, loop: str, bucket: bool, profile: str = "") -> dict[str, Any]:
     """End to end: from the first read of the input until the last report is decided, and its update confirmed."""
     async with _server(bucket=bucket) as (server, connection):
         await fill(connection, load)
+        before = _cpu_s(server)
         took = await measure(
             Part(what="daemon", url=server.url, loop=loop, bucket=bucket, count=len(load.reports), profile=profile)
         )
-        found = {"rate": took.rate, "cpu_us": took.cpu_s / took.count * 1e6}
+        found: dict[str, Any] = {
+            "rate": took.rate,
+            "cpu_us": took.cpu_s / took.count * 1e6,
+            "server_cpu_us": (_cpu_s(server) - before) / took.count * 1e6,
+        }
         if bucket:
             began = time.perf_counter()
             log_updates = sum(len(updates) for updates in fold_one_by_one(load)[0].values())
             async with asyncio.timeout(DEADLINE_S):
-                while (await _info(connection, NAMES.bucket_stream)).state.last_seq < log_updates:
+                while (await _info(connection, NAMES.bucket_stream)).state.last_seq < log_updates:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
             found["bucket_behind_s"] = time.perf_counter() - began
         wrong, updates = await check(connection, load, bucket=bucket)
@@ -363,8 +377,14 @@ async def measure_plain(load: Load, *, loop: str, count: int) -> dict[str, Any]:
     """The plain loop over the first *count* reports of the same load."""
     async with _server(bucket=False) as (server, connection):
         await fill(connection, Load(jobs=load.jobs, reports=load.reports[:count]))
+        before = _cpu_s(server)
         took = await measure(Part(what="plain", url=server.url, loop=loop, count=count))
-        return {"rate": took.rate, "cpu_us": took.cpu_s / took.count * 1e6, "wrong": ""}
+        return {
+            "rate": took.rate,
+            "cpu_us": took.cpu_s / took.count * 1e6,
+            "server_cpu_us": (_cpu_s(server) - before) / took.count * 1e6,
+            "wrong": "",
+        }
 
 
 async def measure_latency(*, loop: str, bucket: bool, rate: int, seconds: float) -> dict[str, Any]:
@@ -383,6 +403,7 @@ async def measure_latency(*, loop: str, bucket: bool, rate: int, seconds: float)
 
     async with _server(bucket=bucket) as (server, connection):
         async with _child(Part(what="daemon", url=server.url, loop=loop, bucket=bucket)) as process:
+            assert process.stdout is not None
             async with asyncio.timeout(DEADLINE_S):
                 await process.stdout.readline()
             subscriber = await connect_reader(Address(urls=(server.url,)), "bench subscriber")
@@ -398,7 +419,7 @@ async def measure_latency(*, loop: str, bucket: bool, rate: int, seconds: float)
                 await asyncio.sleep(0.0005)
             produced = sent / (time.perf_counter() - began)
             async with asyncio.timeout(DEADLINE_S):
-                while len(late) < updates:
+                while len(late) < updates:  # noqa: ASYNC110 - what is counted has no event
                     await asyncio.sleep(0.01)
             await subscriber.close()
         wrong, _ = await check(connection, load, bucket=False)
@@ -412,7 +433,7 @@ async def measure_latency(*, loop: str, bucket: bool, rate: int, seconds: float)
     }
 
 
-# -- all of it ----------------------------------------------------------------------------------------------------------
+# -- all of it --------------------------------------------------------------------------------------------------------
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -425,10 +446,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     def median(self, key: str) -> float:
         """The middle one of the rounds."""
-        return statistics.median(one[key] for one in self.rounds)
+        return float(statistics.median(one[key] for one in self.rounds))
 
 
-def _kinds(options: argparse.Namespace, load: Load) -> Iterator[tuple[str, str, bool, Callable[[], Any]]]:
+Measured = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
+
+
+def _kinds(options: argparse.Namespace, load: Load) -> Iterator[tuple[str, str, bool, Measured]]:
     loops = [name for name in ("uvloop", "asyncio") if name in options.loops]
     for loop in loops:
         yield "plain", loop, True, functools.partial(measure_plain, load, loop=loop, count=options.plain)
@@ -444,7 +468,10 @@ def _kinds(options: argparse.Namespace, load: Load) -> Iterator[tuple[str, str, 
 
 async def run_all(options: argparse.Namespace) -> list[Row]:
     """Every kind, round by round, so that what else the machine does meets all of them."""
-    _say(f"{options.jobs} jobs, {5 * options.jobs} reports of {BODY_BYTES} bytes")
+    _say(
+        f"{options.jobs} jobs, {5 * options.jobs} reports of {BODY_BYTES} bytes; {os.cpu_count()} CPUs, shared by all, "
+        f"load before: {os.getloadavg()[0]:.1f}"
+    )
     load = make_load(options.jobs)
     rows: dict[tuple[str, str, bool], Row] = {}
     for number in range(1, options.rounds + 1):
@@ -471,7 +498,10 @@ def _told(name: str, found: dict[str, Any]) -> str:
             f"at {found['rate']:,.0f}/s{wrong}"
         )
     behind = f", bucket {found['bucket_behind_s']:.2f} s behind" if "bucket_behind_s" in found else ""
-    return f"{found['rate']:>9,.0f} reports/s, {found['cpu_us']:.1f} us of CPU each{behind}{wrong}"
+    return (
+        f"{found['rate']:>9,.0f} reports/s, {found['cpu_us']:.1f} us of CPU each, "
+        f"of the server {found['server_cpu_us']:.1f}{behind}{wrong}"
+    )
 
 
 def _say(line: str) -> None:
@@ -497,7 +527,8 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
     wrong = [one["wrong"] for row in rows for one in row.rounds if one["wrong"]]
     return {
         "python": platform.python_version(),
-        "nats_py": nats.__version__ if hasattr(nats, "__version__") else "",
+        "nats_py": importlib.metadata.version("nats-py"),
+        "cpus": os.cpu_count(),
         "lines": lines,
         "wrong": wrong,
         "ok": not wrong,
@@ -506,13 +537,15 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
 
 def show(summary: dict[str, Any]) -> None:
     """The table."""
-    print(f"\n{'median of the rounds':40}{'reports/s':>12}{'x plain':>9}{'CPU us':>8}{'p50 ms':>8}{'p99 ms':>8}  aim")
+    titles = f"{'reports/s':>12}{'x plain':>9}{'CPU us':>8}{'server':>8}{'p50 ms':>8}{'p99 ms':>8}  aim"
+    print(f"\n{'median of the rounds':40}{titles}")
     for line in summary["lines"]:
         row = Row(name=line["name"], loop=line["loop"], bucket=line["bucket"], rounds=[])
         latency = row.name == "latency"
         print(
             f"{_label(row):40}{line['rate']:>12,.0f}"
             f"{_cell(line.get('times_plain'), 1):>9}{_cell(line.get('cpu_us'), 1):>8}"
+            f"{_cell(line.get('server_cpu_us'), 1):>8}"
             f"{_cell(line.get('p50_ms'), 2):>8}{_cell(line.get('p99_ms'), 2):>8}  {_aim(line, latency)}"
         )
     for wrong in summary["wrong"]:

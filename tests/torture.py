@@ -380,10 +380,10 @@ class Reports:
         draw = self._rng.random()
         if draw < 0.15 and state is not None:
             return state
-        if draw < 0.3:
+        if draw < 0.2:
             return self._rng.choice(STATES)
         after = sorted(MAY[state] - ENDS) or sorted(ENDS)
-        if draw > 0.95:
+        if draw > 0.97:
             after = sorted(ENDS)
         chosen = self._states[job] = self._rng.choice(after)
         return chosen

@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,7 @@ import typer
 
 from consumer.cli.display import HEAD, Page, update_row, write_json
 from consumer.cli.options import AsJson
+from consumer.daemon.supervise import unless
 from consumer.errors import ExitCode
 from consumer.fold.asks import Entry
 from consumer.model import Update
@@ -28,6 +29,12 @@ from consumer.wire.display import printable
 
 SETTLE_S = 10.0
 """So long after the last frame or change of the record the log may take to be right."""
+
+TELL_S = 1.0
+"""So long the daemon may take to write its lines; what a killed one did not write is never told."""
+
+INTERRUPTED = 130
+"""The exit code of a demo that was ended before its verdict, as a shell has it for Ctrl-C."""
 
 DEFAULT = ("tests/recordings/bacalhau-v1.9.3/queued_then_runs", "tests/recordings/bacalhau-v1.9.3/rerun")
 
@@ -67,16 +74,12 @@ def demo(
     recordings = sorted((Recording.load(path) for path in paths), key=lambda one: one.start_ns)
     try:
         right = asyncio.run(_Demo(paths, recordings, _read_speed(speed), as_json=as_json).run(keep=keep))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt:
+        right = None
+    if right is None:
+        raise typer.Exit(INTERRUPTED)
     if not right:
         raise typer.Exit(ExitCode.WRONG)
-
-
-def _when_told(act: Callable[[], object]) -> None:
-    """Have SIGINT and SIGTERM do *act* from now on."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, act)
 
 
 class _Demo:
@@ -96,26 +99,26 @@ class _Demo:
         self._passed: dict[int, float] = {}  # when the shared clock passed a happening
         self._change = asyncio.Event()
 
-    async def run(self, *, keep: bool) -> bool:
-        """Play, show, judge."""
+    async def run(self, *, keep: bool) -> bool | None:
+        """Play, show, judge; None if it was told to end before that. Whatever comes, server and daemon are ended."""
         folder = Path(tempfile.mkdtemp(prefix="jobstate-demo-"))
-        task = asyncio.current_task()
-        assert task is not None
-        _when_told(task.cancel)  # so that server and daemon are ended too, and the folder goes
+        told = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
         try:
             async with Stage(self._recordings, folder, self._speed, self._tell) as stage:
                 self._introduce(stage, folder)
-                verdict, tallies = await self._play(stage)
-                self._conclude(verdict, tallies)
+                found = await unless(told, self._play(stage))
+                if found is None:
+                    return None
+                self._conclude(*found)
                 if keep:
                     self._say_how_to_look(stage)
-                    told = asyncio.Event()
-                    _when_told(told.set)
                     await told.wait()
         finally:
             if not keep:
                 shutil.rmtree(folder, ignore_errors=True)
-        return is_right(verdict, tallies)
+        return is_right(*found)
 
     async def _play(self, stage: Stage) -> tuple[Verdict, Tallies]:
         feed = asyncio.create_task(self._follow(stage), name="feed")
@@ -160,7 +163,7 @@ class _Demo:
 
     async def _tallies(self, stage: Stage) -> Tallies:
         rejected, undecodable = await stage.refused()
-        causes = stage.causes()
+        causes = await self._causes(stage)
         changes = {
             (job.id, sequence): change.time_ns
             for job in self._records
@@ -187,10 +190,18 @@ class _Demo:
             scan_lags_ms=tuple(lags["scan"]),
         )
 
+    async def _causes(self, stage: Stage) -> dict[tuple[str, int], str]:
+        """What the daemon says of the updates; of the last one a moment after the log has it."""
+        deadline = asyncio.get_running_loop().time() + TELL_S
+        while len(causes := stage.causes()) < len(self._came) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.05)
+        return causes
+
     # -- what is shown ------------------------------------------------------------------------------------------------
 
     def _tell(self, sentence: str) -> None:
-        sys.stderr.write(f"{printable(sentence)}\n")
+        sys.stderr.writelines(f"{printable(line)}\n" for line in sentence.splitlines())
+        sys.stderr.flush()
 
     def _introduce(self, stage: Stage, folder: Path) -> None:
         assert stage.daemon is not None

@@ -6,10 +6,11 @@ the log is not the one that it was recovered from; then another life begins.
 
 import asyncio
 import contextlib
+import gc
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import msgspec
 import structlog
@@ -20,9 +21,9 @@ from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import Tap, TapOptions
 from consumer.daemon.carry import Carrier, Sources
-from consumer.daemon.supervise import Loop, run_until
+from consumer.daemon.supervise import Loop, run_until, unless
 from consumer.daemon.watch import INPUT, LOG, ORCHESTRATOR, TAP, Watch
-from consumer.errors import ExitCode, LogWentBackError, SettingsError, UnreachableError
+from consumer.errors import ConnectionLostError, ExitCode, LogWentBackError, SettingsError, UnreachableError
 from consumer.fold import Lanes
 from consumer.fold.asks import Read as FoundEntries
 from consumer.fold.asks import ReadBack
@@ -52,8 +53,6 @@ from consumer.settings import Http, Settings, redact
 from consumer.wire.subjects import Names
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 RETRY_S: Final = 1.0
 LISTEN_S: Final = 5.0
@@ -104,6 +103,16 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
         return await daemon.run(url, stop)
 
 
+def _settle_memory() -> None:
+    """Have the collector leave alone what is there when a life begins: modules, rules, the jobs that are known.
+
+    It stays as long as the life. To look at all of it takes 8 ms (56,000 objects), and every update waits meanwhile.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 @contextlib.asynccontextmanager
 async def _serve(http: Http, metrics: Metrics, health: Health) -> AsyncIterator[int]:
     """Serve on the port of the settings; a second daemon on one machine takes any where the default one is taken."""
@@ -140,14 +149,15 @@ class _Daemon:
         while True:
             try:
                 async with contextlib.AsyncExitStack() as stack:
-                    life = await _unless(stop, self._begin(url, stack))
+                    life = await unless(stop, self._begin(url, stack))
                     if life is None:
                         return ExitCode.OK
+                    _settle_memory()
                     drained = await life.run(stop)
             except LogWentBackError as error:
                 log.warning("log.went_back", reason=str(error), next_step="everything is read again")
                 self.health.failing(LOG, "the log went back; everything is read again")
-                await _unless(stop, asyncio.sleep(RETRY_S))
+                await unless(stop, asyncio.sleep(RETRY_S))
                 if stop.is_set():
                     return ExitCode.OK
                 continue
@@ -160,7 +170,7 @@ class _Daemon:
         while True:
             try:
                 return await self._recover(address, stack)
-            except (UnreachableError, DoubtError, TimeoutError) as error:
+            except (UnreachableError, ConnectionLostError, DoubtError, TimeoutError) as error:
                 await stack.aclose()
                 self.health.failing(LOG, f"no connection: {error}")
                 log.warning("connection.waiting", connection="log", reason=str(error))
@@ -386,20 +396,6 @@ class _Life:
         except UnreachableError:
             return  # the connection says so by itself
         self._daemon.metrics.input_lag.set(max(info.state.last_seq - self._reports.place.sequence, 0))
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What *work* gives, or None if *stop* comes before it does."""
-    task = asyncio.ensure_future(work)
-    stopped = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
-        return await task if task.done() else None
-    finally:
-        for one in (task, stopped):
-            if not one.done():
-                one.cancel()
-        await asyncio.gather(task, stopped, return_exceptions=True)
 
 
 async def _read_whole(writer: JetStreamWriter, subjects: str) -> FoundEntries:

@@ -4,8 +4,8 @@ Nothing is started anew here: what cannot go on ends the life, and whoever calle
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -14,6 +14,11 @@ from consumer.errors import JobstateError, LogWentBackError
 log = structlog.get_logger()
 
 Loop = Callable[[], Coroutine[Any, Any, None]]
+
+AGAIN_S: Final = 1.0
+"""So long a cancelled task may take to end; then it is taken to have swallowed that, and cancelled again."""
+
+T = TypeVar("T")
 
 
 async def run_until(
@@ -36,18 +41,40 @@ async def run_until(
             others = [group.create_task(_endless(name, loop), name=name) for name, loop in rest.items()]
             await stop.wait()
             log.info("drain.began", deadline_s=deadline_s)
-            for task in reading:
-                task.cancel()
             try:
                 async with asyncio.timeout(deadline_s):
+                    await end(reading)
                     await drain()
             except TimeoutError:
                 drained = False
-            for task in others:
-                task.cancel()
+            await end([*reading, *others])
     except BaseExceptionGroup as errors:
         raise _first(errors) from errors
     return drained
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What *work* gives, or None if *stop* comes before it does: then it is ended."""
+    task = asyncio.ensure_future(work)
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        return await task if task.done() else None
+    finally:
+        await end((task, stopped))
+
+
+async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel *tasks*, and return when all have ended. What they came to is for others to ask.
+
+    Cancelled again and again: `asyncio.wait_for` of Python 3.11 swallows a cancellation that comes with its result, and
+    so does nats-py where a publish is blocked. Such a loop would go on for ever.
+    """
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=AGAIN_S)
 
 
 async def _endless(name: str, loop: Loop) -> None:

@@ -142,7 +142,9 @@ def _accept(known: Known | None, report: Report, state: str, flags: tuple[str, .
     update = _update(
         known,
         report.job,
-        Step(version=0, revision=0, state=state, message=report.message, time=report.time or _stored(report.position)),
+        state=state,
+        message=report.message,
+        time=report.time or _stored(report.position),
         version=version,
         revision=report.revision,
         source=REPORTED,
@@ -171,7 +173,15 @@ def _decide_record(rules: Rules, known: Known | None, record: Record) -> Decisio
     elif known is not None and known.version != step.version and step.state != rules.initial:
         flags = (*flags, "skipped")
     update = _update(
-        known, record.job, step, version=step.version, revision=step.revision, source=OBSERVED, flags=flags
+        known,
+        record.job,
+        state=step.state,
+        message=step.message,
+        time=step.time,
+        version=step.version,
+        revision=step.revision,
+        source=OBSERVED,
+        flags=flags,
     )
     return Accepted(update=update, more=behind + 1 < len(record.steps))
 
@@ -219,16 +229,18 @@ def _not_completable(job_type: str, state: str) -> Rejected:
 def _update(  # noqa: PLR0913 - the fields of one struct, given once
     known: Known | None,
     identity: Identity,
-    step: Step,
     *,
+    state: str,
+    message: str,
+    time: datetime | None,
     version: int | None,
     revision: int | None,
     source: str,
     flags: tuple[str, ...],
 ) -> Update:
     return Update(
-        StateType=step.state,
-        Message=step.message,
+        StateType=state,
+        Message=message,
         Job=Job(
             ID=identity.id,
             Namespace=identity.namespace,
@@ -239,7 +251,7 @@ def _update(  # noqa: PLR0913 - the fields of one struct, given once
         ),
         Previous=known.state if known is not None else None,
         Sequence=known.sequence + 1 if known is not None else 1,
-        Time=step.time,
+        Time=time,
         Source=source,
         Flags=flags,
     )

@@ -99,9 +99,12 @@ class _Item(msgspec.Struct, eq=False, gc=False):
 
 
 class _Lane(msgspec.Struct, eq=False, gc=False):
-    """The work of one job (or of one thing that names no job), oldest first, and what the first of it waits for."""
+    """The work of one job, oldest first, and what the first of it waits for.
 
-    key: str
+    What names no job has the key of its own subject, which is none of a job's.
+    """
+
+    key: JobKey
     items: deque[_Item] = msgspec.field(default_factory=deque)
     token: int = 0
     append: Append | None = None
@@ -196,17 +199,17 @@ class Lanes:
         kind = type(work)
         if kind is Report:
             item = _Item(work, work.position)  # type: ignore[union-attr]
-            lane_key: str = work.key  # type: ignore[union-attr, assignment]
+            lane_key: JobKey = work.key  # type: ignore[union-attr, assignment]
         elif kind is Record:
             item = _Item(work, NOWHERE)
             lane_key = work.key  # type: ignore[union-attr, assignment]
         elif isinstance(work, Junk):
             item = _Item(work, work.position)
-            lane_key = self._names.undecodable("*", work.origin)
+            lane_key = JobKey(self._names.undecodable("*", work.origin))
         else:
             assert isinstance(work, Notice)
             item = _Item(work, NOWHERE)
-            lane_key = self._names.advisory(work.kind, work.origin)
+            lane_key = JobKey(self._names.advisory(work.kind, work.origin))
         if item.position is not NOWHERE:
             self._in_order.append(item)
         self._waiting += 1
@@ -225,8 +228,7 @@ class Lanes:
             if isinstance(work, Notice):
                 self._keep(lane, work, None)
                 return
-            key = JobKey(lane.key)
-            known = self._known.get(key)
+            known = self._known.get(lane.key)
             decision = decide(self._rules, known, work)
             lane.decision = decision
             if isinstance(decision, Accepted):
@@ -239,7 +241,7 @@ class Lanes:
         del self._lanes[lane.key]
 
     def _append_update(self, lane: _Lane, item: _Item, known: Known | None, update: Update) -> None:
-        key = JobKey(lane.key)
+        key = lane.key
         if known is not None:
             expected = known.number
             covered = item.position if item.position > NOWHERE else known.input
@@ -340,7 +342,7 @@ class Lanes:
         elif isinstance(item.work, Notice):
             self._settle(lane, None)
         elif isinstance(decision, Accepted):
-            key = JobKey(lane.key)
+            key = lane.key
             known = follow(self._known.get(key), decision.update, number, covered)
             self._known[key] = known
             self._numbers.pop(key, None)
@@ -374,7 +376,7 @@ class Lanes:
         """The job as the log has it, in answer to a read-back."""
         ask = lane.append
         assert ask is not None
-        key = JobKey(lane.key)
+        key = lane.key
         number = found[-1].number if found else 0
         if number < lane.at_least:
             # A leader that was one: its answer is older than the refusal (NATS.md 4, 89 of 165 answers). Or the job was
@@ -412,7 +414,7 @@ class Lanes:
 
     def _adopt(self, lane: _Lane, truth: Truth) -> None:
         """Take the log's word for the job, and decide the event again."""
-        key = JobKey(lane.key)
+        key = lane.key
         before = self._known.get(key)
         self._open.pop(lane.token, None)
         lane.append = None
@@ -481,7 +483,7 @@ class Lanes:
         self.tally.checkpoints += 1
         item = _Item(Notice(kind="checkpoint", origin=self._shard, text=""), self._floor)
         self._waiting += 1
-        lane = self._lanes[subject] = _Lane(subject)
+        lane = self._lanes[subject] = _Lane(JobKey(subject))
         lane.items.append(item)
         self._token += 1
         self._ask_append(

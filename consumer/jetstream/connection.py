@@ -44,6 +44,8 @@ _METHODS: Final = {
     "_process_op_err": ("self", "e"),
     "_process_info": ("self", "info", "initial_connection"),
     "_process_connect_init": ("self",),
+    "_connect_to_server": ("self", "s"),
+    "_close": ("self", "status", "do_cbs"),
     "_flush_pending": ("self", "force_flush"),
 }
 _FIELDS: Final = (
@@ -137,11 +139,17 @@ class Connection(MendedClient):
         """Subscribe, and give each message to *sink* in the reader itself: no task, queue or object per message.
 
         *sink* must only put aside. The subscription is made again after a reconnect, like every other.
+        Raises `UnreachableError` where the connection is closed.
         """
         # The number is the one that `subscribe` is about to give: nothing may come before the sink is there.
         sid = self._sid + 1
         self._sinks[sid] = sink
-        subscription: Subscription = await self.subscribe(subject)
+        try:
+            subscription: Subscription = await self.subscribe(subject)
+        except nats.errors.Error as error:
+            self._sinks.pop(sid, None)
+            trouble = self.last_trouble or _words(error)
+            raise UnreachableError(f"{self.address}: {subject}: the connection is closed ({trouble})") from error
         return subscription
 
     async def unlisten(self, subscription: Subscription) -> None:
@@ -406,7 +414,10 @@ class _Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def require_server(connection: Connection) -> None:
-    """Refuse a server that is too old for what the log relies on, or has no JetStream for us. Raises `ServerError`."""
+    """Refuse a server that is too old for what the log relies on, or has no JetStream for us. Raises `ServerError`.
+
+    `UnreachableError` if it went away while it was asked.
+    """
     found = connection.server_version
     match = _VERSION.match(found)
     if match is None or (int(match[1]), int(match[2])) < SERVER_MIN:
@@ -417,6 +428,8 @@ async def require_server(connection: Connection) -> None:
     try:
         account = await connection.ask("$JS.API.INFO", b"", _Account)
     except UnreachableError as error:
+        if not connection.is_connected:
+            raise  # the server went away while it was asked: that says nothing of its JetStream
         raise ServerError(
             f"{connection.address} has no JetStream for us ({error}): start nats-server with -js"
         ) from error

@@ -7,7 +7,7 @@ under one inbox, and one table says what is open and until when; so no append co
 import asyncio
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -53,7 +53,7 @@ _info: Final = msgspec.json.Decoder(StreamInfo)
 T = TypeVar("T")
 
 
-class _Open(NamedTuple):
+class _Open(msgspec.Struct, frozen=True, gc=False):
     """One request that is not answered. *entries*: what a read-back found so far. *ask* None: a look at *stream*."""
 
     deadline: float

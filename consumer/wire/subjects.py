@@ -3,6 +3,7 @@
 Prefix `jobstate.v1.<cluster>`. A token is `A-Za-z0-9_-`, everything else `=XX` per UTF-8 byte (`DESIGN.md` 4).
 """
 
+import functools
 import hashlib
 import re
 from typing import Final
@@ -91,7 +92,7 @@ class Names:
 
     def state(self, key: JobKey, state: str) -> str:
         """Where an update of the job is stored. The state is the last token, lower case, escaped."""
-        return f"{self.state_prefix}{key}.{escape(state.lower())}"
+        return f"{self.state_prefix}{key}.{_state_token(state)}"
 
     def states(self, key: JobKey) -> str:
         """All updates of the job: the compare-and-set's filter."""
@@ -128,6 +129,12 @@ class Names:
     def key_in_bucket(self, key: JobKey) -> str:
         """The subject of the job in the KV bucket's stream."""
         return f"$KV.{self.bucket}.{key}"
+
+
+@functools.lru_cache(maxsize=64)
+def _state_token(state: str) -> str:
+    # The rules know a handful of states, and every update names one.
+    return escape(state.lower())
 
 
 def _two_tokens(tail: str) -> JobKey | None:

@@ -1,4 +1,4 @@
-"""`jobstate run`, from outside: what it refuses and how, that it ends in order, comes back whole, and says how it is."""
+"""`jobstate run` from outside: what it refuses and how, that it ends in order and comes back whole, what it tells."""
 
 import json
 import signal
@@ -53,7 +53,7 @@ async def states_of(stream: JetStreamContext, count: int) -> list[tuple[int, str
     return [(update.Sequence, update.StateType) for update in await updates_of(stream, JOB, count)]
 
 
-# -- what is refused ------------------------------------------------------------------------------------------------------
+# -- what is refused ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ async def test_an_old_server_is_refused(start: Start) -> None:
     assert "2.11" in daemon.said().splitlines()[-1]
 
 
-# -- what it does ---------------------------------------------------------------------------------------------------------
+# -- what it does ------------------------------------------------------------------------------------------------------
 
 
 async def test_it_follows_reports(bare: Stage, start: Start) -> None:
@@ -213,7 +213,7 @@ async def test_a_server_of_its_own_keeps_the_log_over_starts(start: Start, tmp_p
     assert folder.is_dir()
 
 
-# -- what it says of itself -----------------------------------------------------------------------------------------------
+# -- what it says of itself --------------------------------------------------------------------------------------------
 
 
 async def test_it_says_how_it_is(bare: Stage, start: Start) -> None:

@@ -45,7 +45,7 @@ class Daemon:
         with self.output.open("ab") as output:
             self.process: Final = subprocess.Popen(
                 [sys.executable, "-m", "consumer", "run", *arguments],
-                env=kept | common | variables,
+                env=kept | common | dict(variables),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -60,11 +60,8 @@ class Daemon:
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Its log lines of the name *event*."""
-        found = []
-        for text in self.said().splitlines():
-            if f'"event": "{event}"' in text:
-                found.append(json.loads(text))
-        return found
+        whole = self.said().rpartition("\n")[0]
+        return [json.loads(text) for text in whole.splitlines() if f'"event": "{event}"' in text]
 
     async def line(self, event: str) -> dict[str, Any]:
         """The first line *event*, once it is there."""
@@ -149,7 +146,7 @@ async def bodies(stream: JetStreamContext, name: str, subjects: str, count: int)
     """The bodies of all entries of the stream *name* under *subjects*, once there are *count* or more."""
     try:
         async with asyncio.timeout(DEADLINE_S):
-            while len(found := await entries(stream, name, subjects)) < count:
+            while len(found := await entries(stream, name, subjects)) < count:  # noqa: ASYNC110 - the server's fact
                 await asyncio.sleep(0.01)
     except TimeoutError:
         pytest.fail(f"{name} never had {count} entries under {subjects}")

@@ -154,7 +154,7 @@ async def decided_once(
     return subject, json.loads(body)
 
 
-# -- frames ---------------------------------------------------------------------------------------------------------------
+# -- frames ------------------------------------------------------------------------------------------------------------
 
 
 def with_crc(body: bytes, crc: int) -> bytes:
@@ -227,7 +227,7 @@ async def test_the_same_frame_twice_is_kept_once(place: Place, stream: JetStream
     assert await entries(stream, NAMES.refused, ">") == kept
 
 
-# -- reports --------------------------------------------------------------------------------------------------------------
+# -- reports -----------------------------------------------------------------------------------------------------------
 
 
 def report(job: str, body: object, namespace: str = "default", headers: bytes | None = None) -> bytes:
@@ -287,7 +287,7 @@ async def test_what_is_no_producers_report(place: Place, stream: JetStreamContex
     assert body["Source"] == "report"
 
 
-REJECTED: Final = {
+REJECTED: Final[dict[str, tuple[str, dict[str, Any], str]]] = {
     "unknown state": ("r-1", {"StateType": "Exploded"}, "unknown-state"),
     "empty state": ("r-2", {"StateType": ""}, "unknown-state"),
     "huge state": ("r-3", {"StateType": "x" * 100_000}, "unknown-state"),
@@ -377,7 +377,7 @@ async def test_an_id_that_is_too_long_for_a_subject(place: Place, stream: JetStr
     said = {"StateType": "Running", "Job": {"ID": job}}
     await decided_once(place, stream, report(job, said), "accepted", "")
     (update,) = await updates_of(stream, job_key("default", job), 1)
-    assert update.Job.ID == job
+    assert job == update.Job.ID
     await decided_once(place, stream, report(job + "y", {"StateType": "Running"}), "rejected", "identity")
 
 

@@ -160,6 +160,22 @@ async def test_a_reader_comes_back_after_a_restart_and_a_kill(server: Server) ->
     await reader.close()
 
 
+async def test_a_request_does_not_outlive_its_connection(server: Server) -> None:
+    """nats-py would let it wait for its whole time; and none is put aside to land after a reconnect."""
+    reader = await connect_reader(server.address(), "test")
+    server.freeze()
+    asking = asyncio.create_task(reader.ask("$JS.API.INFO", b"", dict, within_s=60))
+    await until(lambda: reader._resp_map, "the request")
+    await server.kill()
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(UnreachableError, match=r"\$JS.API.INFO"):
+            await asking
+    await until(lambda: not reader.is_connected, "the loss")
+    with pytest.raises(UnreachableError, match="the connection is down"):
+        await reader.ask("$JS.API.INFO", b"", dict)
+    await reader.close()
+
+
 async def test_a_writer_ends_with_its_connection(server: Server) -> None:
     """It never reconnects: what it had put aside would land later."""
     writer = await connect_writer(server.address(), "test")
@@ -324,6 +340,18 @@ async def test_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ServerError, match="has no JetStream for us"):
             await require_server(connection)
         await connection.close()
+
+
+async def test_a_server_that_goes_away_while_it_is_looked_at_is_none_that_refuses(tmp_path: Path) -> None:
+    """Killed between connecting and asking, or between asking and listening: worth trying again, so no other error."""
+    async with Server(tmp_path) as server:
+        connection = await connect_writer(server.address(), "test")
+        await server.kill()
+        await until(lambda: connection.is_closed, "the end of the writer's connection")
+        with pytest.raises(UnreachableError):
+            await require_server(connection)
+        with pytest.raises(UnreachableError, match="the connection is closed"):
+            await connection.listen("answers", lambda *_: None)
 
 
 async def test_a_server_with_too_small_messages_is_refused(reader: Connection) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from consumer.errors import LogWentBackError
-from consumer.fold.asks import Append, Stored
+from consumer.fold.asks import Append, Entry, Stored
 from consumer.fold.truth import judge_last
 from consumer.jetstream import recovery
 from consumer.jetstream.connection import Connection, connect_reader, connect_writer
 from consumer.jetstream.recovery import probe, recover
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.writer import JetStreamWriter, open_writer
-from consumer.model import Position
+from consumer.model import JobKey, Position
 from consumer.settings import Streams
 from consumer.wire.entries import encode_checkpoint
 from consumer.wire.subjects import Names, job_key
@@ -217,3 +217,12 @@ async def test_the_mark_tells_one_log_from_another(tmp_path: Path, names: Names)
         assert after.created != before.created
         assert after.last_seq == 0
         await reader.close()
+
+
+def test_an_entry_replaces_the_one_before_it_on_its_subject() -> None:
+    """What is stored while the log is read comes as it is stored: still only the last of each subject counts."""
+    found: dict[JobKey, list[Entry]] = {}
+    key = job_key("default", "j-1")
+    for number, subject in enumerate(["pending", "running", "queued", "running", "queued"], start=1):
+        recovery._keep(found, key, Entry(number=number, subject=subject, body=b""))
+    assert [(entry.number, entry.subject) for entry in found[key]] == [(1, "pending"), (4, "running"), (5, "queued")]

@@ -1,0 +1,170 @@
+"""How loops run side by side, and how they end: by order, by an error, or too late."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from consumer.daemon import supervise
+from consumer.daemon.supervise import Loop, end, run_until, unless
+from consumer.errors import JobstateError, LogWentBackError, ServerError
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled again after 10 ms: so long no loop here takes to end."""
+    monkeypatch.setattr(supervise, "AGAIN_S", 0.01)
+
+
+class Stage:
+    """Loops that note what happens to them."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.seen: list[str] = []
+
+    def endless(self, name: str) -> Loop:
+        """A loop that goes on until it is cancelled."""
+
+        async def loop() -> None:
+            self.seen.append(f"{name} began")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.seen.append(f"{name} ended")
+
+        return loop
+
+    def deaf(self, name: str, times: int) -> Loop:
+        """A loop that swallows *times* cancellations."""
+
+        async def loop() -> None:
+            for _ in range(times):
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    self.seen.append(f"{name} heard nothing")
+            await self.endless(name)()
+
+        return loop
+
+    async def drain(self) -> None:
+        """A drain with nothing to do."""
+        self.seen.append("drained")
+
+    async def run(
+        self, sources: dict[str, Loop], rest: dict[str, Loop], drain: Callable[[], Awaitable[None]] | None = None
+    ) -> bool:
+        """Run them until the stage's own stop."""
+        async with asyncio.timeout(5):
+            return await run_until(self.stop, sources=sources, rest=rest, drain=drain or self.drain, deadline_s=0.1)
+
+    async def run_and_stop(
+        self, sources: dict[str, Loop], rest: dict[str, Loop], drain: Callable[[], Awaitable[None]] | None = None
+    ) -> bool:
+        """Run them, and stop when all have begun."""
+        asyncio.get_running_loop().call_later(0.01, self.stop.set)
+        return await self.run(sources, rest, drain)
+
+
+def failing(error: BaseException) -> Loop:
+    """A loop that ends with *error*."""
+
+    async def loop() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    return loop
+
+
+async def test_sources_end_then_the_drain_then_the_rest() -> None:
+    """What comes in stops first; what carries it on goes on until it is confirmed."""
+    stage = Stage()
+    assert await stage.run_and_stop({"in": stage.endless("in")}, {"out": stage.endless("out")})
+    assert stage.seen == ["in began", "out began", "in ended", "drained", "out ended"]
+
+
+async def test_a_drain_that_does_not_end_is_given_up() -> None:
+    """After the deadline, with False; and everything has ended."""
+    stage = Stage()
+    assert not await stage.run_and_stop({}, {"out": stage.endless("out")}, stage.endless("drain"))
+    assert stage.seen == ["out began", "drain began", "drain ended", "out ended"]
+
+
+async def test_a_loop_that_swallows_its_cancellation_is_cancelled_again() -> None:
+    """As nats-py and Python 3.11 do: it ends all the same, before the drain."""
+    stage = Stage()
+    assert await stage.run_and_stop({"in": stage.deaf("in", 1)}, {"out": stage.deaf("out", 2)})
+    assert stage.seen.index("in ended") < stage.seen.index("drained") < stage.seen.index("out ended")
+    assert stage.seen.count("out heard nothing") == 2
+
+
+async def test_a_loop_that_ends_by_itself_is_an_error() -> None:
+    """Named: a daemon without one of its loops would look alive."""
+    stage = Stage()
+
+    async def short() -> None:
+        return
+
+    with pytest.raises(JobstateError, match=r"the loop 'timer' has ended"):
+        await stage.run({}, {"timer": short, "out": stage.endless("out")})
+    assert stage.seen[-1] == "out ended"
+
+
+async def test_unless_gives_what_comes_first() -> None:
+    """The work's result, or None; then the work has ended, and what it raised before is raised."""
+    stage = Stage()
+    assert await unless(stage.stop, asyncio.sleep(0, "done")) == "done"
+    with pytest.raises(ServerError):
+        await unless(stage.stop, failing(ServerError("ours"))())
+    stage.stop.set()
+    assert await unless(stage.stop, stage.endless("work")()) is None
+    assert stage.seen in ([], ["work began", "work ended"])
+
+
+@pytest.mark.parametrize(
+    ("errors", "winner"),
+    [
+        ((ValueError("x"), ServerError("ours")), ServerError),
+        ((ServerError("ours"), ValueError("x")), ServerError),
+        ((ServerError("ours"), LogWentBackError("back")), LogWentBackError),
+        ((LogWentBackError("back"), ValueError("x"), ServerError("ours")), LogWentBackError),
+        ((ValueError("x"),), ValueError),
+    ],
+)
+async def test_of_several_errors_the_one_that_can_be_mended_wins(
+    errors: tuple[Exception, ...], winner: type[Exception]
+) -> None:
+    """A log that went back begins another life, whatever else broke on the way; ours come before what is a bug."""
+    stage = Stage()
+    loops = {f"loop {number}": failing(error) for number, error in enumerate(errors)}
+    with pytest.raises(winner) as raised:
+        await stage.run({"in": stage.endless("in")}, loops)
+    assert isinstance(raised.value.__cause__, BaseExceptionGroup)
+    assert stage.seen[-1] == "in ended"
+
+
+async def test_an_error_while_it_drains_is_not_hidden() -> None:
+    """A writer that dies during the drain: its error, not a false "drained"."""
+    stage = Stage()
+
+    async def drain() -> None:
+        await asyncio.Event().wait()
+
+    async def dies_late() -> None:
+        await stage.stop.wait()
+        raise ServerError("the server is gone")
+
+    with pytest.raises(ServerError, match="the server is gone"):
+        await stage.run_and_stop({}, {"out": dies_late}, drain)
+
+
+async def test_end_waits_for_all_and_takes_what_has_ended() -> None:
+    """Done, failed and endless tasks alike."""
+    stage = Stage()
+    tasks = [asyncio.ensure_future(loop()) for loop in (stage.endless("a"), stage.deaf("b", 3), failing(ValueError()))]
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        await end(tasks)
+    assert all(task.done() for task in tasks)
+    assert isinstance(tasks[2].exception(), ValueError)

@@ -1,0 +1,61 @@
+"""A connection whose server dies at an awkward moment, on both event loops: whatever is done with it comes to an end."""
+
+import asyncio
+import importlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from consumer.jetstream.connection import Connection, connect_reader
+from tests.server import Server
+
+pytestmark = pytest.mark.server
+
+
+def _run(loop: str, work: Coroutine[Any, Any, None]) -> None:
+    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(loop).new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work)
+
+
+def _cut(connection: Connection) -> None:
+    """The socket is gone, and nobody has looked yet: so it is for a moment whenever a server is killed."""
+    connection._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("turns", [0, 1, 2])
+def test_a_connection_whose_socket_is_gone_can_be_closed(shared_server: Server, loop: str, turns: int) -> None:
+    """With something still to be sent: it is closed, whoever watches is told, and no error comes of it."""
+
+    async def work() -> None:
+        connection = await connect_reader(shared_server.address(), "test")
+        told: list[bool] = []
+        connection.watch(lambda: told.append(connection.is_closed))
+        _cut(connection)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await connection.publish("somewhere", b"x")
+        await connection.close()
+        assert connection.is_closed
+        assert told[-1:] == [True]
+
+    _run(loop, work())
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_reader_whose_socket_is_gone_comes_back(shared_server: Server, loop: str) -> None:
+    """It asks over the dead socket, and over the new one a moment later."""
+
+    async def work() -> None:
+        connection = await connect_reader(shared_server.address(), "test")
+        _cut(connection)
+        await connection.publish("somewhere", b"x")
+        async with asyncio.timeout(10):
+            while connection.connects < 2:  # noqa: ASYNC110 - a number has no event
+                await asyncio.sleep(0.01)
+            await connection.flush()
+        await connection.close()
+
+    _run(loop, work())
