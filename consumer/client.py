@@ -73,6 +73,14 @@ class MendedClient(Client):
             info["tls_required"] = True
         await super()._process_info(info, initial_connection)
 
+    async def connect(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - nats-py's own
+        """nats-py's `connect`; where something else than NATS answers, that is an error of NATS too."""
+        try:
+            await super().connect(*arguments, **options)
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            await self.close()
+            raise nats.errors.Error(f"nats: what answers speaks no NATS ({type(error).__name__})") from error
+
     async def _connect_to_server(self, s: Srv) -> None:
         await super()._connect_to_server(s)
         if type(self._transport) is TcpTransport:

@@ -537,13 +537,13 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
 
 def show(summary: dict[str, Any]) -> None:
     """The table."""
-    titles = f"{'reports/s':>12}{'x plain':>9}{'CPU us':>8}{'server':>8}{'p50 ms':>8}{'p99 ms':>8}  aim"
+    titles = f"{'reports/s':>12}{'best':>9}{'x plain':>9}{'CPU us':>8}{'server':>8}{'p50 ms':>8}{'p99 ms':>8}  aim"
     print(f"\n{'median of the rounds':40}{titles}")
     for line in summary["lines"]:
         row = Row(name=line["name"], loop=line["loop"], bucket=line["bucket"], rounds=[])
         latency = row.name == "latency"
         print(
-            f"{_label(row):40}{line['rate']:>12,.0f}"
+            f"{_label(row):40}{line['rate']:>12,.0f}{max(one['rate'] for one in line['rounds']):>9,.0f}"
             f"{_cell(line.get('times_plain'), 1):>9}{_cell(line.get('cpu_us'), 1):>8}"
             f"{_cell(line.get('server_cpu_us'), 1):>8}"
             f"{_cell(line.get('p50_ms'), 2):>8}{_cell(line.get('p99_ms'), 2):>8}  {_aim(line, latency)}"

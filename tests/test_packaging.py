@@ -28,7 +28,7 @@ def project() -> dict[str, Any]:
 
 
 def compose() -> dict[str, Any]:
-    """`docker-compose.yml`, read as the part of YAML that it is written in: mappings, plain texts, lists on one line."""
+    """`docker-compose.yml`, as the part of YAML that it is written in: mappings, plain texts, lists on one line."""
     root: dict[str, Any] = {}
     open_at: list[tuple[int, dict[str, Any]]] = [(-1, root)]
     for number, line in enumerate(text("docker-compose.yml").splitlines(), 1):

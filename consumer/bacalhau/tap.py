@@ -97,6 +97,7 @@ class Tap:
         self._something: Final = asyncio.Event()
         self._listening: Final = asyncio.Event()
         self._may_have_missed = False
+        self._denied = ""
         self._gaps = 0
         self.taken = 0
         """Frames put aside so far."""
@@ -193,6 +194,9 @@ class Tap:
                 # PONG says that the server has both subscriptions.
                 await client.flush(options.connect_timeout_s)
                 await client.flush(options.connect_timeout_s)
+                if self._denied:
+                    denied, self._denied = self._denied, ""
+                    raise NatsError(denied)  # it would be connected, and deaf
             # A reader that dies leaves a client that looks connected and is deaf (`NATS.md` 3).
             client.when_deaf(ended.set)
             self.connections += 1
@@ -223,6 +227,8 @@ class Tap:
             self._drop()
         else:
             self.last_error = _why(error)
+            if "permissions violation for subscription" in self.last_error.lower():
+                self._denied = self.last_error
 
     def _drop(self) -> None:
         self.dropped += 1

@@ -193,7 +193,8 @@ class _Demo:
     async def _causes(self, stage: Stage) -> dict[tuple[str, int], str]:
         """What the daemon says of the updates; of the last one a moment after the log has it."""
         deadline = asyncio.get_running_loop().time() + TELL_S
-        while len(causes := stage.causes()) < len(self._came) and asyncio.get_running_loop().time() < deadline:
+        # A log file has no event to wait for.
+        while len(causes := stage.causes()) < len(self._came) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         return causes
 

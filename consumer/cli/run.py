@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import structlog
 import typer
 
 from consumer.daemon.assemble import run_daemon
-from consumer.errors import ExitCode
+from consumer.errors import ExitCode, JobstateError
 from consumer.observe import configure, tell_left_out
 from consumer.settings import CONFIG, Settings, load
+
+log = structlog.get_logger()
 
 
 def run(
@@ -43,6 +46,11 @@ def run(
     configure(settings.log)
     try:
         code = _runner()(_until_told(settings, embedded=embedded))
+    except JobstateError:
+        raise
+    except Exception as error:
+        log.exception("daemon.fault", kind=type(error).__name__)
+        raise typer.Exit(ExitCode.FAULT) from error
     finally:
         tell_left_out()
     if code is not ExitCode.OK:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -99,7 +100,8 @@ async def _wait(jobs: list[str], target: str, seconds: float | None, where: Wher
     from consumer.jetstream.view import FIRST  # noqa: PLC0415
     from consumer.rules import load  # noqa: PLC0415
 
-    rules = load(None)
+    file = where.settings().rules.file
+    rules = load(Path(file) if file else None)
     target = read_state(rules, target)
     awaited: list[_Awaited] = []
     try:

@@ -21,9 +21,16 @@ from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import Tap, TapOptions
 from consumer.daemon.carry import Carrier, Sources
-from consumer.daemon.supervise import Loop, run_until, unless
+from consumer.daemon.supervise import Loop, end, run_until, unless
 from consumer.daemon.watch import INPUT, LOG, ORCHESTRATOR, TAP, Watch
-from consumer.errors import ConnectionLostError, ExitCode, LogWentBackError, SettingsError, UnreachableError
+from consumer.errors import (
+    ConnectionLostError,
+    ExitCode,
+    LogWentBackError,
+    ServerError,
+    SettingsError,
+    UnreachableError,
+)
 from consumer.fold import Lanes
 from consumer.fold.asks import Read as FoundEntries
 from consumer.fold.asks import ReadBack
@@ -58,7 +65,7 @@ RETRY_S: Final = 1.0
 LISTEN_S: Final = 5.0
 """So long the first list waits for the tap: what is published while it is read should be heard."""
 STOCK_S: Final = 1.0
-LAG_EVERY: Final = 5
+LOOK_EVERY: Final = 5
 ALLOWANCE_S: Final = 15.0
 """A loop that goes round every second and has not for so long: the daemon does not live."""
 
@@ -90,6 +97,8 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
         if embedded:
             server = await stack.enter_async_context(EmbeddedServer(Path(settings.embedded.folder)))
             url = server.url
+            keeper = asyncio.create_task(server.keep(_tell_restart), name="keep the server")
+            stack.push_async_callback(end, [keeper])
         log.info(
             "daemon.started",
             version=__version__,
@@ -101,6 +110,10 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
             rules=daemon.rules.name,
         )
         return await daemon.run(url, stop)
+
+
+def _tell_restart(sentence: str) -> None:
+    log.warning("server.ended", text=sentence)
 
 
 def _settle_memory() -> None:
@@ -305,9 +318,15 @@ class _Life:
         rest["stock"] = lambda: self._stock_loop(carrier)
         for name, allowance in (("stock", ALLOWANCE_S), ("checkpoint", ALLOWANCE_S + settings.checkpoint.every_s)):
             daemon.health.expect(name, allowance)
-        return await run_until(
-            stop, sources=sources, rest=rest, drain=carrier.drain, deadline_s=settings.drain.deadline_s
-        )
+        try:
+            return await run_until(
+                stop, sources=sources, rest=rest, drain=carrier.drain, deadline_s=settings.drain.deadline_s
+            )
+        finally:
+            # The next life may have to wait for the server: that is no loop that stands still.
+            for name in ("stock", "checkpoint"):
+                daemon.health.done(name)
+            daemon.health.failing(INPUT, "the life that read it has ended")
 
     async def close_writer(self) -> None:
         """End the connection of the writer that is on now."""
@@ -366,8 +385,8 @@ class _Life:
             if self._reading.slow != slow:
                 daemon.metrics.slow_consumers("reader").inc(self._reading.slow - slow)
                 slow = self._reading.slow
-            if self._rounds % LAG_EVERY == 0:
-                await self._measure_lag()
+            if self._rounds % LOOK_EVERY == 0:
+                await self._look_at_streams()
             self._rounds += 1
             daemon.health.alive("stock")
             await asyncio.sleep(STOCK_S)
@@ -386,16 +405,23 @@ class _Life:
         if self._reads is not None:
             self._daemon.metrics.reads_in_flight.set(self._reads.in_flight)
 
-    async def _measure_lag(self) -> None:
+    async def _look_at_streams(self) -> None:
+        """Whether the log is still the one that we know, and how far behind the input we are.
+
+        Between two appends a log can be made anew without any connection being lost: nothing else would show it.
+        """
         if not self._reading.is_connected:
             return
+        names = self._daemon.names
         try:
-            info = await self._reading.ask(
-                f"$JS.API.STREAM.INFO.{self._daemon.names.input}", b"", StreamInfo, within_s=STOCK_S
-            )
-        except UnreachableError:
-            return  # the connection says so by itself
-        self._daemon.metrics.input_lag.set(max(info.state.last_seq - self._reports.place.sequence, 0))
+            mark = await probe(self._reading, names)
+            _compare(mark, msgspec.structs.replace(self._mark, last_seq=0))
+            info = await self._reading.ask(f"$JS.API.STREAM.INFO.{names.input}", b"", StreamInfo, within_s=STOCK_S)
+        except ServerError as error:
+            log.warning("stock.unanswered", reason=str(error))
+            return  # what is wrong with the connection, it says by itself
+        if info.error is None:
+            self._daemon.metrics.input_lag.set(max(info.state.last_seq - self._reports.place.sequence, 0))
 
 
 async def _read_whole(writer: JetStreamWriter, subjects: str) -> FoundEntries:

@@ -162,8 +162,12 @@ class Carrier:
 
     async def drain(self) -> None:
         """After the sources have stopped: wait until everything that came in is confirmed, and have it said where."""
+        await self._until_idle()
         self._lanes.checkpoint()
         self._follow()
+        await self._until_idle()
+
+    async def _until_idle(self) -> None:
         while self._lanes.waiting:
             self._idle.clear()
             await self._idle.wait()
@@ -202,6 +206,7 @@ class Carrier:
         assert join is not None
         gaps = tap.gaps
         while True:
+            await self._room.wait()  # what comes meanwhile waits in the tap, which has a bound and tells a gap
             frames = await tap.batch()
             now = self._clock.now()
             if tap.gaps != gaps:
@@ -229,6 +234,7 @@ class Carrier:
         assert reads is not None
         assert join is not None
         while True:
+            await self._room.wait()
             answered = await reads.answers()
             now = self._clock.now()
             away = self._away
@@ -340,7 +346,7 @@ class Carrier:
             self._watcher.asked(asked)
             reads.ask(asked)
         self._to_send.set()
-        if self._lanes.waiting < self._events_max:
+        if self._lanes.held < self._events_max:
             self._room.set()
         else:
             self._room.clear()

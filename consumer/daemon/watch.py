@@ -37,6 +37,7 @@ class Watch:
         self._clock: Final = clock
         self._lanes: Lanes | None = None
         self._join: Join | None = None
+        self._log_down = False
         self._tally = Tally()
         self._confirmed_at = clock.now()
         self._lags: Final = {cause: metrics.lag(cause) for cause in ("hint", "scan", "report")}
@@ -156,6 +157,8 @@ class Watch:
 
     def connection(self, name: str, *, up: bool) -> None:
         """A connection was lost, or replaced."""
+        if name == LOG:
+            self._log_down = not up
         if up:
             self._metrics.reconnects(name).inc()
             self._health.ready(name)
@@ -191,7 +194,7 @@ class Watch:
         waited = self._clock.now() - self._confirmed_at
         if not lanes.waiting:
             self._confirmed_at = self._clock.now()
-            if not lanes.backing_off:
+            if not lanes.backing_off and not self._log_down:
                 self._health.ready(LOG)
         elif full:
             self._health.failing(LOG, "a stream has no room: nothing is forgotten, and everything waits; give it more")

@@ -169,6 +169,11 @@ class Lanes:
         return self._waiting
 
     @property
+    def held(self) -> int:
+        """Events in memory: those that are not over, and those of the input that are, behind one that is not."""
+        return max(self._waiting, len(self._in_order))
+
+    @property
     def active(self) -> int:
         """Lanes with work in them."""
         return len(self._lanes)
@@ -300,6 +305,9 @@ class Lanes:
         """The first item of the lane is over."""
         item = lane.items.popleft()
         item.done = True
+        in_order = self._in_order
+        while in_order and in_order[0].done:
+            self._floor = in_order.popleft().position
         self._waiting -= 1
         lane.append = None
         if decision is not None and not isinstance(item.work, Notice):
@@ -475,8 +483,6 @@ class Lanes:
 
     def checkpoint(self) -> None:
         """Have a checkpoint written, if the input is confirmed further than the last one says."""
-        while self._in_order and self._in_order[0].done:
-            self._floor = self._in_order.popleft().position
         subject = self._names.checkpoint(self._shard)
         if self._floor in (self._checkpoint_written, NOWHERE) or subject in self._lanes:
             return
@@ -506,8 +512,6 @@ class Lanes:
     @property
     def floor(self) -> Position:
         """The last position of the input up to which everything is confirmed."""
-        while self._in_order and self._in_order[0].done:
-            self._floor = self._in_order.popleft().position
         return self._floor
 
     def _ask_append(self, lane: _Lane, append: Append) -> None:

@@ -351,7 +351,7 @@ async def _connect(address: Address, name: str, within_s: float) -> Connection:
                         # The first time is ours to repeat: nats-py would repeat a wrong password for ever.
                         allow_reconnect=False,
                         max_reconnect_attempts=-1,
-                        reconnect_time_wait=0.5,  # type: ignore[arg-type] # a time in seconds, whatever the stub says
+                        reconnect_time_wait=0.5,
                         connect_timeout=2,
                         ping_interval=5,
                         max_outstanding_pings=2,

@@ -25,6 +25,7 @@ START_S: Final = 20.0
 STOP_S: Final = 10.0
 LOCK_S: Final = 5.0
 POLL_S: Final = 0.01
+LOOK_S: Final = 0.1
 
 _PDEATHSIG: Final = 1
 _LOG_LINES: Final = 5
@@ -148,6 +149,14 @@ class EmbeddedServer:
         """Stop it and start it again, on the same port."""
         await self.stop()
         await self.start()
+
+    async def keep(self, tell: Callable[[str], None]) -> None:
+        """Start it again whenever it has ended by itself, until cancelled. Raises `ServerError` if it cannot be."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self.pid is None:
+                tell("the nats-server ended: started again, with the same data")
+                await self.start()
 
     async def _gone(self, process: subprocess.Popen[bytes]) -> None:
         try:

@@ -30,6 +30,7 @@ from consumer.model import (
     JobStateType,
     Known,
     Notice,
+    Place,
     Record,
     Rejected,
     Snapshot,
@@ -107,6 +108,7 @@ class _Job:
     __slots__ = (
         "again",
         "bare",
+        "emitted",
         "entries_seen",
         "halted",
         "hint_due",
@@ -134,6 +136,7 @@ class _Job:
         self.hint_due: float | None = None
         self.turn_due: float | None = None
         self.read_at = float("-inf")
+        self.emitted: tuple[Place, Step] | None = None  # from where to where the event leads that is not decided yet
         self.entries_seen = 0  # how long the history was when it was last read whole
         self.halted: Step | None = None  # the step that the rules reject: the job stands still there
 
@@ -285,7 +288,7 @@ class Join:
             self._hint(name, now, watch=ahead is None, until=snapshot.revision)
 
     def _remember(self, execution: str, what: _Execution) -> None:
-        if len(self._executions) >= self._settings.executions_max:
+        if execution not in self._executions and len(self._executions) >= self._settings.executions_max:
             del self._executions[next(iter(self._executions))]
         self._executions[execution] = what
 
@@ -556,7 +559,12 @@ class Join:
 
     def _emit(self, job: _Job, record: Record) -> None:
         # A step that the rules reject stands in quarantine already: the job waits there for an operator.
-        if job.halted is None or record.steps[0] != job.halted:
+        if job.halted is not None and record.steps[0] == job.halted:
+            return
+        # While the log takes its time each read brings the same again: it is under way, and once is enough.
+        way = (record.after, record.steps[-1])
+        if job.emitted != way:
+            job.emitted = way
             self.events.append(record)
 
     def _read_over(self, name: str, job: _Job, now: float) -> None:
@@ -593,6 +601,9 @@ class Join:
         if not isinstance(event, Record):
             return
         name = event.job.id
+        known_job = self._jobs.get(name)
+        if known_job is not None and known_job.emitted == (event.after, event.steps[-1]):
+            known_job.emitted = None
         if isinstance(decision, Unchanged) and decision.reason == "unjoined":
             job = self._job(name)
             if job is not None:

@@ -159,7 +159,7 @@ class Stage:
         await ensure(connection, self.names, STREAMS)
         self._connection = connection
         self._view = View(connection, self.names, where=self.server.url, tell=self._tell)
-        keeper = asyncio.create_task(self._keep_server(), name="keep the server")
+        keeper = asyncio.create_task(self.server.keep(self._tell), name="keep the server")
         self._stack.push_async_callback(_end, keeper)
         self.daemon = DaemonProcess(self._folder, self._variables(), self._tell)
         await self._stack.enter_async_context(self.daemon)
@@ -178,13 +178,6 @@ class Stage:
             "JOBSTATE_STREAMS__INPUT_MAX_BYTES": str(STREAMS.input_max_bytes),
             "JOBSTATE_STREAMS__REFUSED_MAX_BYTES": str(STREAMS.refused_max_bytes),
         }
-
-    async def _keep_server(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            if self.server.pid is None:
-                self._tell("the nats-server ended: started again, with the same data")
-                await self.server.start()
 
     async def _until_begun(self, connection: Connection) -> None:
         """Wait until the daemon has agreed with the log on where it begins: from then on nothing is left out."""

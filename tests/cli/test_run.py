@@ -182,7 +182,7 @@ async def test_a_drain_that_cannot_end_says_so(bare: Stage, start: Start) -> Non
     await report(bare.client, "Pending")
     assert await states_of(bare.client.jetstream(), 1) == [(1, "Pending")]
     await report(bare.client, "Running", message="x" * 2_000)
-    await daemon.until_status(503, "1 events wait")
+    await daemon.until_status(503, "no room")
     daemon.tell(signal.SIGTERM)
     assert await daemon.ended() == ExitCode.DRAIN
     assert [line["drained"] for line in daemon.lines("daemon.stopped")] == [False]

@@ -1,4 +1,4 @@
-"""Short forms of `make torture`: a few kills and pauses at random moments. The long one is `python -m tests.torture`."""
+"""Short forms of `make torture` (`python -m tests.torture`): a few kills and pauses at random moments."""
 
 from pathlib import Path
 from typing import Final
@@ -53,7 +53,7 @@ async def test_reports_come_to_their_sequential_fold_whatever_is_killed(tmp_path
     assert outcome.numbers["refused"] > 500
 
 
-# -- the judges see what is wrong ---------------------------------------------------------------------------------------
+# -- the judges see what is wrong ----------------------------------------------------------------------------------
 
 
 def _update(sequence: int, state: str, message: str = "") -> Update:

@@ -1,4 +1,4 @@
-"""A connection whose server dies at an awkward moment, on both event loops: whatever is done with it comes to an end."""
+"""A connection whose server dies at an awkward moment, on both event loops: whatever is done with it ends."""
 
 import asyncio
 import importlib

@@ -289,7 +289,10 @@ class TestHints:
         scene.join.frame(ask_for_bid(snapshot("Queued", 2)), 0.0)
         scene.log.clear()
         scene.has("Pending", 1)
+        (event,) = scene.join.events
+        assert isinstance(event, Record)
         scene.join.events.clear()
+        scene.join.decided(event, Unchanged(reason="late"))
         scene.join.frame(message(FrameKind.BID_ACCEPTED), 0.0)
         scene.answer(scene.read(0.0), history("Pending", "Queued"), 0.01)
         assert scene.published() == [(2, "Queued")]

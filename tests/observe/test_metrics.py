@@ -83,6 +83,6 @@ def test_a_histogram_has_buckets_for_milliseconds_and_for_a_minute() -> None:
     metrics = Metrics()
     metrics.lag("hint").observe(0.004)
     found = samples(metrics)
-    assert found["jobstate_lag_seconds_bucket", (("cause", "hint"), ("le", "0.005"),)] == 1
-    assert found["jobstate_lag_seconds_bucket", (("cause", "hint"), ("le", "0.0025"),)] == 0
-    assert ("jobstate_lag_seconds_bucket", (("cause", "hint"), ("le", "0.1"),)) in found
+    assert found["jobstate_lag_seconds_bucket", (("cause", "hint"), ("le", "0.005"))] == 1
+    assert found["jobstate_lag_seconds_bucket", (("cause", "hint"), ("le", "0.0025"))] == 0
+    assert ("jobstate_lag_seconds_bucket", (("cause", "hint"), ("le", "0.1"))) in found

@@ -8,6 +8,7 @@ import pytest
 from consumer.errors import DecodeError
 from consumer.model import Position, Report
 from consumer.wire import MESSAGE_MAX, REASONS, Names, decode_report, escape, job_key, report_junk
+from consumer.wire.decoding import NAME_MAX
 from consumer.wire.report import JUNK_MAX
 
 NAMES = Names("main")
@@ -241,6 +242,13 @@ def test_the_size_is_bounded() -> None:
     with pytest.raises(DecodeError) as caught:
         decode_report(NAMES, SUBJECT, RUNNING, HERE, max_bytes=len(RUNNING) - 1)
     assert caught.value.reason == "too-large"
+
+
+@pytest.mark.parametrize("field", ["Name", "Type"])
+def test_names_are_bounded(field: str) -> None:
+    """They stand in every later update of the job, which has to fit into a message."""
+    assert getattr(read(told(**{field: "x" * NAME_MAX})).job, field.lower()) == "x" * NAME_MAX
+    assert refuse(told(**{field: "x" * (NAME_MAX + 1)})) == "wrong-shape"
 
 
 def test_junk_of_a_report_keeps_its_bytes() -> None:

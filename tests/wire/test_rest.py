@@ -9,6 +9,7 @@ import pytest
 
 from consumer.errors import DecodeError
 from consumer.wire import Version, decode_history, decode_job, decode_jobs, decode_version
+from consumer.wire.decoding import NAME_MAX, TEXT_MAX
 from tests.wire.samples import document, folders
 
 API = "/api/v1/orchestrator/jobs/"
@@ -198,3 +199,14 @@ def test_versions() -> None:
         with pytest.raises(DecodeError) as caught:
             decode_version(body)
         assert caught.value.reason == "wrong-shape"
+
+
+def test_what_would_not_fit_into_a_message_is_cut() -> None:
+    """A message of a MiB, a name of a MiB: the state goes through, its texts bounded."""
+    long = "x" * (1 << 20)
+    (entry,) = decode_history(page(row(1, "Scheduling", long, NewState="Failed"))).entries
+    assert (entry.state, entry.message) == ("Failed", "x" * TEXT_MAX)
+    state = {"StateType": "Failed", "Message": long}
+    job = {"ID": "j-1", "Namespace": "default", "Name": long, "Type": "batch", "State": state}
+    snapshot = decode_job(json.dumps({"Job": job}).encode())
+    assert (snapshot.state, snapshot.message, snapshot.job.name) == ("Failed", "x" * TEXT_MAX, "x" * NAME_MAX)
