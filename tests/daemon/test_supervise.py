@@ -1,7 +1,8 @@
 """How loops run side by side, and how they end: by order, by an error, or too late."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -112,13 +113,14 @@ async def test_a_loop_that_ends_by_itself_is_an_error() -> None:
 
 
 async def test_unless_gives_what_comes_first() -> None:
-    """The work's result, or None; then the work has ended, and what it raised before is raised."""
+    """The work's result, None if that is the stop, and what the work raises."""
     stage = Stage()
     assert await unless(stage.stop, asyncio.sleep(0, "done")) == "done"
     with pytest.raises(ServerError):
         await unless(stage.stop, failing(ServerError("ours"))())
     stage.stop.set()
-    assert await unless(stage.stop, stage.endless("work")()) is None
+    work: Coroutine[Any, Any, str | None] = stage.endless("work")()
+    assert await unless(stage.stop, work) is None
     assert stage.seen in ([], ["work began", "work ended"])
 
 
