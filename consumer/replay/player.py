@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
+import nats.errors
 from nats.aio.client import Client
 
 from consumer.replay.clock import ReplayClock
@@ -16,6 +17,8 @@ IDLE_MAX_S: Final = 5.0
 """Recorded seconds: a longer pause, as between two recordings, is cut to this. The clock jumps over the rest."""
 
 RETRY_S: Final = 0.02
+FLUSH_S: Final = 1
+"""A server that was killed never answers: so long until the one in its place is asked."""
 
 
 class Happening(NamedTuple):
@@ -77,4 +80,16 @@ class Player:
                 reply = client.new_inbox() if frame.reply else ""
                 await client.publish(frame.subject, frame.data, reply=reply, headers=frame.headers)
             yield Progress(done, total, t_ns, frame)
-        await client.flush()
+        await _until_taken(client)
+
+
+async def _until_taken(client: Client) -> None:
+    """Wait until the server has everything that was sent, or is another: then what it had is gone, as in life."""
+    while True:
+        try:
+            await client.flush(FLUSH_S)
+        except nats.errors.Error:
+            if client.is_closed:
+                raise
+        else:
+            return
