@@ -163,7 +163,7 @@ class Stage:
         self._stack.push_async_callback(_end, keeper)
         self.daemon = DaemonProcess(self._folder, self._variables(), self._tell)
         await self._stack.enter_async_context(self.daemon)
-        await self._until_begun(connection)
+        await self._until_begun()
 
     def _variables(self) -> dict[str, str]:
         return {
@@ -179,7 +179,7 @@ class Stage:
             "JOBSTATE_STREAMS__REFUSED_MAX_BYTES": str(STREAMS.refused_max_bytes),
         }
 
-    async def _until_begun(self, connection: Connection) -> None:
+    async def _until_begun(self) -> None:
         """Wait until the daemon has agreed with the log on where it begins: from then on nothing is left out."""
         assert self._view is not None
         assert self.daemon is not None
@@ -193,7 +193,6 @@ class Stage:
             raise JobstateError(
                 f"the daemon did not begin within {START_S:.0f} s: {_last_line(self.daemon.log)}"
             ) from None
-        del connection
 
     async def play(self) -> AsyncIterator[Progress]:
         """Play the recordings; ends when every frame has been given to the server."""
