@@ -53,6 +53,9 @@ SETTLE_S: Final = 10.0
 UNDISTURBED_SPEED: Final = 1000.0
 """Of the demo without faults: what comes of a record does not depend on its pace."""
 PAUSE_MAX_S: Final = 3.0
+STARTED: Final = b'"daemon.started"'
+START_MAX_S: Final = 0.06
+"""A daemon that has said that it started has read the log and listens about so long after."""
 FINISH_S: Final = 120.0
 """So long after the last fault the log of the reports may take."""
 STILL_S: Final = 2.0
@@ -94,19 +97,41 @@ class Faults:
         self.done: Final[Counter[str]] = Counter()
 
     async def carry_out(self, kind: str) -> None:
-        """`daemon` or `server`: SIGKILL. `pause`: SIGSTOP, and SIGCONT some time later, while other things go on."""
-        holder = self._server if kind == "server" else self._rng.choice(self._daemons)
-        while (pid := holder.pid) is None or pid in self._killed:  # noqa: ASYNC110 - until it is started again
-            await asyncio.sleep(0.005)
-        if kind == "pause":
+        """Do one thing of the *kind*, to a daemon drawn at random or the server.
+
+        `daemon`, `server`: SIGKILL. `pause`: SIGSTOP, and SIGCONT some time later, while other things go on. `start`:
+        SIGKILL of a daemon, and of the server while the next daemon reads the log.
+        """
+        if kind == "server":
+            await self._kill(self._server)
+        elif kind == "daemon":
+            await self._kill(self._rng.choice(self._daemons))
+        elif kind == "pause":
+            pid = await self._find(self._rng.choice(self._daemons))
             pause = asyncio.create_task(self._pause(pid, self._rng.uniform(0.05, PAUSE_MAX_S)))
             self._pauses.add(pause)
             pause.add_done_callback(self._pauses.discard)
         else:
-            os.kill(pid, signal.SIGKILL)
-            self._killed.add(pid)
+            daemon = self._rng.choice(self._daemons)
+            starts = count_said(daemon, STARTED)
+            await self._kill(daemon)
+            while count_said(daemon, STARTED) == starts:  # noqa: ASYNC110 - a file has no event
+                await asyncio.sleep(0.002)
+            await asyncio.sleep(self._rng.uniform(0.0, START_MAX_S))
+            await self._kill(self._server)
         self.done[kind] += 1
-        self._tell(f"{kind} {pid} ({sum(self.done.values())})")
+        self._tell(f"{kind} ({sum(self.done.values())})")
+
+    async def _find(self, holder: DaemonProcess | EmbeddedServer) -> int:
+        """Its pid, once it has one that was not killed yet."""
+        while (pid := holder.pid) is None or pid in self._killed:  # noqa: ASYNC110 - until it is started again
+            await asyncio.sleep(0.005)
+        return pid
+
+    async def _kill(self, holder: DaemonProcess | EmbeddedServer) -> None:
+        pid = await self._find(holder)
+        self._killed.add(pid)
+        os.kill(pid, signal.SIGKILL)
 
     async def _pause(self, pid: int, seconds: float) -> None:
         with contextlib.suppress(ProcessLookupError):  # it may be killed while it sleeps
@@ -491,7 +516,7 @@ async def torture_reports(plan: ReportPlan, seed: int, folder: Path, tell: Tell)
         connection = await connect_reader(Address(urls=(server.url,)), "torture")
         stack.push_async_callback(connection.close)
         await ensure(connection, NAMES, STREAMS)
-        keeper = asyncio.create_task(_keep(server))
+        keeper = asyncio.create_task(server.keep(tell))
         stack.push_async_callback(_cancel, keeper)
         daemons = []
         for number in range(plan.daemons):
@@ -595,13 +620,6 @@ def _variables(server: EmbeddedServer) -> dict[str, str]:
     }
 
 
-async def _keep(server: EmbeddedServer) -> None:
-    while True:
-        await asyncio.sleep(0.05)
-        if server.pid is None:
-            await server.start()
-
-
 async def _until_still(view: View, expected: Expected, daemons: Sequence[DaemonProcess], deadline: float) -> None:
     """Wait until all that must come is there and nothing new comes, or until the *deadline*: then it shows as wrong."""
     before: tuple[int, int] = (-1, -1)
@@ -685,8 +703,13 @@ async def _read(reading: Reading) -> list[Entry]:
 async def until_said(daemon: DaemonProcess, event: bytes, within_s: float = 30.0) -> None:
     """Wait until the daemon's log has the line *event*."""
     async with asyncio.timeout(within_s):
-        while event not in daemon.log.read_bytes():  # noqa: ASYNC110 - a file has no event
+        while not count_said(daemon, event):  # noqa: ASYNC110 - a file has no event
             await asyncio.sleep(0.02)
+
+
+def count_said(daemon: DaemonProcess, event: bytes) -> int:
+    """How often the daemon's log has the line *event*."""
+    return daemon.log.read_bytes().count(event)
 
 
 def make_folder(folder: Path) -> Path:
@@ -726,6 +749,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one line per scenario")
     parser.add_argument("--daemon-kills", type=int, default=30, help="of demos (default: %(default)s)")
     parser.add_argument("--server-kills", type=int, default=10, help="of demos (default: %(default)s)")
+    parser.add_argument(
+        "--starts", type=int, default=5, help="also of the server, at a daemon's (default: %(default)s)"
+    )
     parser.add_argument("--pauses", type=int, default=30, help="of two daemons in demos (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="demos of each scenario (default: %(default)s)")
     parser.add_argument("--speed", type=float, default=5.0, help="of the demos (default: %(default)s)")
@@ -735,10 +761,10 @@ def main() -> int:
     parser.add_argument(
         "--report-faults",
         type=int,
-        nargs=3,
-        default=(30, 10, 20),
+        nargs=4,
+        default=(30, 10, 20, 10),
         metavar="N",
-        help="daemon kills, server kills, pauses",
+        help="daemon kills, server kills, pauses, kills of the server at a daemon's start",
     )
     parser.add_argument("--keep", action="store_true", help="leave the folders: logs and streams")
     options = parser.parse_args()
@@ -752,7 +778,7 @@ def main() -> int:
 
 
 async def _run(name: str, options: argparse.Namespace) -> Outcome:
-    kills, stops, sleeps = options.report_faults
+    report_faults = dict(zip(("daemon", "server", "pause", "start"), options.report_faults, strict=True))
 
     def demos(*, daemons: int = 1, **faults: int) -> Awaitable[Outcome]:
         plan = DemoPlan(scenario=name, faults=faults, rounds=options.rounds, speed=options.speed, daemons=daemons)
@@ -763,12 +789,11 @@ async def _run(name: str, options: argparse.Namespace) -> Outcome:
         if name == "daemon-kills":
             outcome = await demos(daemon=options.daemon_kills)
         elif name == "server-kills":
-            outcome = await demos(server=options.server_kills)
+            outcome = await demos(server=options.server_kills, start=options.starts)
         elif name == "two-daemons":
             outcome = await demos(daemons=2, pause=options.pauses)
         else:
-            faults = {"daemon": kills, "server": stops, "pause": sleeps}
-            plan = ReportPlan(faults=faults, reports=options.reports, jobs=options.jobs, seconds=options.seconds)
+            plan = ReportPlan(faults=report_faults, reports=options.reports, jobs=options.jobs, seconds=options.seconds)
             outcome = await torture_reports(plan, options.seed, folder, _progress)
         outcome.numbers["seconds"] = round(time.monotonic() - began)
     return outcome

@@ -25,6 +25,7 @@ START_S: Final = 20.0
 STOP_S: Final = 10.0
 LOCK_S: Final = 5.0
 POLL_S: Final = 0.01
+AGAIN_S: Final = 0.5
 LOOK_S: Final = 0.1
 
 _PDEATHSIG: Final = 1
@@ -151,12 +152,16 @@ class EmbeddedServer:
         await self.start()
 
     async def keep(self, tell: Callable[[str], None]) -> None:
-        """Start it again whenever it has ended by itself, until cancelled. Raises `ServerError` if it cannot be."""
+        """Start it again whenever it has ended by itself, until cancelled. One that does not start is tried again."""
         while True:
             await asyncio.sleep(LOOK_S)
             if self.pid is None:
                 tell("the nats-server ended: started again, with the same data")
-                await self.start()
+                try:
+                    await self.start()
+                except ServerError as error:  # it may have been killed before it was ready
+                    tell(f"{error}; it is tried again")
+                    await asyncio.sleep(AGAIN_S)
 
     async def _gone(self, process: subprocess.Popen[bytes]) -> None:
         try:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import nats.errors
 from nats.aio.client import Client
 
+from consumer.errors import UnreachableError
 from consumer.replay.clock import ReplayClock
 from consumer.replay.recording import RecordedFrame, Recording
 
@@ -17,6 +18,7 @@ IDLE_MAX_S: Final = 5.0
 """Recorded seconds: a longer pause, as between two recordings, is cut to this. The clock jumps over the rest."""
 
 RETRY_S: Final = 0.02
+AWAY_S: Final = 30.0
 FLUSH_S: Final = 1
 """A server that was killed never answers: so long until the one in its place is asked."""
 
@@ -75,12 +77,22 @@ class Player:
             self._clock.advance(t_ns)
             if frame is not None:
                 # What nats-py puts aside while it reconnects would land in one heap, or not at all.
-                while not client.is_connected:  # noqa: ASYNC110 - the client has no event for it
-                    await asyncio.sleep(RETRY_S)
+                await _until_connected(client)
                 reply = client.new_inbox() if frame.reply else ""
                 await client.publish(frame.subject, frame.data, reply=reply, headers=frame.headers)
             yield Progress(done, total, t_ns, frame)
         await _until_taken(client)
+
+
+async def _until_connected(client: Client) -> None:
+    try:
+        async with asyncio.timeout(AWAY_S):
+            while not client.is_connected:  # noqa: ASYNC110 - the client has no event for it
+                await asyncio.sleep(RETRY_S)
+    except TimeoutError:
+        raise UnreachableError(
+            f"no nats-server for {AWAY_S:.0f} s, so the recording cannot be played on: see why it does not start"
+        ) from None
 
 
 async def _until_taken(client: Client) -> None:

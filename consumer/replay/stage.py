@@ -15,12 +15,12 @@ from typing import Final, Self
 
 import msgspec
 
-from consumer.errors import ExitCode, JobstateError
+from consumer.errors import ExitCode, JobstateError, ServerError
 from consumer.fold.asks import Entry
 from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.server import EmbeddedServer, end_with_parent
 from consumer.jetstream.topology import ensure
-from consumer.jetstream.view import FIRST, View
+from consumer.jetstream.view import FIRST, View, after
 from consumer.model import Update
 from consumer.replay.clock import ReplayClock
 from consumer.replay.player import Player, Progress
@@ -36,6 +36,7 @@ START_S: Final = 30.0
 LOOK_S: Final = 0.1
 AGAIN_S: Final = 0.2
 STOP_S: Final = 15.0
+TRIES: Final = 5
 
 STREAMS: Final = Streams(log_max_bytes=256 * MIB, input_max_bytes=64 * MIB, refused_max_bytes=16 * MIB)
 """Small enough for a laptop; the daemon is told the same."""
@@ -205,12 +206,26 @@ class Stage:
     async def feed(self) -> AsyncIterator[tuple[Entry, Update]]:
         """Every update of the log from the first on, as it comes."""
         assert self._view is not None
-        async with self._view.follow(f"{self.names.state_prefix}>", start=FIRST) as entries:
-            async for entry in entries:
-                yield entry, decode_update(entry.body)
+        number = 0
+        while True:
+            try:
+                async with self._view.follow(f"{self.names.state_prefix}>", start=after(number)) as entries:
+                    async for entry in entries:
+                        number = entry.number
+                        yield entry, decode_update(entry.body)
+            except ServerError:  # the server was killed just when it was asked; it comes back
+                await asyncio.sleep(AGAIN_S)
 
     async def refused(self) -> tuple[int, int]:
         """How many events were rejected, and how many undecodable."""
+        for _ in range(TRIES - 1):
+            try:
+                return await self._count_refused()
+            except ServerError:  # the server was killed while it was read
+                await asyncio.sleep(AGAIN_S)
+        return await self._count_refused()
+
+    async def _count_refused(self) -> tuple[int, int]:
         assert self._view is not None
         found = [0, 0]
         async with self._view.refused() as entries:

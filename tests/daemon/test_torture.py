@@ -46,7 +46,7 @@ async def test_two_daemons_leave_the_log_of_one(tmp_path: Path) -> None:
 @pytest.mark.server
 async def test_reports_come_to_their_sequential_fold_whatever_is_killed(tmp_path: Path) -> None:
     """Two daemons, kills of them and of the server, pauses: log, refused stream and bucket are the reference's."""
-    plan = ReportPlan(faults={"daemon": 3, "server": 1, "pause": 2}, reports=4000, jobs=300, seconds=5)
+    plan = ReportPlan(faults={"daemon": 2, "server": 1, "pause": 2, "start": 1}, reports=4000, jobs=300, seconds=5)
     outcome = await torture_reports(plan, 1, tmp_path, print)
     assert not outcome.wrong
     assert outcome.numbers["updates"] > 1000

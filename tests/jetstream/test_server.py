@@ -1,6 +1,7 @@
 """A server of our own: it is there when `start` returns, gone when `stop` does, and never two in one folder."""
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -103,3 +104,22 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ServerError, match=r"cannot be started in .*file/data: Not a directory"):
         await EmbeddedServer(tmp_path / "file" / "data").start()
+
+
+async def test_a_server_that_does_not_start_again_is_tried_again(tmp_path: Path) -> None:
+    """Killed, and then for a while not to be started: it is told why, and comes back when it can, with its keeper."""
+    told: list[str] = []
+    async with Server(tmp_path / "nats") as server:
+        keeper = asyncio.create_task(server.keep(told.append))
+        config = server.folder / "nats-server.conf"
+        config.unlink()
+        config.mkdir()
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        await until(lambda: any("cannot be started" in sentence for sentence in told), "the reason")
+        config.rmdir()
+        await until(lambda: server.pid is not None, "the server")
+        await until(config.is_file, "its configuration")
+        assert not keeper.done()
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
