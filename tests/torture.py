@@ -26,7 +26,7 @@ from typing import Any, Final
 import msgspec
 import nats.errors
 
-from consumer.errors import JobstateError
+from consumer.errors import JobstateError, ServerError
 from consumer.fold.asks import Entry
 from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.server import EmbeddedServer
@@ -534,7 +534,9 @@ async def torture_reports(plan: ReportPlan, seed: int, folder: Path, tell: Tell)
         await tormentor.wake_all()
         ended = time.monotonic()
         view = View(connection, NAMES, where=server.url)
-        expected = fold_one_by_one(await _read(Reading(view, NAMES.input, (f"{NAMES.in_prefix}>",), FIRST, live=False)))
+        expected = fold_one_by_one(
+            await _read(lambda: Reading(view, NAMES.input, (f"{NAMES.in_prefix}>",), FIRST, live=False))
+        )
         tell(f"reports: all faults are over, {expected.updates} updates and {len(expected.refused)} refusals must come")
         await _until_still(view, expected, daemons, ended + FINISH_S)
         outcome.numbers = {
@@ -643,7 +645,7 @@ async def _compare(view: View, expected: Expected) -> list[str]:
     """What log, refused stream and bucket have otherwise than the reference."""
     wrong = []
     logs: dict[str, list[Entry]] = defaultdict(list)
-    for entry in await _read(view.entries(f"{NAMES.state_prefix}>")):
+    for entry in await _read(lambda: view.entries(f"{NAMES.state_prefix}>")):
         logs[entry.subject.removeprefix(NAMES.state_prefix).rpartition(".")[0]].append(entry)
     for key in sorted(logs.keys() | expected.logs.keys()):
         found, must = logs.get(key, []), expected.logs.get(key, [])
@@ -652,13 +654,13 @@ async def _compare(view: View, expected: Expected) -> list[str]:
         for entry, update in zip(found, must, strict=False):
             wrong += [f"{key} #{update['sequence']}: {line}" for line in _differences(entry, update)]
     kept: Counter[str] = Counter()
-    for entry in await _read(view.refused()):
+    for entry in await _read(view.refused):
         kept[_refusal(entry.subject)] += 1
     wrong += [f"refused {count} times: {name}" for name, count in kept.items() if count > 1]
     wrong += [f"not in the refused stream: {name}" for name in expected.refused - kept.keys()]
     wrong += [f"refused and must not be: {name}" for name in kept.keys() - expected.refused]
-    wrong += [f"advisory: {entry.subject}" for entry in await _read(view.entries(f"{NAMES.prefix}.advisory.>"))]
-    present = {entry.number for entry in await _read(view.present())}
+    wrong += [f"advisory: {entry.subject}" for entry in await _read(lambda: view.entries(f"{NAMES.prefix}.advisory.>"))]
+    present = {entry.number for entry in await _read(view.present)}
     wrong += [
         f"{key}: the bucket has not its last update" for key, log in logs.items() if log[-1].number not in present
     ]
@@ -692,9 +694,14 @@ def _refusal(subject: str) -> str:
     return f"quarantine {tokens[0]} {tokens[1]}.{tokens[2]} {tokens[-1]}"
 
 
-async def _read(reading: Reading) -> list[Entry]:
-    async with reading as entries:
-        return [entry async for entry in entries]
+async def _read(begin: Callable[[], Reading]) -> list[Entry]:
+    """All that is stored; begun again where the server has just been killed."""
+    while True:
+        try:
+            async with begin() as entries:
+                return [entry async for entry in entries]
+        except ServerError:
+            await asyncio.sleep(0.2)
 
 
 # -- all of it --------------------------------------------------------------------------------------------------------

@@ -156,12 +156,13 @@ class EmbeddedServer:
         while True:
             await asyncio.sleep(LOOK_S)
             if self.pid is None:
-                tell("the nats-server ended: started again, with the same data")
                 try:
                     await self.start()
                 except ServerError as error:  # it may have been killed before it was ready
-                    tell(f"{error}; it is tried again")
+                    tell(f"the nats-server ended: {error}; it is tried again")
                     await asyncio.sleep(AGAIN_S)
+                else:
+                    tell(f"the nats-server ended: started again as process {self.pid}, with the same data")
 
     async def _gone(self, process: subprocess.Popen[bytes]) -> None:
         try:

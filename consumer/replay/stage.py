@@ -116,9 +116,9 @@ class DaemonProcess:
             code = await process.wait()
             if code in {ExitCode.USAGE, ExitCode.TOPOLOGY}:
                 raise JobstateError(f"the daemon refuses to run (exit code {code}): {_last_line(self.log)}")
-            self._tell(f"the daemon {process.pid} ended ({_ending(code)}): started again")
             await asyncio.sleep(AGAIN_S)
             await self._start()
+            self._tell(f"the daemon {process.pid} ended ({_ending(code)}): started again as process {self.pid}")
 
 
 class Stage:
