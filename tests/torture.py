@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -414,6 +414,7 @@ class Reports:
         return chosen
 
 
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 STATES: Final = ("Pending", "Queued", "Running", "Completed", "Failed", "Stopped")
 ENDS: Final = frozenset({"Completed", "Failed", "Stopped"})
 MAY: Final[dict[str | None, frozenset[str]]] = {
@@ -490,6 +491,7 @@ def _judge_report(  # noqa: C901 - the table of decisions, from top to bottom
         flags = ["message"]
     elif state not in MAY[previous]:
         return "after-terminal" if previous in ENDS else "illegal-transition"
+    stored_us = entry.time_ns // 1000
     type_ = told.get("Type") or (last["type"] if last else "")
     if flags != ["message"] and state == "Completed" and type_ == "service":
         return "not-completable"
@@ -502,7 +504,7 @@ def _judge_report(  # noqa: C901 - the table of decisions, from top to bottom
         "sequence": len(log) + 1,
         "flags": flags,
         "input": f"{entry.number}@{entry.time_ns}",
-        "time": body.get("Time"),
+        "time": datetime.fromisoformat(body["Time"]) if "Time" in body else EPOCH + timedelta(microseconds=stored_us),
     }
 
 
@@ -680,7 +682,7 @@ def _differences(entry: Entry, must: dict[str, Any]) -> list[str]:
         "input": entry.input,
     }
     lines = [f"{name} is {found[name]!r}, must be {must[name]!r}" for name in found if found[name] != must[name]]
-    if must["time"] is not None and update.Time != datetime.fromisoformat(must["time"]):
+    if update.Time != must["time"]:
         lines.append(f"time is {update.Time}, must be {must['time']}")
     return lines
 
