@@ -157,6 +157,11 @@ class RulesChoice(_Section, frozen=True, kw_only=True):
         False
     )
 
+    @property
+    def path(self) -> Path | None:
+        """The file, None for the rules that come with the program."""
+        return Path(self.file) if self.file else None
+
 
 class Lanes(_Section, frozen=True, kw_only=True):
     """How much is under way at once."""

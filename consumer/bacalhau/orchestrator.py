@@ -18,7 +18,7 @@ from aiohttp import hdrs
 from yarl import URL
 
 from consumer.errors import DecodeError, OrchestratorError, SettingsError
-from consumer.join.reads import Missing, ReadHistory, ReadJob, ReadJobs
+from consumer.join.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage, JobPage, Snapshot
 from consumer.settings import Orchestrator as OrchestratorSettings
 from consumer.settings import read_secret
@@ -27,8 +27,6 @@ from consumer.wire.rest import decode_history, decode_job, decode_jobs
 T = TypeVar("T")
 
 API: Final = "/api/v1"
-HISTORY_LIMIT: Final = 1000
-"""Rows a page of history asks for: one request is nearly always the whole record (`DESIGN.md` 6)."""
 
 _VERSION: Final = "X-Bacalhau-Git-Version"
 _CHUNK: Final = 64 * 1024
@@ -304,4 +302,4 @@ def _why(error: BaseException) -> str:
     return getattr(cause, "strerror", None) or type(cause).__name__
 
 
-__all__ = ["HISTORY_LIMIT", "Orchestrator", "OrchestratorOptions", "api_base"]
+__all__ = ["Orchestrator", "OrchestratorOptions", "api_base"]

@@ -3,7 +3,6 @@
 import json
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -73,8 +72,7 @@ async def _send(key: "JobKey", report: dict[str, object], where: Where, *, as_js
     from consumer.cli.display import write_json  # noqa: PLC0415
     from consumer.rules import load  # noqa: PLC0415
 
-    file = where.settings().rules.file
-    rules = load(Path(file) if file else None)
+    rules = load(where.settings().rules.path)
     if rules.find(str(report["StateType"])) is None:
         # Sent all the same: the daemon may have other rules, and seeing a refusal may be the purpose.
         tell(f"the rules know no state {report['StateType']}: there is {', '.join(rules.states)}")

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -100,8 +99,7 @@ async def _wait(jobs: list[str], target: str, seconds: float | None, where: Wher
     from consumer.jetstream.view import FIRST  # noqa: PLC0415
     from consumer.rules import load  # noqa: PLC0415
 
-    file = where.settings().rules.file
-    rules = load(Path(file) if file else None)
+    rules = load(where.settings().rules.path)
     target = read_state(rules, target)
     awaited: list[_Awaited] = []
     try:

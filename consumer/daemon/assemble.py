@@ -90,7 +90,7 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
     check_client()
     for warning in settings.warnings:
         log.warning("settings.warning", text=warning)
-    daemon = _Daemon(settings, load(Path(settings.rules.file) if settings.rules.file else None))
+    daemon = _Daemon(settings, load(settings.rules.path))
     async with contextlib.AsyncExitStack() as stack:
         port = await stack.enter_async_context(_serve(settings.http, daemon.metrics, daemon.health))
         url = settings.nats.url

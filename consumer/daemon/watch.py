@@ -41,7 +41,6 @@ class Watch:
         self._tally = Tally()
         self._confirmed_at = clock.now()
         self._lags: Final = {cause: metrics.lag(cause) for cause in ("hint", "scan", "report")}
-        self._hinted: dict[str, float] = {}
 
     def follow_life(self, lanes: Lanes, join: Join | None) -> None:
         """From now on the numbers are those of *lanes* and *join*."""

@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 
 from consumer.client import MendedClient
 from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
+from consumer.jetstream.api import Problem
 from consumer.settings import Nats, read_secret, redact
 
 log = structlog.get_logger()
@@ -401,15 +402,10 @@ class _Api(msgspec.Struct, frozen=True, kw_only=True):
     level: int = 0
 
 
-class _Problem(msgspec.Struct, frozen=True, kw_only=True):
-    err_code: int = 0
-    description: str = ""
-
-
 class _Account(msgspec.Struct, frozen=True, kw_only=True):
     """The part of an answer to `$JS.API.INFO` that is used here."""
 
-    error: _Problem | None = None
+    error: Problem | None = None
     api: _Api = _Api()
 
 

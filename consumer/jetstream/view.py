@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Final, NamedTuple, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import msgspec
 import nats.errors
@@ -24,6 +24,7 @@ from nats.aio.msg import Msg
 from consumer.errors import AbsentError, LogWentBackError, ServerError
 from consumer.fold.asks import Entry
 from consumer.jetstream import connection
+from consumer.jetstream.api import NO_STREAM, Problem, PubAck, read_ack
 from consumer.jetstream.connection import Address, Connection
 from consumer.model import JobKey
 from consumer.settings import Nats as NatsSettings
@@ -42,8 +43,6 @@ RETRY_S: Final = 0.5
 REQUEST_S: Final = 5.0
 CONNECT_S: Final = 3.0
 
-_NO_STREAM: Final = 10059
-_ACK_TOKENS_V1: Final = 9
 
 T = TypeVar("T")
 
@@ -74,12 +73,6 @@ def since(time: datetime) -> Start:
     return Start(deliver_policy="by_start_time", opt_start_time=time.astimezone(UTC))
 
 
-class _Problem(msgspec.Struct, frozen=True, kw_only=True):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
 class _StreamState(msgspec.Struct, frozen=True, kw_only=True):
     last_seq: int = 0
     subjects: dict[str, int] = {}
@@ -88,7 +81,7 @@ class _StreamState(msgspec.Struct, frozen=True, kw_only=True):
 class _StreamPage(msgspec.Struct, frozen=True, kw_only=True):
     """The part of an answer to `STREAM.INFO` that is used here."""
 
-    error: _Problem | None = None
+    error: Problem | None = None
     created: str = ""
     state: _StreamState = _StreamState()
     total: int = 0
@@ -101,23 +94,9 @@ class _Delivered(msgspec.Struct, frozen=True, kw_only=True):
 class _Consumer(msgspec.Struct, frozen=True, kw_only=True):
     """The part of an answer to `CONSUMER.CREATE` that is used here."""
 
-    error: _Problem | None = None
+    error: Problem | None = None
     num_pending: int = 0
     delivered: _Delivered = _Delivered()
-
-
-class _PubAck(msgspec.Struct, frozen=True, kw_only=True):
-    error: _Problem | None = None
-    seq: int = 0
-
-
-class _Ack(NamedTuple):
-    """What the reply subject of a pulled entry says: v1 has 9 tokens, v2 also domain and account (NATS.md 1.9)."""
-
-    number: int
-    nth: int
-    time_ns: int
-    pending: int
 
 
 async def connect_reader(settings: NatsSettings, cluster: str) -> Connection:
@@ -202,9 +181,9 @@ class View:
             message = await self.request(self.names.report(key), body)
         except nats.errors.NoRespondersError:
             raise self.absent() from None
-        answer = self._read(message, _PubAck)
+        answer = self._read(message, PubAck)
         if answer.error is not None:
-            raise ServerError(f"{self._where} did not store the report: {_say(answer.error)}")
+            raise ServerError(f"{self._where} did not store the report: {answer.error}")
         return answer.seq
 
     async def info(self, stream: str, *, filter: str = "", offset: int = 0) -> _StreamPage:  # noqa: A002 (its name there)
@@ -252,12 +231,12 @@ class View:
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise ServerError(f"{self._where} gave an answer that cannot be read: {error}") from error
 
-    def _check(self, problem: _Problem | None, what: str) -> None:
+    def _check(self, problem: Problem | None, what: str) -> None:
         if problem is None:
             return
-        if problem.err_code == _NO_STREAM:
+        if problem.err_code == NO_STREAM:
             raise self.absent()
-        raise ServerError(f"{self._where} refused {what}: {_say(problem)}")
+        raise ServerError(f"{self._where} refused {what}: {problem}")
 
     def absent(self) -> AbsentError:
         """The streams of the cluster are not there."""
@@ -327,16 +306,17 @@ class Reading:
                 await self._again("the server went silent" if self._client.is_connected else "the connection is lost")
             elif message.subject == self._inbox:
                 await self._status(message)
-            elif (ack := _read_ack(message.reply)) is not None:
+            elif (ack := read_ack(message.reply.encode("utf-8", "surrogateescape"))) is not None:
                 self._asked -= 1
-                if ack.nth != self._count + 1:
+                number, nth, time_ns, pending = ack
+                if nth != self._count + 1:
                     await self._again("an entry was lost on the way")
                     continue
-                self._count = ack.nth
-                self._number = ack.number
-                self._pending = ack.pending
+                self._count = nth
+                self._number = number
+                self._pending = pending
                 self._given += 1
-                return _entry(message, ack.number, ack.time_ns)
+                return _entry(message, number, time_ns)
             # Anything else is of somebody who published to the inbox (the server lets nobody reply to `$JS.ACK.`).
 
     async def _next(self) -> Msg | None:
@@ -436,18 +416,6 @@ class Reading:
             return
 
 
-def _read_ack(reply: str) -> _Ack | None:
-    tokens = reply.split(".")
-    if len(tokens) < _ACK_TOKENS_V1 or not reply.startswith("$JS.ACK."):
-        return None
-    at = 5 if len(tokens) == _ACK_TOKENS_V1 else 7
-    try:
-        number, nth, time_ns, pending = (int(token) for token in tokens[at : at + 4])
-    except ValueError:
-        return None
-    return _Ack(number, nth, time_ns, pending)
-
-
 def _entry(message: Msg, number: int, time_ns: int) -> Entry:
     headers = message.headers or {}
     # Of a copy in the bucket: where it stands in the log ("<stream> <sequence> <transform> …", NATS.md 1.3).
@@ -467,15 +435,6 @@ def _entry(message: Msg, number: int, time_ns: int) -> Entry:
 
 def _ns(seconds: float) -> int:
     return round(seconds * 1e9)
-
-
-def _say(problem: _Problem) -> str:
-    return f"{problem.description} ({problem.err_code})"
-
-
-def _name(error: BaseException) -> str:
-    """What *error* says, or where it says nothing what it is."""
-    return str(error) or type(error).__name__
 
 
 def _silent(sentence: str) -> None:

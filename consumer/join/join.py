@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from consumer.join.history import Contradicted, Old, join_history
-from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.join.reads import HISTORY_LIMIT, Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.model import (
     NOWHERE,
     REPORTED,
@@ -66,7 +66,7 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
     lists: bool = True
     full_every_s: float = 3600.0
     retry_s: float = 1.0
-    history_limit: int = 1000
+    history_limit: int = HISTORY_LIMIT
     executions_max: int = 100_000
     jobs_max: int = 200_000
 

@@ -4,7 +4,12 @@ A read is answered with the page or document it asks for, `Missing` (404), or an
 the very read it answers.
 """
 
+from typing import Final
+
 import msgspec
+
+HISTORY_LIMIT: Final = 1000
+"""Rows that a page of history is asked for: a page with so many has another behind it."""
 
 
 class ReadHistory(msgspec.Struct, frozen=True, kw_only=True, gc=False):

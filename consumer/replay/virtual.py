@@ -14,6 +14,7 @@ import msgspec
 from consumer.errors import DecodeError
 from consumer.fold import Lanes, Published
 from consumer.join import Join, JoinSettings, Missing, OrchestratorRead, ReadJob, ReadJobs
+from consumer.join.reads import HISTORY_LIMIT
 from consumer.model import HistoryPage, JobPage, Record, Rejected, Snapshot, Undecodable
 from consumer.replay.memory import MemoryLog
 from consumer.replay.recording import Recording
@@ -24,7 +25,6 @@ from consumer.wire.rest import decode_history, decode_job, decode_jobs
 from consumer.wire.subjects import Names
 
 NOT_FOUND: Final = 404
-HISTORY_LIMIT: Final = JoinSettings().history_limit
 
 READ_S: Final = 0.01
 """How long a read takes, in virtual time: the record is taken as it is when the read is answered."""
