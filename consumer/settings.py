@@ -100,6 +100,10 @@ class Bacalhau(_Section, frozen=True, kw_only=True):
     tls_first: Annotated[
         bool, Meta(description="Shake hands before the server says who it is (Bacalhau's `RequireTLS`).")
     ] = False
+    derive: Annotated[
+        Literal["running", "never"],
+        Meta(description="`running`: Running is published when its frame proves it, before the record is read."),
+    ] = "running"
 
 
 class Orchestrator(_Section, frozen=True, kw_only=True):

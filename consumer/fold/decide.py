@@ -9,7 +9,6 @@ from typing import Final
 
 from consumer.model import (
     NOWHERE,
-    OBSERVED,
     REPORTED,
     Accepted,
     Decision,
@@ -180,7 +179,7 @@ def _decide_record(rules: Rules, known: Known | None, record: Record) -> Decisio
         time=step.time,
         version=step.version,
         revision=step.revision,
-        source=OBSERVED,
+        source=record.source,
         flags=flags,
     )
     return Accepted(update=update, more=behind + 1 < len(record.steps))

@@ -8,7 +8,7 @@ from typing import NamedTuple, NewType
 
 import msgspec
 
-from consumer.model.state import Update
+from consumer.model.state import OBSERVED, Update
 
 JobKey = NewType("JobKey", str)
 """`<namespace>.<job>` as escaped subject tokens: one value for the lane, the subject, the compare-and-set's filter.
@@ -68,10 +68,13 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One change of state in a job's record. `revision` is the number of its job-level history entry, from 1."""
+    """One change of state in a job's record. `revision` is the number of its job-level history entry, from 1.
+
+    None where nobody knows it: inferred from frames alone, without an orchestrator.
+    """
 
     version: int
-    revision: int
+    revision: int | None
     state: str
     message: str = ""
     time: datetime | None = None
@@ -99,7 +102,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Steps of a job's record that join what was known when they were read (`DESIGN.md` 6, from record to event).
 
     `corrected`: one step, the record's present state, exempt from the rules because the log contradicts the record or
-    followed reports before. `cause` says what made us look: "hint" or "scan".
+    followed reports before. `cause` says what made us look: "hint" or "scan". `source` is `DERIVED` for an inference
+    from a frame: what the record will say, or (without an orchestrator) what it must say as far as frames can tell.
     """
 
     key: JobKey
@@ -109,6 +113,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     corrected: bool = False
     cause: str = "scan"
+    source: str = OBSERVED
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):

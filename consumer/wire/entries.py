@@ -77,7 +77,7 @@ class RefusedStep(msgspec.Struct, frozen=True, kw_only=True):
 
     StateType: str
     Version: int
-    Revision: int
+    Revision: int | None
     Time: datetime | None = None
 
 
