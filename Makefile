@@ -14,7 +14,7 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fmt test demo simulate bench fuzz torture docs clean
+.PHONY: help setup check fmt test demo simulate bench fuzz load faults torture docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ bench: $(STAMP) ## Reports end to end, beside the plain loop of nats-py
 
 fuzz: $(STAMP) ## Mutated bytes against the decoders
 	$(BIN)/python -m tests.wire.fuzz $(ARGS)
+
+load: $(STAMP) ## What an orchestrator feels, and how quick it is under load
+	$(BIN)/python -m tests.load $(ARGS)
+
+faults: $(STAMP) ## An orchestrator that is stopped, wrong or slow while jobs run
+	$(BIN)/python -m tests.faults $(ARGS)
 
 torture: $(STAMP) ## Kills and pauses of daemons and servers
 	$(BIN)/python -m tests.torture $(ARGS)

@@ -4,7 +4,9 @@ Whose connection it is, and what happens when it is lost: `consumer.jetstream.co
 The mends lean on private names of nats-py; `consumer.jetstream.connection.check_client` looks whether they still hold.
 """
 
+import asyncio
 import contextlib
+import ssl
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,6 +15,7 @@ from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport
 
+CLOSE_S: Final = 1.0
 BROKEN_HEADERS: Final = "Jobstate-Broken-Headers"
 """Marks a message whose header block could not be read."""
 
@@ -77,9 +80,27 @@ class MendedClient(Client):
         """nats-py's `connect`; where something else than NATS answers, that is an error of NATS too."""
         try:
             await super().connect(*arguments, **options)
+        except ssl.SSLError:  # that of a certificate is a ValueError, too
+            raise
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             await self.close()
             raise nats.errors.Error(f"nats: what answers speaks no NATS ({type(error).__name__})") from error
+
+    async def close(self) -> None:
+        """End it. What waits to be sent is sent, unless the server does not take it within a second."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await super().close()
+        except TimeoutError:
+            self._abort()
+
+    def _abort(self) -> None:
+        """Let go of the socket and of what waits to be sent: nats-py would wait until a frozen server takes it."""
+        self._pending = []
+        self._pending_data_size = 0
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
     async def _connect_to_server(self, s: Srv) -> None:
         await super()._connect_to_server(s)
@@ -87,6 +108,9 @@ class MendedClient(Client):
             self._transport = _Transport(self._transport)
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002
+        if self._flush_queue is None:  # it never began: an address that nats-py cannot read
+            self._status = status
+            return
         try:
             await super()._close(status, do_cbs)
         except OSError:

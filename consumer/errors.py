@@ -1,6 +1,10 @@
 """Every error of ours, by whose fault it is. A docstring is the sentence an operator reads; see `ExitCode`, too."""
 
 from enum import IntEnum
+from typing import Final
+
+QUOTED_MAX: Final = 60
+"""Characters of a value that an error shows."""
 
 
 class ExitCode(IntEnum):
@@ -8,7 +12,7 @@ class ExitCode(IntEnum):
 
     OK = 0
     WRONG = 1
-    """The work ended and its answer is no: a verdict is wrong, a job ended otherwise."""
+    """The work ended and its answer is no: a verdict is wrong, a job ended otherwise, a check failed."""
     USAGE = 2
     """The command line or the configuration cannot be understood."""
     NO_INPUT = 3
@@ -23,6 +27,11 @@ class ExitCode(IntEnum):
     """A part of the daemon ended that must not: a bug or a lost connection that could not be replaced."""
     DRAIN = 13
     """The deadline of the drain passed with entries unconfirmed. Nothing is lost: the next start reads them again."""
+
+
+def quoted(text: str) -> str:
+    """*text* as an error shows what was given: in quotes, escaped as Python does, a long one cut."""
+    return repr(text) if len(text) <= QUOTED_MAX else f"{text[:QUOTED_MAX]!r}… ({len(text)} characters)"
 
 
 class JobstateError(Exception):
@@ -56,6 +65,18 @@ class TopologyError(JobstateError):
     """A stream is not what we need it to be. Shows the difference; nothing was altered."""
 
     exit_code = ExitCode.TOPOLOGY
+
+
+class MissingStreamError(TopologyError):
+    """Streams are absent, and `streams.mode` is "bind", so they are an operator's to make. *streams*: their names."""
+
+    def __init__(self, streams: tuple[str, ...], where: object) -> None:
+        named = f"the stream {streams[0]} is" if len(streams) == 1 else f"the streams {', '.join(streams)} are"
+        super().__init__(
+            f"{named} not on {where}, and streams.mode is bind: make what is missing, or let jobstate make it with "
+            'streams.mode = "create"'
+        )
+        self.streams = streams
 
 
 class ServerError(JobstateError):

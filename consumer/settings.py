@@ -1,8 +1,9 @@
 """Every setting: its name, kind, bounds, default and meaning. `load` makes `Settings` of a file and the environment.
 
 A file is TOML (`config/jobstate.toml` is the commented, complete one). The environment comes after it, key by key, as
-`JOBSTATE_<SECTION>__<KEY>`. What cannot be understood is refused, never guessed. Secrets are not settings: a setting
-names the file that holds one, `read_secret` reads it when it is used, and no `Settings` shows it.
+`JOBSTATE_<SECTION>__<KEY>`. What cannot be understood is refused, never guessed. A secret stands in a file of its own
+that a setting names (`read_secret` reads it when it is used), or in the environment (`Secret`); never in our file, and
+nothing shows it.
 """
 
 import difflib
@@ -10,14 +11,15 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from consumer.errors import SettingsError
+from consumer.errors import SettingsError, quoted
 
 ENVIRONMENT: Final = "JOBSTATE_"
 """What the name of each of our environment variables begins with."""
@@ -33,6 +35,31 @@ _USER_INFO: Final = re.compile(r"(^|://|,)[^/,]*@")
 _AGES: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
+class Secret:
+    """A secret of the environment: falsy if there is none. Nothing shows it, and no encoder of ours writes it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text: Final = text
+
+    def reveal(self) -> str:
+        """The secret itself: for whoever sends it where it belongs."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return f"Secret({'***' if self._text else ''})"
+
+
 class _Section(msgspec.Struct, frozen=True, kw_only=True):
     """One table of the file. Shown without what an URL may hold of a secret."""
 
@@ -44,7 +71,9 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-_ONE_URL: Final = r"((nats|tls|ws|wss)://)?[^\s,/]+/?"
+_PORT: Final = r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HOST: Final = rf"(\[[0-9A-Fa-f:.]+\]|[^\s,/:@?#\[\]]+)(:{_PORT})?"
+_ONE_URL: Final = rf"((nats|tls|ws|wss)://)?([^\s,/?#\[\]]*@)?{_HOST}/?"
 _Url = Annotated[str, Meta(pattern=rf"^({_ONE_URL}(,\s*{_ONE_URL})*)?$")]
 _File = Annotated[str, Meta(max_length=4_096)]
 
@@ -56,6 +85,7 @@ class Nats(_Section, frozen=True, kw_only=True):
         _Url, Meta(description="Servers that hold our streams, `nats://host:4222`; several with commas.", min_length=1)
     ] = "nats://127.0.0.1:4222"
     token_file: Annotated[_File, Meta(description="File that holds the token.")] = ""
+    token: Annotated[Secret, Meta(description="The token itself, in place of its file.")] = Secret()
     credentials_file: Annotated[_File, Meta(description="File that holds the credentials (JWT and seed).")] = ""
     tls_ca: Annotated[
         _File, Meta(description="Certificate authority of the servers (PEM), if it is not a public one.")
@@ -96,6 +126,7 @@ class Bacalhau(_Section, frozen=True, kw_only=True):
     token_file: Annotated[
         _File, Meta(description="File that holds the token (Bacalhau's `Orchestrator.Auth.Token`).")
     ] = ""
+    token: Annotated[Secret, Meta(description="The token itself, in place of its file.")] = Secret()
     tls_ca: Annotated[_File, Meta(description="Certificate authority of the servers (PEM).")] = ""
     tls_first: Annotated[
         bool, Meta(description="Shake hands before the server says who it is (Bacalhau's `RequireTLS`).")
@@ -104,6 +135,17 @@ class Bacalhau(_Section, frozen=True, kw_only=True):
         Literal["running", "never"],
         Meta(description="`running`: Running is published when its frame proves it, before the record is read."),
     ] = "running"
+    frames_max: Annotated[
+        int,
+        Meta(
+            description="Most frames that wait to be read; more are dropped, and every job is looked at instead.",
+            ge=1,
+            le=10_000_000,
+        ),
+    ] = 65_536
+    frames_bytes: Annotated[
+        int, Meta(description="Most bytes of such frames. One that is larger is dropped.", ge=64 * 1024, le=16 * GIB)
+    ] = 64 * MIB
 
 
 class Orchestrator(_Section, frozen=True, kw_only=True):
@@ -111,17 +153,30 @@ class Orchestrator(_Section, frozen=True, kw_only=True):
 
     url: Annotated[
         str,
-        Meta(description="Address of the API, `http://host:1234`.", pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*)?)?$"),
+        Meta(
+            description="Address of the API, `http://host:1234`. Empty: states are derived from frames alone.",
+            pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*)?)?$",
+        ),
     ] = ""
     token_file: Annotated[_File, Meta(description="File that holds a bearer token.")] = ""
-    user: Annotated[str, Meta(description="User for basic authentication, together with `password_file`.")] = ""
+    token: Annotated[Secret, Meta(description="The bearer token itself, in place of its file.")] = Secret()
+    user: Annotated[str, Meta(description="User for basic authentication, together with a password.")] = ""
     password_file: Annotated[_File, Meta(description="File that holds that user's password.")] = ""
+    password: Annotated[Secret, Meta(description="The password itself, in place of its file.")] = Secret()
     tls_ca: Annotated[_File, Meta(description="Certificate authority of the API (PEM).")] = ""
     max_rate: Annotated[float, Meta(description="Most requests a second, whatever happens.", ge=1, le=10_000)] = 100.0
     timeout_s: Annotated[
         float, Meta(description="Seconds after which an unanswered request is given up.", ge=0.1, le=300)
     ] = 10.0
     concurrency: Annotated[int, Meta(description="Most requests at once.", ge=1, le=256)] = 16
+    answer_bytes: Annotated[
+        int,
+        Meta(
+            description="Largest list that is read; of a job a sixteenth. A larger one is an error (`too-large`).",
+            ge=MIB,
+            le=GIB,
+        ),
+    ] = 32 * MIB
 
 
 class Scan(_Section, frozen=True, kw_only=True):
@@ -135,7 +190,7 @@ class Scan(_Section, frozen=True, kw_only=True):
     ] = 50.0
     list: Annotated[
         Annotated[float, Meta(ge=1, le=86_400)] | Literal["auto"],
-        Meta(description="Seconds between two lists; `auto`: once a second, at most a twentieth of the time."),
+        Meta(description="Seconds between two lists at least, `auto`: one; never more than a twentieth of the time."),
     ] = "auto"
     backfill: Annotated[
         str,
@@ -181,9 +236,9 @@ class Lanes(_Section, frozen=True, kw_only=True):
 class Limits(_Section, frozen=True, kw_only=True):
     """The bound of everything that could grow."""
 
-    message_bytes: Annotated[
-        int, Meta(description="Largest frame, report or answer that is read.", ge=1_024, le=64 * MIB)
-    ] = MIB
+    message_bytes: Annotated[int, Meta(description="Largest frame or report that is read.", ge=1_024, le=64 * MIB)] = (
+        MIB
+    )
     executions: Annotated[int, Meta(description="Executions whose job is remembered.", ge=1, le=100_000_000)] = 100_000
     jobs: Annotated[
         int,
@@ -255,7 +310,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     cluster: Annotated[
         str,
-        Meta(description="Name of the Bacalhau cluster: a token in every subject.", pattern=r"^[A-Za-z0-9_-]{1,64}$"),
+        Meta(
+            description="Name of the Bacalhau cluster, a token in every subject: 1 to 64 of A-Z, a-z, 0-9, `_`, `-`.",
+            pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        ),
     ] = "main"
     nats: Nats = Nats()
     streams: Streams = Streams()
@@ -271,6 +329,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log: Log = Log()
     embedded: Embedded = Embedded()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def derives(self) -> bool:
+        """Whether there are frames and no orchestrator: states are derived from frames alone."""
+        return bool(self.bacalhau.url) and not self.orchestrator.url
 
 
 class Setting(NamedTuple):
@@ -291,6 +354,11 @@ class Setting(NamedTuple):
         """Its environment variable: `JOBSTATE_NATS__URL`."""
         return ENVIRONMENT + (f"{self.section}__{self.key}" if self.section else self.key).upper()
 
+    @property
+    def secret(self) -> bool:
+        """Whether only the environment may say it."""
+        return Secret in _parts(self.kind)
+
 
 def all_settings() -> Iterator[Setting]:
     """Every setting there is, in the order of the file."""
@@ -304,15 +372,29 @@ def all_settings() -> Iterator[Setting]:
             yield Setting("", field.name, field.type, field.default)
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of the file at *path* (None: defaults) and, after it, of *environ* (None: nothing).
+class Given(NamedTuple):
+    """What the command line says: its option, the setting that it is, and the text."""
 
-    Raises `SettingsError`: names the file or variable, the key, the reason and, of a misspelt one, the nearest name.
+    option: str
+    name: str
+    text: str
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None, given: Sequence[Given] = ()) -> Settings:
+    """The settings of the file at *path* (None: defaults), after it of *environ* (None: nothing), after that *given*.
+
+    Raises `SettingsError`: names the file, variable or option, the key, the reason and, of a misspelt one, the nearest
+    name.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        values.update(_from_file(path))
-    values.update(_from_environment(environ or {}))
+    known = {setting.name: setting for setting in all_settings()}
+    values = {} if path is None else _from_file(path)
+    origins = dict.fromkeys(values, str(path))
+    overruled = {known[name].variable for _, name, _ in given}  # what a flag comes before need not be right
+    left = {variable: text for variable, text in (environ or {}).items() if variable not in overruled}
+    for name, value in _from_environment(left).items():
+        values[name], origins[name] = value, f"environment: {known[name].variable}"
+    for option, name, text in given:
+        values[name], origins[name] = _convert(option, known[name], text, lax=True), option
 
     sections: dict[str, dict[str, Any]] = {}
     for setting in all_settings():
@@ -323,8 +405,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     if "cluster" in values:
         chosen["cluster"] = values["cluster"]
     settings = Settings(**chosen)
-    _check_together(settings)
-    return msgspec.structs.replace(settings, warnings=tuple(_look_at_files(settings)))
+    _check_together(settings, origins)
+    return msgspec.structs.replace(settings, warnings=tuple(_look_at_files(settings, origins)))
 
 
 def read_secret(path: str, name: str) -> str:
@@ -339,13 +421,16 @@ def read_secret(path: str, name: str) -> str:
         raise SettingsError(f"{name}: the file {path} cannot be read ({reason}); write the secret into it") from error
     if not text:
         raise SettingsError(f"{name}: the file {path} is empty; write the secret into it, or leave the setting out")
-    if any(character.isspace() or not character.isprintable() for character in text) and not name.endswith(
-        "password_file"
-    ):
+    if not _is_one_word(text) and not name.endswith("password_file"):
         raise SettingsError(
             f"{name}: the file {path} holds more than one line or a blank; it must hold the secret alone"
         )
     return text
+
+
+def secret_of(given: Secret, path: str, name: str) -> str:
+    """What the environment gave, else what the file at *path* holds, else nothing. Raises as `read_secret`."""
+    return given.reveal() or (read_secret(path, name) if path else "")
 
 
 def redact(url: str) -> str:
@@ -378,6 +463,11 @@ def _from_file(path: Path) -> dict[str, Any]:
                 raise SettingsError(
                     f"{path}: unknown key `{key}`{f' in [{section}]' if section else ''}{_meant(key, section)}"
                 )
+            if known[full].secret:
+                raise SettingsError(
+                    f"{path}: {full}: a secret does not belong into this file; "
+                    f"give it as {known[full].variable}, or name the file that holds it: {full}_file"
+                )
             values[full] = _convert(str(path), known[full], given)
     return values
 
@@ -406,19 +496,38 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 def _convert(where: str, setting: Setting, value: object, *, lax: bool = False) -> Any:  # noqa: ANN401 - of any kind
     """*value* as the setting's kind. *lax*: it is the text of a variable, so "5" may be a number."""
     try:
-        return msgspec.convert(value, setting.kind, strict=not lax)
+        return msgspec.convert(value, setting.kind, strict=not lax, dec_hook=partial(_secret, setting.key))
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{where}: {setting.name}: {_reason(error, setting)}") from error
+        raise SettingsError(f"{where}: {setting.name}: {_reason(error, setting)}{_shown(setting, value)}") from error
+
+
+def _secret(key: str, kind: type, value: object) -> Secret:
+    """The only kind of a setting that msgspec does not know by itself."""
+    assert kind is Secret
+    text = str(value).strip()
+    if not _is_one_word(text) and key != "password":
+        raise ValueError("holds a blank or more than one line; it must hold the secret alone")
+    return Secret(text)
+
+
+def _is_one_word(text: str) -> bool:
+    return not any(character.isspace() or not character.isprintable() for character in text)
 
 
 def _reason(error: msgspec.ValidationError, setting: Setting) -> str:
-    """What is wrong, in words of the setting rather than of the pattern. Never the value: it may hold a secret."""
+    """What is wrong, in words of the setting rather than of the pattern."""
     text = str(error)
     if "matching regex" in text:
-        return f"is not what it must be: {describe(setting)}"
+        return f"is not what it must be: {describe(setting).removesuffix('.')}"
     if text.startswith("Invalid enum value"):
         return f"is not what it must be: {bounds(setting)}"
     return f"{text[0].lower()}{text[1:]}"
+
+
+def _shown(setting: Setting, value: object) -> str:
+    """What was given, fit to be shown; nothing where it is, or may hold, a secret."""
+    secret = setting.secret or setting.key.endswith("_file") or (setting.key == "url" and "@" in str(value))
+    return "" if secret or not isinstance(value, str | int | float) else f" (given: {quoted(str(value))})"
 
 
 def _meant(key: str, section: str) -> str:
@@ -474,27 +583,28 @@ def _nearest(word: str, among: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _check_together(settings: Settings) -> None:
+def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
     """What only several settings together can get wrong."""
-    if settings.bacalhau.url and not settings.orchestrator.url:
-        raise SettingsError(
-            "bacalhau.url: is set without orchestrator.url; frames only hint at a change, the orchestrator tells it: "
-            "set orchestrator.url (JOBSTATE_ORCHESTRATOR__URL) to the address of its REST API, http://host:1234"
-        )
-    if settings.nats.token_file and settings.nats.credentials_file:
-        raise SettingsError("nats.token_file: is set together with nats.credentials_file; leave one of them out")
-    if settings.orchestrator.token_file and settings.orchestrator.password_file:
-        raise SettingsError(
-            "orchestrator.token_file: is set together with orchestrator.password_file; leave one of them out"
-        )
-    if bool(settings.orchestrator.user) != bool(settings.orchestrator.password_file):
-        missing = "password_file" if settings.orchestrator.user else "user"
-        raise SettingsError(f"orchestrator.{missing}: is missing; user and password_file need each other")
+    for section, keys in (
+        ("nats", ("token_file", "token", "credentials_file")),
+        ("bacalhau", ("token_file", "token")),
+        ("orchestrator", ("token_file", "token", "password_file", "password")),
+    ):
+        one, *others = [key for key in keys if getattr(getattr(settings, section), key)] or [""]
+        if others:
+            first, second = f"{section}.{one}", f"{section}.{others[0]}"
+            raise SettingsError(
+                f"{origins[first]}: {first}: is set together with {second} ({origins[second]}); leave one of them out"
+            )
+    orchestrator = settings.orchestrator
+    if bool(orchestrator.user) != bool(orchestrator.password_file or orchestrator.password):
+        missing = "password_file" if orchestrator.user else "user"
+        raise SettingsError(f"orchestrator.{missing}: is missing; a user and a password need each other")
     if settings.streams.replicas not in {1, 3, 5}:
         raise SettingsError("streams.replicas: is 1, 3 or 5: an even number of servers has no better majority")
 
 
-def _look_at_files(settings: Settings) -> Iterator[str]:
+def _look_at_files(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
     """Refuse files that are not there or say nothing; warn of secrets that everybody may read."""
     for setting in all_settings():
         if not setting.key.endswith(("token_file", "password_file", "credentials_file", "tls_ca")):
@@ -503,11 +613,14 @@ def _look_at_files(settings: Settings) -> Iterator[str]:
         if not path:
             continue
         if setting.key.endswith(("token_file", "password_file")):
-            read_secret(path, setting.name)
+            read_secret(path, f"{origins[setting.name]}: {setting.name}")
         elif not os.access(path, os.R_OK) or Path(path).stat().st_size == 0:
-            raise SettingsError(f"{setting.name}: the file {path} is missing, empty or cannot be read")
+            raise SettingsError(
+                f"{origins[setting.name]}: {setting.name}: the file {path} is missing, empty or cannot be read; "
+                "name another, or mend it"
+            )
         if setting.key != "tls_ca" and Path(path).stat().st_mode & stat.S_IROTH:
             yield f"{setting.name}: everybody on this machine may read {path}; chmod o-r"
     for section in ("nats", "bacalhau", "orchestrator"):
         if "@" in getattr(settings, section).url:
-            yield f"{section}.url: holds a secret, which others can see in the environment; use {section}.token_file"
+            yield f"{section}.url: holds a secret, and is not kept as one; use {section}.token_file or {section}.token"

@@ -65,14 +65,16 @@ def config_page() -> str:
         "",
         "A TOML file (`--config`, or `JOBSTATE_CONFIG`; `config/jobstate.toml` is a complete one) and, after it, the",
         "environment: `JOBSTATE_<SECTION>__<KEY>`. What is misspelt, of the wrong kind or out of range is refused at",
-        "the start with file, key and reason. Secrets are never settings: a `…_file` names the file that holds one.",
+        "the start with file, key and reason. A secret is never in it: a `…_file` names the file that holds it, or",
+        "its own variable does.",
     ]
     for section, members in _sections():
         lines += ["", f"## {f'[{section}]' if section else 'Top level'}", ""]
         lines += [_about(section), ""] if section else []
         lines += ["| key | default | may be | meaning | variable |", "| --- | --- | --- | --- | --- |"]
         lines += [
-            f"| `{one.key}` | `{_toml(one.default)}` | {_kind(one)} | {settings.describe(one)} | `{one.variable}` |"
+            f"| `{one.key}` | {'' if one.secret else f'`{_toml(one.default)}`'} | {_kind(one)} "
+            f"| {settings.describe(one)} | `{one.variable}` |"
             for one in members
         ]
     return "\n".join(lines) + "\n"
@@ -87,6 +89,9 @@ def config_file() -> str:
     for section, members in _sections():
         lines += ["", f"# {_about(section)}", f"[{section}]"] if section else [""]
         for one in members:
+            if one.secret:
+                lines += [f"# {settings.describe(one)} Only as {one.variable}, never in this file."]
+                continue
             may_be = f" ({settings.bounds(one)})" if settings.bounds(one) else ""
             lines += [f"# {settings.describe(one)}{may_be}", f"{one.key} = {_toml(one.default)}"]
     return "\n".join(lines) + "\n"
@@ -116,6 +121,8 @@ def _about(section: str) -> str:
 
 
 def _kind(one: Setting) -> str:
+    if one.secret:
+        return "a secret, only as its variable"
     name = {bool: "true or false", int: "an integer", float: "a number", str: "text"}[type(one.default)]
     bounds = settings.bounds(one)
     return bounds if settings.choices(one.kind) else f"{name}, {bounds}" if bounds else name

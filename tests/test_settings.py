@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from consumer.errors import ExitCode, SettingsError
-from consumer.settings import Settings, all_settings, bounds, describe, load, read_secret, redact
+from consumer.settings import Setting, Settings, all_settings, bounds, describe, load, read_secret, redact, secret_of
 
 CONFIG = Path(__file__).parents[1] / "config/jobstate.toml"
 
@@ -48,7 +48,10 @@ def test_the_commented_file_says_every_default() -> None:
     assert load(CONFIG) == Settings()
     text = CONFIG.read_text()
     for setting in all_settings():
-        assert re.search(rf"^{setting.key} = ", text, re.MULTILINE), setting.name
+        if setting.secret:
+            assert f"Only as {setting.variable}, never in this file." in text
+        else:
+            assert re.search(rf"^{setting.key} = ", text, re.MULTILINE), setting.name
         assert describe(setting) in text
 
 
@@ -143,7 +146,6 @@ def test_backfill_is_an_age(backfill: str, seconds: float) -> None:
         ({"JOBSTATE_ORCHESTRATOR__URL": "x:1234"}, "orchestrator.url: is not what it must be: Address of the API"),
         ({"JOBSTATE_CLUSTER": "a.b"}, "cluster: is not what it must be: Name of the Bacalhau cluster"),
         ({"JOBSTATE_STREAMS__REPLICAS": "2"}, "streams.replicas: is 1, 3 or 5"),
-        ({"JOBSTATE_BACALHAU__URL": "nats://x:1"}, "set orchestrator.url (JOBSTATE_ORCHESTRATOR__URL)"),
         ({"JOBSTATE_ORCHESTRATOR__USER": "me"}, "orchestrator.password_file: is missing"),
         (
             {"JOBSTATE_NATS__TOKEN_FILE": "/nowhere/token"},
@@ -245,6 +247,76 @@ def test_a_password_may_hold_blanks(tmp_path: Path) -> None:
     assert read_secret(str(secret(tmp_path, "two words")), "orchestrator.password_file") == "two words"
 
 
+SECRETS = [setting for setting in all_settings() if setting.secret]
+
+
+def test_which_settings_are_secrets() -> None:
+    """Beside each file that holds a secret there is the secret itself, for the environment."""
+    names = {setting.name for setting in all_settings()}
+    files = {name.removesuffix("_file") for name in names if name.endswith(("token_file", "password_file"))}
+    assert {setting.name for setting in SECRETS} == files
+
+
+@pytest.mark.parametrize("one", SECRETS, ids=lambda one: one.name)
+def test_a_secret_comes_from_the_environment_and_is_never_shown(one: Setting) -> None:
+    """It is there for whoever asks for it by name; no text of the settings has it, and no encoder writes it."""
+    environ = {one.variable: " hunter2\n"}
+    if one.key == "password":
+        environ["JOBSTATE_ORCHESTRATOR__USER"] = "me"
+    settings = load(None, environ)
+    given = getattr(getattr(settings, one.section), one.key)
+    assert given.reveal() == "hunter2"
+    assert secret_of(given, "", "x") == "hunter2"
+    assert settings.warnings == ()
+    for text in (repr(settings), str(settings), str(given), f"{given}", f"{[given]}"):
+        assert "hunter2" not in text
+    with pytest.raises(TypeError):
+        msgspec.json.encode(settings)
+    with pytest.raises(TypeError):
+        msgspec.to_builtins(settings)
+
+
+@pytest.mark.parametrize("one", SECRETS, ids=lambda one: one.name)
+def test_a_secret_in_the_configuration_file_is_refused(write: Write, one: Setting) -> None:
+    """Files are copied, committed and pasted: the error says where it goes instead, and does not repeat it."""
+    for value in ('"hunter2"', '""', "7"):
+        with pytest.raises(SettingsError) as caught:
+            load(write(f"[{one.section}]\n{one.key} = {value}\n"))
+        assert f"{one.name}: a secret does not belong into this file" in str(caught.value)
+        assert one.variable in str(caught.value)
+        assert f"{one.name}_file" in str(caught.value)
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["hunter2 hunter2", "hunter2\nhunter2", "hunter2\x00"])
+def test_a_token_of_the_environment_is_one_word(text: str) -> None:
+    """As in its file: more than one line or a blank is a mistake in copying, and is not shown."""
+    with pytest.raises(SettingsError, match=r"JOBSTATE_BACALHAU__TOKEN: bacalhau\.token: ") as caught:
+        load(None, {"JOBSTATE_BACALHAU__TOKEN": text})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_empty_variable_is_no_secret() -> None:
+    """Kubernetes gives an optional secret that is not there as an empty variable."""
+    assert load(None, {"JOBSTATE_BACALHAU__TOKEN": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        ({"BACALHAU__TOKEN": "x", "BACALHAU__TOKEN_FILE": "a"}, "bacalhau.token_file: is set together with bacalhau"),
+        ({"NATS__TOKEN": "x", "NATS__CREDENTIALS_FILE": "a"}, "nats.token: is set together with nats.credentials_file"),
+        ({"ORCHESTRATOR__TOKEN": "x", "ORCHESTRATOR__PASSWORD": "y"}, "orchestrator.token: is set together with"),
+        ({"ORCHESTRATOR__PASSWORD": "y"}, "orchestrator.user: is missing"),
+    ],
+)
+def test_secrets_that_exclude_each_other_are_refused(environ: dict[str, str], reason: str) -> None:
+    """From wherever they come: nobody has to know which of two would have won."""
+    with pytest.raises(SettingsError) as caught:
+        load(None, {f"JOBSTATE_{name}": text for name, text in environ.items()})
+    assert reason in str(caught.value)
+
+
 def test_a_secret_that_everybody_may_read_is_warned_of(tmp_path: Path) -> None:
     """The daemon starts, and says it."""
     settings = load(None, {"JOBSTATE_NATS__TOKEN_FILE": str(secret(tmp_path, mode=0o644))})
@@ -298,3 +370,13 @@ def test_settings_are_frozen() -> None:
         for field in msgspec.structs.fields(Settings)
         if hasattr(field.type, "__struct_config__")
     )
+
+
+@pytest.mark.parametrize(
+    ("bacalhau", "orchestrator", "derives"),
+    [("", "", False), ("nats://x:1", "", True), ("", "http://x:1", False), ("nats://x:1", "http://x:1", False)],
+)
+def test_frames_without_an_orchestrator_are_derived_from(bacalhau: str, orchestrator: str, derives: bool) -> None:
+    """Each of the two may be left out; only frames alone have states derived from them."""
+    settings = load(None, {"JOBSTATE_BACALHAU__URL": bacalhau, "JOBSTATE_ORCHESTRATOR__URL": orchestrator})
+    assert settings.derives is derives

@@ -4,6 +4,8 @@ What bodies mean is `consumer.wire.rest`; what to ask and when is `consumer.join
 the bounds: time, bytes, no redirects, no cookies, no compression. A body never gets into an error: it may hold secrets.
 """
 
+import asyncio
+import re
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+import structlog
 from aiohttp import hdrs
 from yarl import URL
 
@@ -21,34 +24,75 @@ from consumer.errors import DecodeError, OrchestratorError, SettingsError
 from consumer.join.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage, JobPage, Snapshot
 from consumer.settings import Orchestrator as OrchestratorSettings
-from consumer.settings import read_secret
+from consumer.settings import Secret, secret_of
 from consumer.wire.rest import decode_history, decode_job, decode_jobs
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 
 API: Final = "/api/v1"
 
 _VERSION: Final = "X-Bacalhau-Git-Version"
+_VERSION_WORD: Final = re.compile(r"v(\d{1,4})\.(\d{1,4})\.[0-9A-Za-z.+-]{1,50}")
+KNOWN_VERSIONS: Final = ((1, 5), (1, 9))
+"""The first and the last release whose answers are known."""
+LIST_TIMEOUT_S: Final = 30.0
+"""So long a list may take, as Bacalhau's own server lets it (`BACALHAU.md` 6.3): 40 us for each job it ever stored."""
+PROBES: Final = 1
+"""A connection more than reads may be under way: for the probe, while those before it hang."""
+ONE_JOB_SHARE: Final = 16
+"""So many times smaller than a list's is the bound of a job and of a page of its history."""
 _CHUNK: Final = 64 * 1024
 _JOB_ID_MAX: Final = 1024
 _RETRY_AFTER_MAX_S: Final = 3600.0
 _STATUS: Final = {401: "unauthorized", 403: "forbidden", 429: "throttled"}
-_HINTS: Final = {
-    "unauthorized": "check orchestrator.token_file, or orchestrator.user and its password_file",
+
+_SOMETHING_ELSE: Final = "check orchestrator.url: a proxy, a login page or the web interface answers there"
+_NEWER: Final = "is this Bacalhau newer than 1.9? report it, with its version"
+
+NEXT_STEP: Final = {
+    "cut": "look at the orchestrator, and at any proxy before it: one of them ends connections early",
+    "encoded": "have the proxy between keep to Accept-Encoding: identity",
     "forbidden": "the credential needs the capability read:job",
+    "html": _SOMETHING_ELSE,
+    "no-job": _NEWER,
+    "not-an-api": _SOMETHING_ELSE,
+    "not-askable": "find out who publishes such a job on Bacalhau's subjects: no API could name it",
+    "not-http": "check the port of orchestrator.url: the API's is 1234, that of NATS 4222",
+    "not-json": _SOMETHING_ELSE,
+    "not-utf8": _NEWER,
+    "other-job": "look at what is between: answers are mixed up, or another job has this id for its name",
     "redirect": "set orchestrator.url to where the API itself is",
+    "refused": "look at the orchestrator's log, and at any proxy before it: one of them refuses the request",
+    "server-error": "look at the orchestrator's own log",
+    "slow": "is the orchestrator overloaded? A list costs it 40 us for each job that it stores",
+    "throttled": "lower orchestrator.max_rate",
+    "tls": "check orchestrator.tls_ca, and that the certificate names the host in orchestrator.url",
+    "too-deep": _NEWER,
+    "too-large": "report it: no answer of 1.5 to 1.9 is so large",
+    "unauthorized": "check orchestrator.token_file, or orchestrator.user with its password_file, or their variables",
+    "unknown-history-entry": _NEWER,
+    "unknown-state": _NEWER,
+    "unreachable": "is the orchestrator up, and may we reach its API (port 1234) from here?",
+    "wrong-shape": _NEWER,
+    "wrong-status": _SOMETHING_ELSE,
 }
+"""What an operator does next, for each kind of wrong answer: it ends the sentence of each such error."""
 
 
 class OrchestratorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where the orchestrator is, who we are to it, and what an answer may cost.
 
-    *token_file* (Bearer) and *user* with *password_file* (Basic) exclude each other. *timeout_s* is for a whole answer.
+    A token (Bearer) and a *user* with a password (Basic) exclude each other; each secret is given itself, or in a file
+    that is read again when it was refused. *timeout_s* is for a whole answer.
     """
 
     url: str
+    token: Secret = Secret()
     token_file: str = ""
     user: str = ""
+    password: Secret = Secret()
     password_file: str = ""
     tls_ca: str = ""
     connect_timeout_s: float = 3.0
@@ -61,11 +105,14 @@ class OrchestratorOptions(msgspec.Struct, frozen=True, kw_only=True):
         """What the settings say; the bounds that they do not name stay as they are here."""
         return cls(
             url=settings.url,
+            token=settings.token,
             token_file=settings.token_file,
             user=settings.user,
+            password=settings.password,
             password_file=settings.password_file,
             tls_ca=settings.tls_ca,
             timeout_s=settings.timeout_s,
+            body_max=settings.answer_bytes,
             connections=settings.concurrency,
         )
 
@@ -101,7 +148,7 @@ def api_base(url: str) -> URL:
 class Orchestrator:
     """`consumer.ports.Orchestrator` over HTTP. Use as `async with`; many reads may be under way at once.
 
-    Raises `OrchestratorError` for every answer that is none, by kind:
+    Raises `OrchestratorError` for every answer that is none, by kind, each with its `NEXT_STEP`:
     unreachable, tls, slow, not-http, redirect, unauthorized, forbidden, throttled, server-error, refused (another 4xx),
     wrong-status, not-an-api (a 404 that is not Bacalhau's), html, not-json, encoded (compressed though we said not to);
     and of this one read: cut, too-large, other-job, not-askable (no path can name this job), and the reasons that
@@ -110,9 +157,10 @@ class Orchestrator:
 
     def __init__(self, options: OrchestratorOptions) -> None:
         """Raises SettingsError for a URL, a CA file or credentials that cannot be used."""
-        if options.token_file and (options.user or options.password_file):
+        password = options.password or options.password_file
+        if (options.token or options.token_file) and (options.user or password):
             raise SettingsError("orchestrator.token_file and orchestrator.user exclude each other; set one")
-        if bool(options.user) != bool(options.password_file):
+        if bool(options.user) != bool(password):
             raise SettingsError("orchestrator.user and orchestrator.password_file need each other; set both or none")
         if ":" in options.user:
             raise SettingsError("orchestrator.user must not have a colon: HTTP's basic auth cannot carry it")
@@ -121,14 +169,31 @@ class Orchestrator:
         self._tls: Final = _tls(options.tls_ca)
         self._authorization: str | None = self._read_authorization()
         self._session: aiohttp.ClientSession | None = None
+        self._under_way: dict[object, float] = {}
+        self._heard_at = 0.0
+        self._list_took_s = 0.0
         self.version: str = ""
-        """Bacalhau's version, as its last answer said; empty until one did."""
+        """Bacalhau's version, as its last answer said (`v1.9.3`); empty until one did."""
+        self.version_changes = 0
+        """How often an answer named another version than the one before."""
+        self.date: str = ""
+        """What its last answer said of its clock (header `Date`, whole seconds); empty if nothing."""
+
+    @property
+    def silent_s(self) -> float:
+        """For how long requests have been under way while none came to an end, in seconds; 0 if none is.
+
+        Of a list only what is more than twice the time that the last one took.
+        """
+        if not self._under_way:
+            return 0.0
+        silent_s = asyncio.get_running_loop().time() - max(self._heard_at, min(self._under_way.values()))
+        return max(silent_s, 0.0)
 
     async def __aenter__(self) -> Self:
         options = self._options
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls, limit=options.connections),
-            timeout=aiohttp.ClientTimeout(total=options.timeout_s, sock_connect=options.connect_timeout_s),
+            connector=aiohttp.TCPConnector(ssl=self._tls, limit=options.connections + PROBES),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={hdrs.ACCEPT: "application/json", hdrs.ACCEPT_ENCODING: "identity"},
             auto_decompress=False,
@@ -155,71 +220,90 @@ class Orchestrator:
             return Missing()
         snapshot = _decoded(decode_job, body)
         if snapshot.job.id != read.job:
-            raise OrchestratorError("other-job", f"asked for {read.job!r}, the answer is of another job")
+            raise _error("other-job", f"asked for {read.job!r}, the answer is of another job")
         return snapshot
 
     async def jobs(self, read: ReadJobs) -> JobPage:
         """One page of all jobs of all namespaces, the last modified first."""
         query = {"namespace": "*", "order_by": "modified_at", "reverse": "true", "limit": str(read.limit)}
-        body = await self._get("/orchestrator/jobs", _with(query, read.next_token, ""))
+        body = await self._get("/orchestrator/jobs", _with(query, read.next_token, ""), of_list=True)
         if body is None:
-            raise OrchestratorError("not-an-api", f"{self._base.origin()} has no list of jobs; check orchestrator.url")
+            raise _error("not-an-api", f"{self._base.origin()} has no list of jobs")
         return _decoded(decode_jobs, body)
 
-    async def _get(self, path: str, query: dict[str, str]) -> bytes | None:
-        """The body of a 200 answer; None for a 404 of Bacalhau's own."""
+    async def _get(self, path: str, query: dict[str, str], *, of_list: bool = False) -> bytes | None:
+        """The body of a 200 answer; None for a 404 of Bacalhau's own.
+
+        A list may be larger than one job and what became of it, and takes the longer the more is stored: there is one
+        at a time, of the others many.
+        """
         if self._session is None:
             raise RuntimeError("Orchestrator is used outside of its `async with`")
         # Encoded here and left as it is: a job id may hold anything, and must stay one segment of the path.
         url = URL(f"{self._base}{path}", encoded=True).with_query(query)
         headers = {hdrs.AUTHORIZATION: self._authorization} if self._authorization else {}
+        now = asyncio.get_running_loop().time
+        this, began = object(), now()
+        self._under_way[this] = began + (2 * self._list_took_s if of_list else 0.0)
+        timeout_s = max(self._options.timeout_s, LIST_TIMEOUT_S) if of_list else self._options.timeout_s
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._options.connect_timeout_s)
         try:
-            async with self._session.get(url, headers=headers, allow_redirects=False) as response:
-                return await self._read(response)
+            async with self._session.get(url, headers=headers, allow_redirects=False, timeout=timeout) as response:
+                body = await self._read(response, self._options.body_max // (1 if of_list else ONE_JOB_SHARE))
+                if of_list:
+                    self._list_took_s = now() - began
+                return body
+        except aiohttp.ConnectionTimeoutError as error:
+            within = f"no connection within {self._options.connect_timeout_s:g} s"
+            raise _error("unreachable", f"{self._base.origin()}: {within}") from error
         except TimeoutError as error:
-            raise OrchestratorError("slow", f"no whole answer within {self._options.timeout_s:g} s") from error
+            raise _error("slow", f"no whole answer within {timeout_s:g} s") from error
         except aiohttp.ClientSSLError as error:
-            raise OrchestratorError("tls", f"{_why(error)}; check orchestrator.tls_ca and the host name") from error
+            raise _error("tls", f"{self._base.origin()}: {_why(error)}") from error
         except aiohttp.ClientPayloadError as error:
-            raise OrchestratorError("cut", "the connection ended within the body") from error
+            raise _error("cut", "the connection ended within the body") from error
         except aiohttp.ClientResponseError as error:
             # Its text quotes what the server sent.
-            raise OrchestratorError("not-http", f"the answer is no HTTP ({type(error).__name__})") from None
+            raise _error("not-http", f"the answer is no HTTP ({type(error).__name__})") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise OrchestratorError("unreachable", f"{self._base.origin()}: {_why(error)}") from error
+            raise _error("unreachable", f"{self._base.origin()}: {_why(error)}") from error
+        finally:
+            del self._under_way[this]
+            self._heard_at = now()
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
+    async def _read(self, response: aiohttp.ClientResponse, most: int) -> bytes | None:
         status = response.status
         if status >= HTTPStatus.MULTIPLE_CHOICES and status != HTTPStatus.NOT_FOUND:
             raise self._refusal(response)
         if response.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-            raise OrchestratorError("encoded", "the body is compressed, which was not asked for; look at the proxy")
-        body = await self._bounded(response)
+            raise _error("encoded", "the body is compressed, which was not asked for")
+        body = await _bounded(response, most)
         if status == HTTPStatus.NOT_FOUND:
             if body.strip() and not _is_error_document(body):
-                raise OrchestratorError(
-                    "not-an-api", f"a 404 that is not Bacalhau's; check orchestrator.url ({self._base})"
-                )
+                raise _error("not-an-api", f"{self._base}: a 404 that is not Bacalhau's")
+            self._hear_version(response)
             return None
         if status != HTTPStatus.OK:
-            raise OrchestratorError("wrong-status", f"status {status} where only 200 has a meaning")
+            raise _error("wrong-status", f"{self._base}: status {status} where only 200 has a meaning")
         if "html" in response.content_type or body.lstrip()[:1] == b"<":
-            raise OrchestratorError("html", f"a page where JSON should be; check orchestrator.url ({self._base})")
-        self.version = response.headers.get(_VERSION, self.version)[:64]
+            raise _error("html", f"{self._base}: a page where JSON should be")
+        self._hear_version(response)
         return body
 
-    async def _bounded(self, response: aiohttp.ClientResponse) -> bytes:
-        most = self._options.body_max
-        body = bytearray()
-        if (response.content_length or 0) <= most:
-            async for chunk in response.content.iter_chunked(_CHUNK):
-                body += chunk
-                if len(body) > most:
-                    break
-            else:
-                return bytes(body)
-        response.close()  # the rest is not wanted, and the connection is of no more use
-        raise OrchestratorError("too-large", f"more than {most} bytes, the bound of an answer")
+    def _hear_version(self, response: aiohttp.ClientResponse) -> None:
+        """Keep what an answer of the API says of itself. What is no version tells nothing, and is as if not said."""
+        self.date = response.headers.get(hdrs.DATE, "")
+        said = _VERSION_WORD.fullmatch(response.headers.get(_VERSION, ""))
+        if said is None or said[0] == self.version:
+            return
+        before, self.version = self.version, said[0]
+        self.version_changes += bool(before)
+        first, last = KNOWN_VERSIONS
+        if first <= (int(said[1]), int(said[2])) <= last:
+            log.info("orchestrator.version", version=said[0], before=before)
+        else:
+            step = "jobstate knows 1.5 to 1.9: look whether answers are refused (jobstate_reads_total)"
+            log.warning("orchestrator.version", version=said[0], before=before, next_step=step)
 
     def _refusal(self, response: aiohttp.ClientResponse) -> OrchestratorError:
         status = response.status
@@ -230,27 +314,45 @@ class Orchestrator:
         else:
             kind = _STATUS.get(status, "refused")
         response.close()
-        hint = _HINTS.get(kind)
+        detail = f"status {status}"
         if kind == "unauthorized":
+            detail += "" if self._authorization else ", and we have no credential"
             try:
                 self._authorization = self._read_authorization()  # it may have been changed in its file
             except SettingsError as error:
-                hint = str(error)
-        return OrchestratorError(kind, f"status {status}" + (f"; {hint}" if hint else ""), _retry_after(response))
+                detail += f", and {error}"
+        return _error(kind, detail, _retry_after(response))
 
     def _read_authorization(self) -> str | None:
         options = self._options
-        if options.token_file:
-            return "Bearer " + read_secret(options.token_file, "orchestrator.token_file")
-        if options.user and options.password_file:
-            password = read_secret(options.password_file, "orchestrator.password_file")
+        if token := secret_of(options.token, options.token_file, "orchestrator.token_file"):
+            return f"Bearer {token}"
+        if options.user:
+            password = secret_of(options.password, options.password_file, "orchestrator.password_file")
             return "Basic " + b64encode(f"{options.user}:{password}".encode()).decode()
         return None
 
 
+def _error(kind: str, detail: str, retry_after_s: float | None = None) -> OrchestratorError:
+    return OrchestratorError(kind, f"{detail}; {NEXT_STEP.get(kind, _NEWER)}", retry_after_s)
+
+
+async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
+    body = bytearray()
+    if (response.content_length or 0) <= most:
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            body += chunk
+            if len(body) > most:
+                break
+        else:
+            return bytes(body)
+    response.close()  # the rest is not wanted, and the connection is of no more use
+    raise _error("too-large", f"more than {most} bytes, the bound of such an answer")
+
+
 def _job_path(job: str) -> str:
     if not job or job in {".", ".."} or len(job) > _JOB_ID_MAX:
-        raise OrchestratorError("not-askable", f"no path can name a job with this id ({len(job)} characters)")
+        raise _error("not-askable", f"no path can name a job with this id ({len(job)} characters)")
     return f"/orchestrator/jobs/{quote(job, safe='', errors='surrogatepass')}"
 
 
@@ -268,7 +370,7 @@ def _decoded(decode: Callable[[bytes], T], body: bytes) -> T:
     except DecodeError as error:
         # Details of the wire name places and reasons, never what stood there.
         kind = "cut" if error.reason == "not-json" and "truncated" in error.detail else error.reason
-        raise OrchestratorError(kind, f"{error.detail} ({len(body)} bytes)") from None
+        raise _error(kind, f"{error.detail} ({len(body)} bytes)") from None
 
 
 def _is_error_document(body: bytes) -> bool:
@@ -302,4 +404,4 @@ def _why(error: BaseException) -> str:
     return getattr(cause, "strerror", None) or type(cause).__name__
 
 
-__all__ = ["Orchestrator", "OrchestratorOptions", "api_base"]
+__all__ = ["KNOWN_VERSIONS", "NEXT_STEP", "Orchestrator", "OrchestratorOptions", "api_base"]

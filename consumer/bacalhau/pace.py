@@ -36,6 +36,9 @@ _SCAN_EACH: Final = 8
 _BURST_S: Final = 0.1
 """So much of a second's rate may leave at once: what one socket read brought is read together."""
 
+_SECOND_S: Final = 1.02
+"""What leaves evenly does not arrive so: a second of the orchestrator's may be so long by our clock."""
+
 
 class PaceOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of the reads: requests in flight, requests a second, and the pause after a failure, which doubles."""
@@ -61,12 +64,15 @@ class Pace:
     def __init__(self, options: PaceOptions, dice: Callable[[], float]) -> None:
         """*dice* gives numbers in [0, 1): pauses of several daemons shall not end together."""
         self._options: Final = options
+        # In any second leave at most (second + burst) / interval, so the burst is within the rate, not above it.
+        self._interval_s: Final = (_SECOND_S + _BURST_S) / options.max_rate
         self._dice: Final = dice
-        self._hints: deque[OrchestratorRead] = deque()
-        self._scans: deque[OrchestratorRead] = deque()
+        self._hints: deque[tuple[float, OrchestratorRead]] = deque()
+        self._scans: deque[tuple[float, OrchestratorRead]] = deque()
         self._hints_in_row = 0
         self._free_at = 0.0
         self._resume_at = 0.0
+        self._probing = False
         self.in_flight = 0
         self.away: str = ""
         """Kind of the error that keeps the orchestrator away, or empty."""
@@ -79,15 +85,19 @@ class Pace:
         """How many reads have not been sent yet."""
         return len(self._hints) + len(self._scans)
 
-    def ask(self, reads: Iterable[OrchestratorRead]) -> None:
+    def waited_s(self, now: float) -> float:
+        """How long the oldest of them has waited: above a second, the rate or the orchestrator cannot keep up."""
+        return max((now - queue[0][0] for queue in (self._hints, self._scans) if queue), default=0.0)
+
+    def ask(self, reads: Iterable[OrchestratorRead], now: float) -> None:
         """Put *reads* behind those that wait."""
         for read in reads:
             by_hint = not isinstance(read, ReadJobs) and read.cause == "hint"
-            (self._hints if by_hint else self._scans).append(read)
+            (self._hints if by_hint else self._scans).append((now, read))
 
     def due(self) -> float | None:
         """When `start` may have a read to give; None: not before something is asked or answered."""
-        if not self.waiting or self.in_flight >= (1 if self.away else self._options.concurrency):
+        if not self.waiting or (self._probing if self.away else self.in_flight >= self._options.concurrency):
             return None
         return max(self._free_at - self._burst, self._resume_at)
 
@@ -96,8 +106,9 @@ class Pace:
         due = self.due()
         if due is None or now < due:
             return None
-        self._free_at = max(self._free_at, now) + 1 / self._options.max_rate
+        self._free_at = max(self._free_at, now) + self._interval_s
         self.in_flight += 1
+        self._probing = bool(self.away)  # what was under way when it went away may hang for long, and is no probe
         return self._next()
 
     def answered(self, now: float, started_at: float, error: OrchestratorError | None) -> None:
@@ -106,6 +117,7 @@ class Pace:
         # Those that were under way when the orchestrator went away say nothing new, whatever they bring.
         if self.away_since is not None and started_at <= self.away_since:
             return
+        self._probing = False
         if error is None or error.kind in OF_ONE_READ:
             self.away, self.away_since, self.failures, self._resume_at = "", None, 0, 0.0
             return
@@ -117,11 +129,11 @@ class Pace:
 
     @property
     def _burst(self) -> float:
-        return max(_BURST_S - 1 / self._options.max_rate, 0.0)
+        return max(_BURST_S - self._interval_s, 0.0)
 
     def _next(self) -> OrchestratorRead:
         if self._hints and not (self._scans and self._hints_in_row >= _SCAN_EACH - 1):
             self._hints_in_row += 1
-            return self._hints.popleft()
+            return self._hints.popleft()[1]
         self._hints_in_row = 0
-        return self._scans.popleft()
+        return self._scans.popleft()[1]

@@ -65,9 +65,14 @@ class Reads:
         """Reads that were asked for and have not left."""
         return self._pace.waiting
 
+    @property
+    def waited_s(self) -> float:
+        """How long the oldest of these has waited."""
+        return self._pace.waited_s(self._clock.now())
+
     def ask(self, reads: Iterable[OrchestratorRead]) -> None:
         """Carry out *reads*, when their turn comes."""
-        self._pace.ask(reads)
+        self._pace.ask(reads, self._clock.now())
         self._changed.set()
 
     async def answers(self) -> list[Answered]:

@@ -6,38 +6,67 @@ a frame says is `consumer.wire`; what a gap asks for is `consumer.join`.
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from random import random
-from typing import Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 import msgspec
-from nats.aio.msg import Msg
+import structlog
 from nats.errors import Error as NatsError
-from nats.errors import NoServersError, SlowConsumerError
+from nats.errors import NoServersError, StaleConnectionError, UnexpectedEOF
 
 from consumer.client import MendedClient
 from consumer.errors import ServerError, SettingsError
 from consumer.ports import RawFrame
 from consumer.settings import Bacalhau as BacalhauSettings
-from consumer.settings import read_secret
+from consumer.settings import Secret, redact, secret_of
+
+log = structlog.get_logger()
 
 NCL: Final = "bacalhau.global.compute.*.*.msgs"
-"""Both directions in one subscription: the order between two is not kept (`BACALHAU.md` 1.1)."""
-BPROTOCOL: Final = "node.*.*.*"
-"""Requests and callbacks of 1.5 in one subscription; it brings others, which are dropped unread (`BACALHAU.md` 1.2)."""
+"""Both directions (`BACALHAU.md` 1.1). Nothing of `out.ctrl` and `out.requests`: our interest there would take away the
+"no responders" that a node gets at once when its orchestrator does not listen (2.6)."""
 
-_KEPT: Final = ("bacalhau.global.compute.", "node.compute.", "node.orchestrator.")
-_LOGS: Final = ".ExecutionLogs/v1"
+BPROTOCOL: Final = (
+    "node.compute.*.AskForBid/v1",
+    "node.compute.*.BidAccepted/v1",
+    "node.compute.*.BidRejected/v1",
+    "node.compute.*.CancelExecution/v1",
+    "node.orchestrator.*.*",
+)
+"""Requests and callbacks of 1.5 (1.2), and neither `node.management` nor `ExecutionLogs`: docs/decisions/0013."""
+
+SUBJECTS: Final = (NCL, *BPROTOCOL)
+"""All that is subscribed, in one connection: whoever grants permissions grants these."""
+
+LATE: Final = "late"
+"""The first connection did not stand at once: somebody may have spoken before."""
+RECONNECT: Final = "reconnect"
+"""The connection was lost, and the same server is there again."""
+RESTART: Final = "restart"
+"""A server of the same name, started anew."""
+SERVER_CHANGE: Final = "server-change"
+"""Another server: the next one of `bacalhau.url`, or another one behind the same address."""
+LAME_DUCK: Final = "lame-duck"
+"""The server had said that it would go, and went."""
+SILENT: Final = "silent"
+"""Nothing came any more, no end of the connection either: pings were not answered."""
+DEAD_READER: Final = "dead-reader"
+"""The client's reading task had ended while it looked connected (`NATS.md` 3)."""
+SLOW_CONSUMER: Final = "slow-consumer"
+"""More came than the bounds hold, or the server cut us off for reading too slowly."""
 
 
 class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where Bacalhau's NATS is, who we are to it, and how much may wait to be taken.
 
     *tls* refuses a server without TLS before the token is sent; *tls_ca* and *tls_first* (the handshake before anything
-    else, Bacalhau's `RequireTLS`) imply it.
+    else, Bacalhau's `RequireTLS`) imply it. *token* comes before *token_file*, which is read for each connection.
     """
 
     urls: tuple[str, ...]
+    token: Secret = Secret()
     token_file: str = ""
     tls: bool = False
     tls_ca: str = ""
@@ -54,14 +83,34 @@ class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
         """What the settings say; the bounds that they do not name stay as they are here."""
         return cls(
             urls=tuple(url.strip() for url in settings.url.split(",") if url.strip()),
+            token=settings.token,
             token_file=settings.token_file,
             tls_ca=settings.tls_ca,
             tls_first=settings.tls_first,
+            frames_max=settings.frames_max,
+            bytes_max=settings.frames_bytes,
         )
 
 
+class Server(msgspec.Struct, frozen=True):
+    """Which server answers, in its own words: Bacalhau names its NATS server by the orchestrator's node."""
+
+    id: str = ""
+    name: str = ""
+    version: str = ""
+
+
 class _Listener(MendedClient):
-    """An observer's client: it tells when it is deaf, and reads no headers."""
+    """An observer's client: each message goes to *take* in the reader itself, and nothing can be published with it.
+
+    In the reader, because a queue and a task for each subscription, nats-py's way, would lose the order between them.
+    """
+
+    def __init__(self, *, tls: bool, take: Callable[[bytes, bytes], None]) -> None:
+        super().__init__(tls=tls)
+        self._take: Final = take
+        self.lame_duck = False
+        """Whether the server has said that it will go. It serves on until it closes the connection."""
 
     def when_deaf(self, tell: Callable[[], None]) -> None:
         """Call *tell* when the task that reads has ended, for whatever reason."""
@@ -71,16 +120,40 @@ class _Listener(MendedClient):
         else:
             reader.add_done_callback(lambda _: tell())
 
-    async def _process_headers(self, headers: bytes | None) -> None:
-        """Frames need no headers: what they would say is in the body (`BACALHAU.md` 2.3)."""
+    @property
+    def server(self) -> Server:
+        """Who answered the connection."""
+        said = self._server_info
+        return Server(*(_clean(str(said.get(key, ""))) for key in ("server_id", "server_name", "version")))
+
+    @property
+    def end(self) -> str:
+        """Why the connection ended, of the reasons above; `RECONNECT` if nothing more is known."""
+        if self.is_connected:  # and nobody reads
+            return DEAD_READER
+        if self.lame_duck:
+            return LAME_DUCK
+        if isinstance(self.last_error, StaleConnectionError) and not isinstance(self.last_error, UnexpectedEOF):
+            return SILENT
+        if "slow consumer" in str(self.last_error).lower():
+            return SLOW_CONSUMER
+        return RECONNECT
+
+    async def publish(self, *_arguments: Any, **_options: Any) -> NoReturn:  # noqa: ANN401 - nats-py's own
+        """Nothing: an answer of ours would be taken for the peer's (`BACALHAU.md` 2.6)."""
+        raise AssertionError("an observer publishes nothing")
+
+    async def _process_msg(self, _sid: int, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
+        # What headers say is in the body too (`BACALHAU.md` 2.3), and nobody is answered.
+        self._take(subject, data)
 
 
 class Tap:
     """`consumer.ports.Tap` on a connection of its own. `run` listens; `batch` takes what came, in the order it came.
 
-    Order holds within each of the two subscriptions, so within everything that one execution says. A frame may be
-    missed, and then `gaps` has risen: after a lost connection (a new one is made, always), and when more came than the
-    bounds hold. `batch` returns at once then, with nothing if nothing came.
+    The order is that of the server, over all subjects. A frame may be missed, and then `gaps` has risen: after a lost
+    connection (a new one is made, always), and when more came than the bounds hold. `batch` returns at once then, with
+    nothing if nothing came.
     """
 
     def __init__(self, options: TapOptions, dice: Callable[[], float] = random) -> None:
@@ -96,30 +169,35 @@ class Tap:
         self._gap_told = False
         self._something: Final = asyncio.Event()
         self._listening: Final = asyncio.Event()
-        self._may_have_missed = False
+        self._missed_by = ""
         self._denied = ""
-        self._gaps = 0
+        self.gaps_by: Final[Counter[str]] = Counter()
+        """How often frames may have been missed, by the reasons above. They are few and ours, so they may be labels."""
         self.taken = 0
         """Frames put aside so far."""
         self.dropped = 0
         """Frames that came and were dropped because too many waited."""
+        self.tries = 0
+        """Connections that were tried so far."""
         self.connections = 0
         """Connections that have listened so far; one more than there were reconnects."""
+        self.server = Server()
+        """The server that listened to us last."""
         self.last_error = ""
         """Why the last connection failed or ended, in a few words."""
 
     @property
     def gaps(self) -> int:
         """How often frames may have been missed so far: each asks for a full list."""
-        return self._gaps
+        return self.gaps_by.total()
 
     @property
     def connected(self) -> bool:
-        """Whether both subscriptions stand."""
+        """Whether all subscriptions stand."""
         return self._listening.is_set()
 
     async def listening(self) -> None:
-        """Wait until both subscriptions stand: what is published from now on is heard."""
+        """Wait until all subscriptions stand: what is published from now on is heard."""
         await self._listening.wait()
 
     async def batch(self) -> list[RawFrame]:
@@ -140,6 +218,7 @@ class Tap:
         while True:
             url = self._options.urls[(self.connections + failures) % len(self._options.urls)]
             before = self.connections
+            self.tries += 1
             try:
                 await self._listen(url)
             except (NatsError, OSError, TimeoutError, SettingsError) as error:
@@ -147,24 +226,29 @@ class Tap:
                     self.last_error = _why(error)
                 if not self.connections and "authorization" in self.last_error.lower():
                     raise ServerError(
-                        f"Bacalhau's NATS refuses us ({self.last_error}); check bacalhau.token_file"
+                        f"Bacalhau's NATS refuses us ({self.last_error}); check bacalhau.token_file, "
+                        "or JOBSTATE_BACALHAU__TOKEN: it is Bacalhau's Orchestrator.Auth.Token"
                     ) from error
             if self.connections > before:
                 failures = 0
             else:
                 failures += 1
-                self._may_have_missed = True  # somebody may have spoken while nobody listened
+                self._missed_by = self._missed_by or LATE  # somebody may have spoken while nobody listened
             pause = min(self._options.pause_s * 2.0 ** min(failures, 30), self._options.pause_max_s)
             await asyncio.sleep(pause * (0.5 + self._dice() / 2))
 
     async def _listen(self, url: str) -> None:
         """Connect to *url* and listen until that connection ends."""
         options = self._options
-        client = _Listener(tls=self._tls is not None)
+        client = _Listener(tls=self._tls is not None, take=self._take)
         ended = asyncio.Event()
 
         async def closed() -> None:
             ended.set()
+
+        async def lame_duck() -> None:
+            client.lame_duck = True
+            log.warning("tap.lame_duck", server=client.server.name, next_step="it is listened to until it goes")
 
         try:
             async with asyncio.timeout(3 * options.connect_timeout_s):
@@ -182,16 +266,12 @@ class Tap:
                     max_outstanding_pings=2,
                     error_cb=self._hear_error,
                     closed_cb=closed,
+                    lame_duck_mode_cb=lame_duck,
                 )
-                for subject in (NCL, BPROTOCOL):
-                    await client.subscribe(
-                        subject,
-                        cb=self._take,
-                        pending_msgs_limit=options.frames_max,
-                        pending_bytes_limit=options.bytes_max,
-                    )
+                for subject in SUBJECTS:
+                    await client.subscribe(subject)
                 # nats-py writes flush's PING at once, ahead of a SUB that still waits for its flusher: only the second
-                # PONG says that the server has both subscriptions.
+                # PONG says that the server has all subscriptions.
                 await client.flush(options.connect_timeout_s)
                 await client.flush(options.connect_timeout_s)
                 if self._denied:
@@ -199,50 +279,54 @@ class Tap:
                     raise NatsError(denied)  # it would be connected, and deaf
             # A reader that dies leaves a client that looks connected and is deaf (`NATS.md` 3).
             client.when_deaf(ended.set)
-            self.connections += 1
-            if self._may_have_missed:
-                self._tell_gap()
-            self._may_have_missed = True  # whenever the next one listens
-            self._listening.set()
+            self._begin(client.server, url)
             await ended.wait()
+            self._missed_by = client.end
             self.last_error = _why(client.last_error) if client.last_error else "the connection ended"
+            log.warning("tap.lost", server=self.server.name, cause=self._missed_by, reason=self.last_error)
         finally:
             self._listening.clear()
             await client.close()
 
-    async def _take(self, msg: Msg) -> None:
-        if not msg.subject.startswith(_KEPT) or msg.subject.endswith(_LOGS):
-            return
-        size = len(msg.data)
+    def _begin(self, server: Server, url: str) -> None:
+        """*server* has our subscriptions. What was said since the last one had them was missed, and why."""
+        before, self.server = self.server, server
+        cause = self._missed_by
+        if cause == RECONNECT and server.id != before.id:
+            cause = RESTART if server.name == before.name else SERVER_CHANGE
+        self.connections += 1
+        log.info("tap.listens", url=redact(url), server=server.name, version=server.version, missed_by=cause)
+        if before.name and server.name != before.name:
+            step = "every job is looked at; is it the same cluster?"
+            log.warning("tap.server_changed", before=before.name, server=server.name, next_step=step)
+        if cause:
+            self._tell_gap(cause)
+        self._listening.set()
+
+    def _take(self, subject: bytes, data: bytes) -> None:
+        size = len(data)
         if len(self._frames) >= self._options.frames_max or self._bytes + size > self._options.bytes_max:
-            self._drop()
+            self.dropped += 1
+            if not self._gap_told:  # one gap for all that is dropped before the next batch
+                self._gap_told = True
+                self._tell_gap(SLOW_CONSUMER)
             return
-        self._frames.append(RawFrame(msg.subject, msg.data))
+        self._frames.append(RawFrame(subject.decode("utf-8", "surrogateescape"), data))
         self._bytes += size
         self.taken += 1
         self._something.set()
 
     async def _hear_error(self, error: Exception) -> None:
-        if isinstance(error, SlowConsumerError):
-            self._drop()
-        else:
-            self.last_error = _why(error)
-            if "permissions violation for subscription" in self.last_error.lower():
-                self._denied = self.last_error
+        self.last_error = _why(error)
+        if "permissions violation for subscription" in self.last_error.lower():
+            self._denied = self.last_error
 
-    def _drop(self) -> None:
-        self.dropped += 1
-        if not self._gap_told:  # one gap for all that is dropped before the next batch
-            self._gap_told = True
-            self._tell_gap()
-
-    def _tell_gap(self) -> None:
-        self._gaps += 1
+    def _tell_gap(self, cause: str) -> None:
+        self.gaps_by[cause] += 1
         self._something.set()
 
     def _token(self) -> str | None:
-        path = self._options.token_file
-        return read_secret(path, "bacalhau.token_file") if path else None
+        return secret_of(self._options.token, self._options.token_file, "bacalhau.token_file") or None
 
 
 def _tls(options: TapOptions) -> ssl.SSLContext | None:
@@ -260,4 +344,8 @@ def _tls(options: TapOptions) -> ssl.SSLContext | None:
 def _why(error: BaseException) -> str:
     """A few words for the operator: one line, bounded, no control characters of a stranger."""
     text = str(error) or type(error).__name__
+    return _clean(text)
+
+
+def _clean(text: str) -> str:
     return "".join(char for char in text if char.isprintable())[:200]

@@ -7,6 +7,7 @@ needs.
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -26,6 +27,7 @@ VERBS: Final["Mapping[str, tuple[str, str]]"] = {
     "wait": ("consumer.cli.wait:wait", "Wait until jobs have ended, or are in a state."),
     "send": ("consumer.cli.send:send", "Report a job's state by hand."),
     "quarantine": ("consumer.cli.quarantine:quarantine", "What was refused, and why."),
+    "doctor": ("consumer.cli.doctor:doctor", "What is wrong, on both sides, and what to do next."),
     "rules": ("consumer.cli.rules:rules", "States and transitions: print, check, draw, explain."),
     "replay": ("consumer.cli.replay:replay", "Judge recordings in virtual time, without a server."),
     "demo": ("consumer.cli.demo:demo", "See it work: recorded traffic through a real daemon and a real server."),
@@ -43,13 +45,17 @@ class Verb(TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:  # noqa: ANN401 (typer's own types are private)
         """Import the real verb and let it read its arguments; the context is that one's from here on."""
+        return self.load().make_context(info_name, args, parent, **extra)
+
+    def load(self) -> Any:  # noqa: ANN401 (typer's own)
+        """Import the real verb."""
         module, _, attribute = self._place.partition(":")
         found = getattr(importlib.import_module(module), attribute)
         if not isinstance(found, typer.Typer):
             app = typer.Typer(add_completion=False, rich_markup_mode=None)
             app.command(self.name)(found)
             found = app
-        return typer.main.get_command(found).make_context(info_name, args, parent, **extra)
+        return typer.main.get_command(found)
 
 
 class Verbs(TyperGroup):
@@ -75,7 +81,18 @@ def jobstate() -> None:
 
 
 def main() -> None:
-    """Run the command line. An error of ours is one line on stderr and its exit code, never a traceback."""
+    """Run the command line. An error of ours is one line on stderr and its exit code, never a traceback.
+
+    Whoever reads us may have had enough (`| head`), or listen to nothing at all: neither is an error.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
+    sys.exit(_end_output(_run()))
+
+
+def _run() -> str | int | None:
+    """Do what the command line says. Its exit code."""
     try:
         app(prog_name="jobstate")
     except JobstateError as error:
@@ -83,8 +100,17 @@ def main() -> None:
 
         lines = [printable(line) for line in str(error).splitlines()]
         sys.stderr.write("jobstate: " + "\n".join(lines) + "\n")
-        sys.exit(error.exit_code)
+        return error.exit_code
+    except SystemExit as end:
+        # Typer makes 1 of a reader that went away, and that is our "no".
+        return ExitCode.OK if isinstance(end.__context__, BrokenPipeError) else end.code
+    return ExitCode.OK
+
+
+def _end_output(code: str | int | None) -> str | int | None:
+    """Flush what was written, here and not at exit, where a reader that went away would be complained of."""
+    try:
+        sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read us has had enough (`| head`). What is still in the buffer must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.OK)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return code

@@ -13,11 +13,11 @@ from typing import Annotated
 import typer
 
 from consumer.cli.display import HEAD, Page, update_row, write_json
-from consumer.cli.options import AsJson
+from consumer.cli.options import AsJson, read_name
 from consumer.daemon.supervise import unless
-from consumer.errors import ExitCode
+from consumer.errors import ExitCode, RecordingError, quoted
 from consumer.fold.asks import Entry
-from consumer.model import Update
+from consumer.model import DERIVED, JobStateType, Update
 from consumer.observe import configure
 from consumer.replay.recording import Recording
 from consumer.replay.stage import Stage
@@ -47,15 +47,30 @@ def _read_speed(text: str) -> float | None:
     except ValueError:
         speed = 0.0
     if not 0 < speed < float("inf"):
-        raise typer.BadParameter(f"{text!r} is no speed: write a number above 0, or max")
+        raise typer.BadParameter(f"{quoted(text)} is no speed: write a number above 0, or max", param_hint="'--speed'")
     return speed
+
+
+def _find_recordings(paths: Sequence[str] | None) -> Sequence[str]:
+    """*paths*, or where there are none the default ones: they are in a clone, and not in what is installed."""
+    missing = [path for path in DEFAULT if not Path(path).is_dir()]
+    if not paths and missing:
+        raise RecordingError(
+            f"{missing[0]}: is not here: the recordings that are played by default come with the repository: "
+            "run this in a clone of it, or name others with --recording PATH"
+        )
+    return paths or DEFAULT
 
 
 def demo(
     *,
     recording: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Folder of a recording; several are played into one log. [default: two]"),
+        typer.Option(
+            metavar="PATH",
+            parser=read_name,
+            help="Folder of a recording; several are played into one log. [default: two of the repository's]",
+        ),
     ] = None,
     speed: Annotated[str, typer.Option(metavar="N|max", help="Multiple of the recorded pace.")] = "1",
     as_json: AsJson = False,
@@ -70,10 +85,11 @@ def demo(
     Example: jobstate demo --recording tests/recordings/bacalhau-v1.9.3/burst --speed 10
     """
     configure(Log(level="warning", format="console"))
-    paths = recording or list(DEFAULT)
+    pace = _read_speed(speed)
+    paths = _find_recordings(recording)
     recordings = sorted((Recording.load(path) for path in paths), key=lambda one: one.start_ns)
     try:
-        right = asyncio.run(_Demo(paths, recordings, _read_speed(speed), as_json=as_json).run(keep=keep))
+        right = asyncio.run(_Demo(paths, recordings, pace, as_json=as_json).run(keep=keep))
     except KeyboardInterrupt:
         right = None
     if right is None:
@@ -185,7 +201,12 @@ class _Demo:
             undecodable=undecodable,
             by_hint=counts["hint"],
             by_scan=counts["scan"],
-            reads=stage.orchestrator.reads,
+            reads=stage.orchestrator.reads_by.total(),
+            reads_by=dict(stage.orchestrator.reads_by),
+            cost_s=stage.orchestrator.cost_s,
+            running=sum(update.StateType == JobStateType.RUNNING for update, _ in self._came),
+            early=sum(update.Source == DERIVED for update, _ in self._came),
+            corrected=sum("corrected" in update.Flags for update, _ in self._came),
             hint_lags_ms=tuple(lags["hint"]),
             scan_lags_ms=tuple(lags["scan"]),
         )
@@ -234,6 +255,7 @@ class _Demo:
             f"  jobstate list --nats {url}\n"
             f"  jobstate history JOB --nats {url}\n"
             f"  jobstate watch --since start --nats {url}\n"
+            f"  jobstate doctor --config {stage.write_settings()}\n"
             f"  nats --server {url} sub 'jobstate.v1.main.state.*.*.failed'\n"
             f"  nats --server {url} kv watch jobstate_main\n"
             f"  nats --server {url} stream view JOBSTATE_main"

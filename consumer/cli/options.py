@@ -1,9 +1,11 @@
-"""What the verbs on a running log share: where it is, how it is shown, and how long things take.
+"""What the verbs share: where the log is, how it is shown, and how what is typed is read.
 
+A reader of what is typed (`read_…`) raises typer's usage error: it quotes the text and says what may be written.
 Importing this is cheap on purpose (`jobstate VERB --help`): what talks to NATS is imported when it is used.
 """
 
 import asyncio
+import difflib
 import os
 import re
 import sys
@@ -15,25 +17,27 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from consumer.errors import AbsentError, ExitCode
+from consumer.errors import AbsentError, ExitCode, quoted
 
 if TYPE_CHECKING:
     from consumer.jetstream.view import View
     from consumer.model import JobKey
+    from consumer.rules import Rules
     from consumer.settings import Settings
 
 Nats = Annotated[
     str | None,
-    typer.Option("--nats", envvar="JOBSTATE_NATS__URL", metavar="URL", help="The NATS server that holds the log."),
+    typer.Option("--nats", metavar="URL", help="The NATS server that holds the log. [env var: JOBSTATE_NATS__URL]"),
 ]
 Cluster = Annotated[
-    str | None, typer.Option("--cluster", envvar="JOBSTATE_CLUSTER", metavar="NAME", help="Whose log. [default: main]")
+    str | None,
+    typer.Option("--cluster", metavar="NAME", help="Whose log. [env var: JOBSTATE_CLUSTER; default: main]"),
 ]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="A jobstate.toml to take these from.")]
 TokenFile = Annotated[
     Path | None,
     typer.Option(
-        "--token-file", envvar="JOBSTATE_NATS__TOKEN_FILE", metavar="FILE", help="A file with the token for NATS."
+        "--token-file", metavar="FILE", help="A file with the token for NATS. [env var: JOBSTATE_NATS__TOKEN_FILE]"
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
@@ -43,27 +47,80 @@ _PART: Final = re.compile(r"([0-9.]+)(ms|[smhd])")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SHORT_ID: Final = re.compile(r"j-[0-9a-f]{8}\Z")
 _NAMED_MAX: Final = 5
+_COUNT: Final = re.compile(r"[0-9]{1,20}\Z")
+_COUNT_MAX: Final = 2**63 - 1
+_OURS: Final = ("JOBSTATE_NATS__", "JOBSTATE_CLUSTER", "JOBSTATE_RULES__FILE")
+"""What the variables begin with that a reader goes by."""
+
+
+def read_count(text: str | int) -> int:
+    """A whole number that a signed counter of 64 bits can hold, 0 or more."""
+    digits = str(text)  # a default comes as it is
+    if not _COUNT.match(digits) or int(digits) > _COUNT_MAX:
+        raise typer.BadParameter(f"{quoted(digits)} is no count: write a whole number from 0 to {_COUNT_MAX}")
+    return int(digits)
 
 
 def read_duration(text: str) -> float:
-    """Seconds of `30s`, `5m`, `1h`, `250ms`, `1h30m`. Raises typer's usage error for anything else."""
+    """Seconds of `30s`, `5m`, `1h`, `250ms`, `1h30m`."""
     if not _DURATION.match(text):
-        raise typer.BadParameter(f"{text!r} is no duration: write 250ms, 30s, 5m, 1h, 2d or 1h30m")
+        raise typer.BadParameter(f"{quoted(text)} is no duration: write 250ms, 30s, 5m, 1h, 2d or 1h30m")
     return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
 
 
-def read_time(text: str, now: datetime) -> datetime:
-    """The moment that an ISO time (no zone: UTC) or a duration before *now* names. Raises typer's usage error."""
-    if _DURATION.match(text):
-        try:
-            return now - timedelta(seconds=read_duration(text))
-        except OverflowError:
-            raise typer.BadParameter(f"{text!r} is longer ago than time can be written") from None
+def read_time(text: str, now: datetime, option: str, *words: str) -> datetime:
+    """The moment that an ISO time (no zone: UTC) or a duration before *now* names.
+
+    *option*, and *words* that it takes besides, are for the error.
+    """
     try:
-        time = datetime.fromisoformat(text)
+        time = now - timedelta(seconds=read_duration(text)) if _DURATION.match(text) else datetime.fromisoformat(text)
+    except OverflowError:
+        raise typer.BadParameter(
+            f"{quoted(text)} is longer ago than time can be written", param_hint=f"'{option}'"
+        ) from None
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no time: write now, start, 2026-11-24T05:00:00Z or 10m") from None
+        allowed = ", ".join((*words, "2026-11-24T05:00:00Z"))
+        raise typer.BadParameter(
+            f"{quoted(text)} is no time: write {allowed} or 10m (so long ago)", param_hint=f"'{option}'"
+        ) from None
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def read_text(text: str) -> str:
+    """Any text. What the system could not read as UTF-8 is none: nobody could store it."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise typer.BadParameter(f"{quoted(text)} is no text: write UTF-8")
+    return text
+
+
+def read_name(text: str) -> str:
+    """What names a namespace, a job, a path: any text that is not blank."""
+    if not text.strip():
+        raise typer.BadParameter(f"{quoted(text)} names nothing: write text that is not blank")
+    return read_text(text)
+
+
+def read_job(text: str) -> str:
+    """What names a job: an id, the beginning of one, or `<namespace>/<id>`."""
+    namespace, slash, job = text.rpartition("/")
+    if slash and not (namespace.strip() and job.strip()):
+        raise typer.BadParameter(f"{quoted(text)} names no job: write an id, or NAMESPACE/JOB with both")
+    return read_name(text)
+
+
+def read_state(rules: "Rules", text: str, option: str, *words: str) -> str:
+    """The state of the rules that *text* spells, in whatever case, or one of *words*."""
+    found = rules.find(text) or next((word for word in words if word == text.lower()), None)
+    if found is None:
+        allowed = (*rules.states, *words)
+        near = difflib.get_close_matches(text.lower(), [word.lower() for word in allowed], n=1)
+        meant = next((f"; did you mean {word}?" for word in allowed if word.lower() in near), "")
+        raise typer.BadParameter(
+            f"{quoted(text)} is no state: write {', '.join(allowed)} (rules {quoted(rules.name)}){meant}",
+            param_hint=f"'{option}'",
+        )
+    return found
 
 
 def carry_out(work: Coroutine[None, None, ExitCode], *, interrupted: int = 130) -> None:
@@ -94,16 +151,28 @@ class Where(NamedTuple):
 
     def settings(self) -> "Settings":
         """The settings, as far as a reader needs them. Raises `SettingsError`."""
-        from consumer.settings import CONFIG, load  # noqa: PLC0415
+        from consumer.settings import CONFIG, Given, load  # noqa: PLC0415
 
-        given = {"JOBSTATE_NATS__URL": self.nats, "JOBSTATE_CLUSTER": self.cluster}
-        if self.token_file is not None:
-            given["JOBSTATE_NATS__TOKEN_FILE"] = str(self.token_file)
+        token_file = None if self.token_file is None else str(self.token_file)
+        said = (
+            ("--nats", "nats.url", self.nats),
+            ("--cluster", "cluster", self.cluster),
+            ("--token-file", "nats.token_file", token_file),
+        )
         # The daemon's other variables may name files that a reader may not open.
-        environ = {name: text for name, text in os.environ.items() if name.startswith("JOBSTATE_NATS__")}
-        environ |= {name: text for name, text in given.items() if text is not None}
+        environ = {name: text for name, text in os.environ.items() if name.startswith(_OURS)}
         file = os.environ.get(CONFIG)
-        return load(self.config or (Path(file) if file else None), environ)
+        return load(
+            self.config or (Path(file) if file else None),
+            environ,
+            [Given(option, name, text) for option, name, text in said if text is not None],
+        )
+
+    def rules(self) -> "Rules":
+        """The rules by which states are spelled. Raises `SettingsError`, `RulesError`."""
+        from consumer.rules import load  # noqa: PLC0415
+
+        return load(self.settings().rules.path)
 
 
 @asynccontextmanager
@@ -114,9 +183,9 @@ async def connected(where: Where) -> AsyncIterator["View"]:
     from consumer.settings import Log, redact  # noqa: PLC0415
     from consumer.wire.subjects import Names  # noqa: PLC0415
 
+    settings = where.settings()
     # What a connection goes through is the daemon's log's; a verb tells it in a sentence of its own.
     configure(Log(level="error", format="console"))
-    settings = where.settings()
     for sentence in settings.warnings:
         tell(sentence)
     client = await connect_reader(settings.nats, settings.cluster)

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from consumer.cli.options import AsJson, Cluster, Config, Nats, TokenFile, Where, carry_out, connected, say_key
+from consumer.cli.options import (
+    AsJson,
+    Cluster,
+    Config,
+    Nats,
+    TokenFile,
+    Where,
+    carry_out,
+    connected,
+    read_count,
+    read_name,
+    say_key,
+)
 from consumer.errors import AbsentError, ExitCode
 
 if TYPE_CHECKING:
@@ -33,7 +45,9 @@ def about() -> None:
 @quarantine.command("list")
 def list_refused(
     *,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Only so many, the newest. 0: all.")] = 0,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", parser=read_count, help="Only so many, the newest. 0: all.")
+    ] = 0,
     as_json: AsJson = False,
     nats: Nats = None,
     cluster: Cluster = None,
@@ -52,7 +66,10 @@ def list_refused(
 @quarantine.command("show")
 def show_refused(
     origin: Annotated[
-        str, typer.Argument(metavar="ORIGIN", help="As `list` shows it, or the whole subject as --json does.")
+        str,
+        typer.Argument(
+            metavar="ORIGIN", parser=read_name, help="As `list` shows it, or the whole subject as --json does."
+        ),
     ],
     *,
     as_json: AsJson = False,
@@ -113,7 +130,7 @@ async def _show(origin: str, where: Where, *, as_json: bool) -> ExitCode:
 
     async with connected(where) as view:
         names = view.names
-        if origin.startswith(f"{names.prefix}."):
+        if origin.startswith(f"{names.prefix}.") and all(map(_TOKEN.match, origin.split("."))):
             filters: tuple[str, ...] = (origin,)
         else:
             token = origin if _TOKEN.match(origin) else escape(origin)

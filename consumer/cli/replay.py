@@ -2,14 +2,17 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from consumer.cli.display import write_json
-from consumer.cli.options import AsJson
-from consumer.errors import ExitCode
+from consumer.cli.options import AsJson, read_count, read_name
+from consumer.errors import ExitCode, quoted
+from consumer.fold import Published
+from consumer.replay.derived import DerivedReplay, DerivedVerdict, add_up, derived_lines, derived_object, judge_derived
 from consumer.replay.recording import Recording
 from consumer.replay.summary import Tallies, is_right, percentile, summary_lines, summary_object
 from consumer.replay.verdict import Verdict, judge
@@ -19,8 +22,21 @@ from consumer.wire import encode_update
 from consumer.wire.display import printable
 
 
+def _read_share(text: str | float) -> float:
+    """A number from 0 to 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise typer.BadParameter(f"{quoted(str(text))} is no share: write a number from 0 to 1")
+    return share
+
+
 def replay(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders of one recording each.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", parser=read_name, help="Folders of one recording each.")
+    ],
     *,
     as_json: AsJson = False,
     rules: Annotated[Path | None, typer.Option(metavar="FILE", help="Rules in place of Bacalhau's.")] = None,
@@ -28,18 +44,25 @@ def replay(
         bool, typer.Option("--no-scan", help="No open jobs in turn, and no list but one at the end.")
     ] = False,
     loss: Annotated[
-        float, typer.Option(metavar="P", min=0.0, max=1.0, help="Share of the frames that never arrive.")
+        float, typer.Option("--loss", metavar="P", parser=_read_share, help="Share of the frames that never arrive.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Which frames those are.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", parser=read_count, help="Which frames those are.")] = 0,
+    derived: Annotated[
+        bool, typer.Option("--derived", help="Without an orchestrator: what the frames alone tell.")
+    ] = False,
 ) -> None:
     """Judge recordings: whether the log that comes of them is the orchestrator's record.
 
-    Ends with 0 if every scenario is right, with 1 if one is not, with 3 if a path is no recording.
+    Ends with 0 if every scenario is right, with 1 if one is not, with 3 if a path is no recording. With --derived much
+    is missing and that is no fault; right is what publishes nothing that the record does not have.
 
     Example: jobstate replay tests/recordings/bacalhau-v1.9.3/rerun
     """
     table = load(rules)
     recordings = [Recording.load(path) for path in paths]
+    if derived:
+        _replay_derived(recordings, table, loss=loss, seed=seed, as_json=as_json)
+        return
     right = True
     totals: list[tuple[Verdict, Tallies]] = []
     for number, recording in enumerate(recordings, 1):
@@ -59,6 +82,26 @@ def replay(
         raise typer.Exit(ExitCode.WRONG)
 
 
+def _replay_derived(recordings: list[Recording], table: Rules, *, loss: float, seed: int, as_json: bool) -> None:
+    """The same without an orchestrator, and the verdict of that kind."""
+    verdicts: list[DerivedVerdict] = []
+    for number, recording in enumerate(recordings, 1):
+        outcome = DerivedReplay(recording, table, loss=loss, seed=seed).run()
+        verdict = judge_derived(recording.jobs, outcome)
+        verdicts.append(verdict)
+        if as_json:
+            _write_updates(recording.name, outcome.published)
+            write_json(derived_object(recording.name, verdict))
+            continue
+        first, *findings = derived_lines(verdict)
+        sys.stdout.write(f"[{number}/{len(recordings)}] {printable(recording.name)}: {first}\n")
+        sys.stdout.writelines(f"{line}\n" for line in findings)
+    if not as_json and len(verdicts) > 1:
+        sys.stdout.write(f"all: {derived_lines(add_up(verdicts))[0]}\n")
+    if not all(verdict.ok for verdict in verdicts):
+        raise typer.Exit(ExitCode.WRONG)
+
+
 def _judge(recording: Recording, outcome: Outcome) -> tuple[Verdict, Tallies]:
     verdict = judge(recording.jobs, (published.update for _, published in outcome.published))
     return verdict, Tallies(
@@ -67,15 +110,24 @@ def _judge(recording: Recording, outcome: Outcome) -> tuple[Verdict, Tallies]:
         by_hint=outcome.by_hint,
         by_scan=outcome.by_scan,
         reads=outcome.reads,
+        reads_by=outcome.reads_by,
+        cost_s=outcome.cost_s,
+        running=outcome.running,
+        early=outcome.early,
+        corrected=outcome.corrected,
         hint_lags_ms=outcome.hint_lags_ms,
         scan_lags_ms=outcome.scan_lags_ms,
     )
 
 
 def _write(scenario: str, outcome: Outcome, verdict: Verdict, tallies: Tallies) -> None:
-    for subject, published in outcome.published:
-        write_json({"scenario": scenario, "subject": subject, "update": json.loads(encode_update(published.update))})
+    _write_updates(scenario, outcome.published)
     write_json(summary_object(scenario, verdict, tallies))
+
+
+def _write_updates(scenario: str, updates: Iterable[tuple[str, Published]]) -> None:
+    for subject, published in updates:
+        write_json({"scenario": scenario, "subject": subject, "update": json.loads(encode_update(published.update))})
 
 
 def _sum_up(totals: list[tuple[Verdict, Tallies]], rules: Rules) -> None:
@@ -86,9 +138,15 @@ def _sum_up(totals: list[tuple[Verdict, Tallies]], rules: Rules) -> None:
     hints = [lag for _, tallies in totals for lag in tallies.hint_lags_ms]
     scans = [lag for _, tallies in totals for lag in tallies.scan_lags_ms]
     reads = sum(tallies.reads for _, tallies in totals)
+    by_hint = sum(tallies.reads_by["hint"] for _, tallies in totals)
+    early = sum(tallies.early for _, tallies in totals)
+    running = sum(tallies.running for _, tallies in totals)
+    cost = sum(tallies.cost_s for _, tallies in totals)
     sys.stdout.write(
         f"{right} of {len(totals)} scenarios right by rules {printable(rules.name)}: {updates} of {expected} updates, "
         f"{len(hints)} by hint (p50 {percentile(hints, 0.5)} ms, p99 {percentile(hints, 0.99)} ms), "
         f"{len(scans)} by scan (p50 {percentile(scans, 0.5)} ms, p99 {percentile(scans, 0.99)} ms), "
-        f"{reads} reads ({reads / max(updates, 1):.2f} an update)\n"
+        f"{early} of {running} Running early, {sum(tallies.corrected for _, tallies in totals)} corrected; "
+        f"{reads} reads ({reads / max(updates, 1):.2f} an update, {by_hint / max(updates, 1):.2f} by hint), "
+        f"{cost / max(updates, 1) * 1e3:.2f} ms of an orchestrator's core an update\n"
     )

@@ -2,17 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from consumer.cli.display import Page, write_json
-from consumer.cli.options import AsJson
+from consumer.cli.options import AsJson, read_state
 from consumer.errors import ExitCode
 from consumer.rules import Rules, graph, load
 from consumer.wire.display import printable
 
-NEW = {"-", "new", "none"}
+NEW: Final = ("new", "none", "-")
 """What `--explain` takes for a job that nobody knew."""
 
 File = Annotated[
@@ -35,7 +35,8 @@ def rules(
 ) -> None:
     """States and transitions: print, check, draw, explain.
 
-    --explain ends with 0 for an allowed transition and 1 for a forbidden one, --check with 2 for a refused file.
+    --explain ends with 0 for an allowed transition, 1 for a forbidden one and 2 for a state that is none, --check with
+    2 for a refused file.
 
     Example: jobstate rules --explain Running Pending
     """
@@ -56,8 +57,8 @@ def rules(
 
 
 def _explain(table: Rules, previous: str, state: str, *, as_json: bool) -> None:
-    before = None if previous.lower() in NEW else (table.find(previous) or previous)
-    after = table.find(state) or state
+    before = None if previous.lower() in NEW else read_state(table, previous, "--explain", NEW[0])
+    after = read_state(table, state, "--explain")
     allowed = table.allows(before, after)
     sentence = table.explain(before, after)
     if as_json:
@@ -91,4 +92,5 @@ def _object(table: Rules) -> dict[str, object]:
         ],
         "aliases": dict(table.aliases),
         "restrictions": {one.state: list(one.only) for one in table.restrictions},
+        "dwell_s": {state: table.dwell.get(state) for state in table.states if not table.is_terminal(state)},
     }

@@ -39,6 +39,8 @@ def run(
     Example: JOBSTATE_ORCHESTRATOR__URL=http://host:1234 JOBSTATE_BACALHAU__URL=nats://host:4222 jobstate run --embedded
     """
     settings = load(config, os.environ)
+    if folder is not None and not embedded:
+        raise typer.BadParameter("is for a server of our own: give --embedded too", param_hint="'--folder'")
     if folder is not None:
         settings = msgspec.structs.replace(
             settings, embedded=msgspec.structs.replace(settings.embedded, folder=str(folder))

@@ -16,25 +16,39 @@ from consumer.cli.options import (
     Where,
     carry_out,
     connected,
+    read_count,
+    read_name,
+    read_text,
     read_time,
     tell,
 )
-from consumer.errors import ExitCode
+from consumer.errors import ExitCode, quoted
 
 if TYPE_CHECKING:
     from consumer.model import JobKey
+    from consumer.rules import Rules
 
 
 def send(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="The job's whole id.")],
-    state: Annotated[str, typer.Argument(metavar="STATE", help="The state to report, as the rules spell it.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", parser=read_name, help="The job's whole id.")],
+    state: Annotated[
+        str, typer.Argument(metavar="STATE", parser=read_name, help="The state to report, as the rules spell it.")
+    ],
     *,
-    message: Annotated[str, typer.Option("--message", help="What people are to read about it.")] = "",
-    namespace: Annotated[str, typer.Option("--namespace", metavar="NS", help="The job's namespace.")] = "default",
-    version: Annotated[int | None, typer.Option("--version", min=0, help="Which life of the job.")] = None,
-    revision: Annotated[int | None, typer.Option("--revision", min=0, help="Where in its record.")] = None,
-    job_type: Annotated[str, typer.Option("--type", help="batch, ops, service or daemon.")] = "",
-    name: Annotated[str, typer.Option("--name", help="The job's name.")] = "",
+    message: Annotated[
+        str, typer.Option("--message", metavar="TEXT", parser=read_text, help="What people are to read about it.")
+    ] = "",
+    namespace: Annotated[
+        str, typer.Option("--namespace", metavar="NS", parser=read_name, help="The job's namespace.")
+    ] = "default",
+    version: Annotated[
+        int | None, typer.Option("--version", metavar="N", parser=read_count, help="Which life of the job.")
+    ] = None,
+    revision: Annotated[
+        int | None, typer.Option("--revision", metavar="N", parser=read_count, help="Where in its record.")
+    ] = None,
+    job_type: Annotated[str, typer.Option("--type", metavar="TYPE", help="batch, ops, service or daemon.")] = "",
+    name: Annotated[str, typer.Option("--name", metavar="TEXT", parser=read_text, help="The job's name.")] = "",
     time: Annotated[
         str | None, typer.Option("--time", metavar="TIME", help="When it came to be (ISO), `now`, or 10m ago.")
     ] = None,
@@ -52,6 +66,7 @@ def send(
     Example: jobstate send j-1 Running --message "by hand" --type batch
     """
     where = Where(nats, cluster, config, token_file)
+    _check(where.rules(), state, job_type)
     from consumer.wire.subjects import DIGEST, job_key  # noqa: PLC0415
 
     key = job_key(namespace, job)
@@ -63,21 +78,41 @@ def send(
         report["Job"] = facts | {key: number for key, number in numbers.items() if number is not None}
     if time is not None:
         now = datetime.now(UTC)
-        moment = now if time == "now" else read_time(time, now)
+        moment = now if time == "now" else read_time(time, now, "--time", "now")
         report["Time"] = moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
     carry_out(_send(key, report, where, as_json=as_json))
 
 
+def _check(rules: "Rules", state: str, job_type: str) -> None:
+    """Refuse what is a slip of the hand.
+
+    A state that the rules do not know is sent all the same: the daemon may have other rules, and seeing a refusal may
+    be the purpose.
+    """
+    found = rules.find(state)
+    if found is None:
+        tell(f"the rules know no state {quoted(state)}: there is {', '.join(rules.states)}")
+    elif state != found and state not in rules.aliases:
+        raise typer.BadParameter(
+            f"{quoted(state)} is not how the rules spell it: did you mean {found}?", param_hint="'STATE'"
+        )
+    if job_type and job_type not in rules.job_types:
+        raise typer.BadParameter(
+            f"{quoted(job_type)} is no type of job: write {', '.join(rules.job_types)}", param_hint="'--type'"
+        )
+
+
 async def _send(key: "JobKey", report: dict[str, object], where: Where, *, as_json: bool) -> ExitCode:
     from consumer.cli.display import write_json  # noqa: PLC0415
-    from consumer.rules import load  # noqa: PLC0415
 
-    rules = load(where.settings().rules.path)
-    if rules.find(str(report["StateType"])) is None:
-        # Sent all the same: the daemon may have other rules, and seeing a refusal may be the purpose.
-        tell(f"the rules know no state {report['StateType']}: there is {', '.join(rules.states)}")
+    body = json.dumps(report).encode()
     async with connected(where) as view:
-        sequence = await view.report(key, json.dumps(report).encode())
+        if len(body) > view.client.max_payload:
+            raise typer.BadParameter(
+                f"the report has {len(body)} bytes, and the server takes {view.client.max_payload}: shorten it",
+                param_hint="'--message'",
+            )
+        sequence = await view.report(key, body)
         if as_json:
             write_json({"subject": view.names.report(key), "sequence": sequence, "report": report})
         else:

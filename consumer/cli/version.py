@@ -25,6 +25,9 @@ def version(
 
     Example: jobstate version --nats nats://127.0.0.1:4222
     """
+    for option, given in (("--cluster", cluster), ("--config", config), ("--token-file", token_file)):
+        if nats is None and given is not None:
+            raise typer.BadParameter("says how a server is asked: name it with --nats URL", param_hint=f"'{option}'")
     carry_out(_version(None if nats is None else Where(nats, cluster, config, token_file), as_json=as_json))
 
 

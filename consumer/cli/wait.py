@@ -17,12 +17,15 @@ from consumer.cli.options import (
     connected,
     find_pattern,
     read_duration,
+    read_job,
+    read_state,
     say_key,
 )
 from consumer.errors import ExitCode
 
 if TYPE_CHECKING:
     from consumer.fold.asks import Entry
+    from consumer.fold.truth import Judge
     from consumer.jetstream.view import Reading
     from consumer.model import JobKey, Update
     from consumer.rules import Rules
@@ -36,14 +39,18 @@ TIMEOUT: Final = "timeout"
 
 def wait(
     jobs: Annotated[
-        list[str], typer.Argument(metavar="JOB...", help="Ids, short ids of known jobs, or NAMESPACE/JOB.")
+        list[str],
+        typer.Argument(metavar="JOB...", parser=read_job, help="Ids, short ids of known jobs, or NAMESPACE/JOB."),
     ],
     *,
     target: Annotated[
         str, typer.Option("--for", metavar="STATE", help="What is waited for: a state, or any terminal one.")
     ] = ENDED,
     timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="TIME", help="Give up after 30s, 5m, 1h. [default: never]")
+        float | None,
+        typer.Option(
+            "--timeout", metavar="TIME", parser=read_duration, help="Give up after 30s, 5m, 1h. [default: never]"
+        ),
     ] = None,
     as_json: AsJson = False,
     nats: Nats = None,
@@ -58,8 +65,10 @@ def wait(
 
     Example: jobstate wait j-1234abcd --for Completed --timeout 5m
     """
-    seconds = None if timeout is None else read_duration(timeout)
-    carry_out(_wait(jobs, target, seconds, Where(nats, cluster, config, token_file), as_json=as_json))
+    where = Where(nats, cluster, config, token_file)
+    rules = where.rules()
+    state = read_state(rules, target, "--for", ENDED)
+    carry_out(_wait(jobs, rules, state, timeout, where, as_json=as_json))
 
 
 class _Awaited:
@@ -72,16 +81,20 @@ class _Awaited:
         self.update: Update | None = None
         self.entry: Entry | None = None
         self.outcome = ""
+        self._judges: dict[JobKey, Judge] = {}
 
     def take(self, entry: "Entry") -> None:
         """Take an entry of the log, if it is one of this job's and true: one of ours, in its place."""
-        from consumer.fold.truth import read_update  # noqa: PLC0415
+        from consumer.fold.truth import Judge  # noqa: PLC0415
 
         key = self.names.key_of_state(entry.subject)
         if key is None or (key != self.pattern and (self.known or key.partition(".")[2] != self.pattern[2:])):
             return
-        update = read_update(self.names, key, entry)
-        if update is not None and update.Sequence == (1 if self.update is None else self.update.Sequence + 1):
+        judge = self._judges.get(key)
+        if judge is None:
+            judge = self._judges[key] = Judge(self.names, key)
+        update = judge.take(entry)
+        if update is not None:
             self.pattern, self.known = key, True
             self.update, self.entry = update, entry
 
@@ -95,12 +108,11 @@ class _Awaited:
         return OTHERWISE if ended else ""
 
 
-async def _wait(jobs: list[str], target: str, seconds: float | None, where: Where, *, as_json: bool) -> ExitCode:
+async def _wait(
+    jobs: list[str], rules: "Rules", target: str, seconds: float | None, where: Where, *, as_json: bool
+) -> ExitCode:
     from consumer.jetstream.view import FIRST  # noqa: PLC0415
-    from consumer.rules import load  # noqa: PLC0415
 
-    rules = load(where.settings().rules.path)
-    target = read_state(rules, target)
     awaited: list[_Awaited] = []
     try:
         async with asyncio.timeout(seconds), connected(where) as view:
@@ -149,12 +161,3 @@ def _say(job: _Awaited, outcome: str, *, as_json: bool) -> None:
         state = "not known" if job.update is None else job.update.StateType
         sys.stdout.write(f"{printable(name)}\t{printable(state)}\t{outcome}\n")
         sys.stdout.flush()
-
-
-def read_state(rules: "Rules", text: str) -> str:
-    """The state of the rules that *text* spells, in whatever case, or `terminal`. Raises typer's usage error."""
-    states = {state.lower(): state for state in (*rules.states, ENDED)}
-    found = states.get(text.lower())
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no state: write {', '.join(states.values())}")
-    return found

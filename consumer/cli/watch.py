@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from itertools import product
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -16,6 +16,10 @@ from consumer.cli.options import (
     carry_out,
     connected,
     find_pattern,
+    read_count,
+    read_job,
+    read_name,
+    read_state,
     read_time,
 )
 from consumer.errors import AbsentError, ExitCode
@@ -23,15 +27,23 @@ from consumer.errors import AbsentError, ExitCode
 if TYPE_CHECKING:
     from consumer.jetstream.view import Start, View
 
+_WORDS: Final = ("now", "start")
+
 
 def watch(
     *,
     job: Annotated[
         list[str] | None,
-        typer.Option("--job", metavar="JOB", help="Only this job (id, short id, NAMESPACE/JOB); may be repeated."),
+        typer.Option(
+            "--job",
+            metavar="JOB",
+            parser=read_job,
+            help="Only this job (id, short id, NAMESPACE/JOB); may be repeated.",
+        ),
     ] = None,
     namespace: Annotated[
-        list[str] | None, typer.Option("--namespace", metavar="NS", help="Only this namespace; may be repeated.")
+        list[str] | None,
+        typer.Option("--namespace", metavar="NS", parser=read_name, help="Only this namespace; may be repeated."),
     ] = None,
     state: Annotated[
         list[str] | None, typer.Option("--state", metavar="STATE", help="Only changes to this state; may be repeated.")
@@ -42,7 +54,10 @@ def watch(
             "--since", metavar="WHEN", help="`now`, `start` of the log, a time (2026-11-24T05:00:00Z) or 10m ago."
         ),
     ] = "now",
-    count: Annotated[int, typer.Option("--count", min=0, help="End after so many updates. 0: at Ctrl-C.")] = 0,
+    count: Annotated[
+        int,
+        typer.Option("--count", metavar="N", parser=read_count, help="End after so many updates. 0: at Ctrl-C."),
+    ] = 0,
     as_json: AsJson = False,
     nats: Nats = None,
     cluster: Cluster = None,
@@ -51,14 +66,20 @@ def watch(
 ) -> None:
     """Updates as they come, until Ctrl-C (exit 0). Nothing is left out, also where the connection is lost in between.
 
+    An entry that by itself shows that no daemon of ours wrote it is marked `foreign`; `history` judges by all of them.
+
     Not on a terminal: tab-separated, without a head: time, state, namespace, job, name, sequence, version, source,
     message.
 
     Example: jobstate watch --state failed --since 1h --json
     """
-    start = since if since in {"now", "start"} else read_time(since, datetime.now(UTC))
-    wanted = (job or [], namespace or [], state or [])
+    start = since if since in _WORDS else read_time(since, datetime.now(UTC), "--since", *_WORDS)
     where = Where(nats, cluster, config, token_file)
+    states: list[str] = []
+    if state:
+        rules = where.rules()
+        states = [read_state(rules, one, "--state") for one in state]
+    wanted = (job or [], namespace or [], states)
     carry_out(_watch(wanted, start, count, where, as_json=as_json), interrupted=ExitCode.OK)
 
 
@@ -71,6 +92,7 @@ async def _watch(
     as_json: bool,
 ) -> ExitCode:
     from consumer.cli.display import Page, read_entry, update_object, update_row, write_json  # noqa: PLC0415
+    from consumer.fold.truth import read_update  # noqa: PLC0415
 
     page = Page(live=True)
     async with connected(where) as view:
@@ -78,10 +100,12 @@ async def _watch(
         async with view.follow(*filters, start=_start(since)) as entries:
             async for entry in entries:
                 update = read_entry(entry)
+                key = view.names.key_of_state(entry.subject)
+                foreign = key is None or read_update(view.names, key, entry) is None
                 if as_json:
-                    write_json(update_object(view.names, entry, update))
+                    write_json(update_object(view.names, entry, update, foreign=foreign))
                 else:
-                    page.add(update_row(entry, update))
+                    page.add(update_row(entry, update, foreign=foreign))
                 count -= 1
                 if count == 0:
                     break

@@ -5,7 +5,7 @@ came of it. So the daemon is this file's handful of loops, and all that can be r
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -13,7 +13,7 @@ import structlog
 from consumer.errors import ConnectionLostError, DecodeError, OrchestratorError, UnreachableError
 from consumer.fold import Decided, Lanes, Published
 from consumer.fold.asks import Answer
-from consumer.join import Join
+from consumer.join import Derivation, Join
 from consumer.join.reads import OrchestratorRead, ReadJobs
 from consumer.model import Frame, Junk, Notice, Work
 from consumer.ports import Answered, Beginning, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
@@ -40,8 +40,8 @@ class Watcher(Protocol):
 
     def reports(self, count: int) -> None: ...
 
-    def announced(self, kind: str) -> None:
-        """A notice goes into the log."""
+    def announced(self, notice: Notice) -> None:
+        """A notice is in the log by us, and was not before."""
 
     def asked(self, reads: Sequence[OrchestratorRead]) -> None:
         """Reads are on their way to the orchestrator."""
@@ -60,13 +60,16 @@ class Watcher(Protocol):
 
 
 class Sources:
-    """What one life of the daemon listens to. Without an orchestrator there is no join, no tap and no reads."""
+    """What one life of the daemon listens to. Without an orchestrator *join* is a `Derivation`, and nothing is read.
+
+    With reports only there is none of the three.
+    """
 
     def __init__(  # noqa: PLR0913 - each is one source of the life, given once
         self,
         *,
         reports: Input,
-        join: Join | None = None,
+        join: Join | Derivation | None = None,
         tap: Tap | None = None,
         reads: Reads | None = None,
         beginning: Beginning | None = None,
@@ -124,6 +127,11 @@ class Carrier:
         self._writer_open.set()
         self._room: Final = asyncio.Event()
         self._room.set()
+        self._sending = False
+        self.frames_read = 0
+        """Frames taken from the tap so far."""
+        self.answers_read = 0
+        """Answers of the orchestrator taken so far."""
         self._sooner: Final = asyncio.Event()
         self._sleeps_until: float | None = None
         self._idle: Final = asyncio.Event()
@@ -148,6 +156,19 @@ class Carrier:
             found["answers of the orchestrator"] = self._read_loop
         return found
 
+    def at_rest(self) -> Iterator[str]:
+        """The loops that need not move now: nothing is there for them, or the log takes nothing of what they bring."""
+        writer_open = self._writer_open.is_set()
+        if not writer_open or not (self._sending or self._to_send.is_set()):
+            yield "send to the log"
+        if not writer_open or not self._lanes.in_flight:
+            yield "answers of the log"
+        due = self._wake_at()
+        if due is None or due > self._clock.now():
+            yield "timer"
+        if not self._room.is_set():
+            yield from self.source_loops()
+
     def look_everywhere(self) -> None:
         """Have all jobs listed, as soon as may be."""
         if self._sources.join is not None:
@@ -156,7 +177,6 @@ class Carrier:
 
     def announce(self, notice: Notice) -> None:
         """Have *notice* put into the log."""
-        self._watcher.announced(notice.kind)
         self._lanes.offer(notice)
         self._follow()
 
@@ -208,6 +228,7 @@ class Carrier:
         while True:
             await self._room.wait()  # what comes meanwhile waits in the tap, which has a bound and tells a gap
             frames = await tap.batch()
+            self.frames_read += len(frames)
             now = self._clock.now()
             if tap.gaps != gaps:
                 self._watcher.gap(tap.gaps - gaps)
@@ -232,10 +253,11 @@ class Carrier:
     async def _read_loop(self) -> None:
         reads, join = self._sources.reads, self._sources.join
         assert reads is not None
-        assert join is not None
+        assert isinstance(join, Join)
         while True:
             await self._room.wait()
             answered = await reads.answers()
+            self.answers_read += len(answered)
             now = self._clock.now()
             away = self._away
             for one in answered:
@@ -251,7 +273,7 @@ class Carrier:
     def _take_read(self, join: Join, one: Answered, now: float) -> None:
         answer = one.answer
         if isinstance(answer, OrchestratorError):
-            log.warning("read.failed", kind=answer.kind, read=type(one.read).__name__)
+            log.warning("read.failed", kind=answer.kind, read=type(one.read).__name__, reason=answer.detail)
             join.failed(one.read, now, too_large=answer.kind == "too-large")
         else:
             started = one.started_at if isinstance(one.read, ReadJobs) else None
@@ -278,11 +300,16 @@ class Carrier:
             await self._to_send.wait()
             self._to_send.clear()
             await self._writer_open.wait()
+            self._sending = True
             try:
                 while asks := self._lanes.take(self._clock.now()):
                     await self._writer.send(asks)
+                    self._watcher.went_round("send to the log")
             except ConnectionLostError:
                 continue  # the loop of the answers replaces the writer, and what was asked is asked again
+            finally:
+                self._sending = False
+            self._watcher.went_round("send to the log")
             self._sleep_no_longer_than(self._lanes.wake_at())
 
     async def _answer_loop(self) -> None:
@@ -335,16 +362,18 @@ class Carrier:
         """Carry on what the pure parts came to: tell the join, ask the orchestrator, wake the sender."""
         join, reads = self._sources.join, self._sources.reads
         self._tell_outcomes(join)
-        while join is not None and join.events:
-            events, join.events = join.events, []
-            for event in events:
-                if isinstance(event, Notice):
-                    self._watcher.announced(event.kind)
-                self._lanes.offer(event)
-            self._tell_outcomes(join)  # what wrote nothing is over at once, and may bring the join to read again
-        if join is not None and reads is not None and (asked := join.take(self._clock.now())):
-            self._watcher.asked(asked)
-            reads.ask(asked)
+        while join is not None:
+            while join.events:
+                events, join.events = join.events, []
+                for event in events:
+                    self._lanes.offer(event)
+                self._tell_outcomes(join)  # what wrote nothing is over at once, and may bring the join to read again
+            asked = join.take(self._clock.now())
+            if reads is not None and asked:
+                self._watcher.asked(asked)
+                reads.ask(asked)
+            if not join.events:  # without an orchestrator what is overdue is no read, but told
+                break
         self._to_send.set()
         if self._lanes.held < self._events_max:
             self._room.set()
@@ -354,7 +383,7 @@ class Carrier:
             self._idle.set()
         self._sleep_no_longer_than(self._wake_at())
 
-    def _tell_outcomes(self, join: Join | None) -> None:
+    def _tell_outcomes(self, join: Join | Derivation | None) -> None:
         """What is decided and what is in the log: to the watcher, and of records to the join."""
         lanes, watcher = self._lanes, self._watcher
         if lanes.decided:
@@ -367,6 +396,10 @@ class Carrier:
             published, lanes.published = lanes.published, []
             self._confirmed = max(self._confirmed, *(one.number for one in published))
             watcher.published(published, self._clock.now())
+        if lanes.announced:
+            announced, lanes.announced = lanes.announced, []
+            for notice in announced:
+                watcher.announced(notice)
 
     def _wake_at(self) -> float | None:
         # While the writer is replaced nothing can be sent, however long it is due.

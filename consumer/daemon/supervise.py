@@ -64,6 +64,20 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
         await end((task, stopped))
 
 
+async def beside(work: Coroutine[Any, Any, T], companion: Coroutine[Any, Any, None]) -> T:
+    """What *work* gives, with *companion* beside it: ended with it, and if it ends before, its error ends the work."""
+    task = asyncio.ensure_future(work)
+    other = asyncio.ensure_future(companion)
+    try:
+        await asyncio.wait((task, other), return_when=asyncio.FIRST_COMPLETED)
+        if other.done() and not task.done():
+            await other
+            raise JobstateError("what ran beside the daemon has ended, and must not: report this")
+        return await task
+    finally:
+        await end((task, other))
+
+
 async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancel *tasks*, and return when all have ended. What they came to is for others to ask.
 

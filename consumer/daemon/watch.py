@@ -4,15 +4,19 @@ Batches are counted here, not events, so that watching costs little beside decid
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
 
+from consumer.daemon.agreement import Agreement
+from consumer.errors import OrchestratorError
 from consumer.fold import Decided, Lanes, Published
-from consumer.fold.lanes import Tally
-from consumer.join import Join, OrchestratorRead, ReadHistory, ReadJobs
-from consumer.model import Accepted, Event, Frame, Junk, Record, Rejected, Report, Undecodable
+from consumer.fold.dwell import Dwell
+from consumer.fold.lanes import FULL, Tally
+from consumer.join import Derivation, Join, OrchestratorRead, ReadHistory, ReadJobs
+from consumer.join.reads import Missing
+from consumer.model import Accepted, Event, Frame, Junk, Notice, Record, Rejected, Report, Undecodable
 from consumer.observe import Health, Metrics
 from consumer.ports import Answered, Clock
 
@@ -20,11 +24,19 @@ log = structlog.get_logger()
 
 LOG: Final = "log"
 INPUT: Final = "input"
+REFUSED: Final = "refused"
+BUCKET: Final = "bucket"
 TAP: Final = "bacalhau"
 ORCHESTRATOR: Final = "orchestrator"
 
 STUCK_S: Final = 10.0
 """Events wait and nothing was confirmed for so long: the daemon is not ready, whatever its connections say."""
+
+WRONG_IN_ROW: Final = 3
+"""So many lists, or histories, or jobs in a row that could not be read, however well the others can: not ready."""
+
+WORDS: Final = {"log": "the log", "refused": "the stream of what was refused"}
+"""What is said of the streams that are appended to."""
 
 
 class Watch:
@@ -36,16 +48,29 @@ class Watch:
         self._health: Final = health
         self._clock: Final = clock
         self._lanes: Lanes | None = None
-        self._join: Join | None = None
+        self._join: Join | Derivation | None = None
+        self._dwell: Dwell | None = None
         self._log_down = False
         self._tally = Tally()
+        self._outcomes: Mapping[tuple[str, str], int] = {}
+        self._outcomes_told: Counter[tuple[str, str]] = Counter()
+        self._full: set[str] = set()
+        self._errors: dict[str, tuple[int, str]] = {}
+        self._agreement: Final = Agreement()
         self._confirmed_at = clock.now()
         self._lags: Final = {cause: metrics.lag(cause) for cause in ("hint", "scan", "report")}
 
-    def follow_life(self, lanes: Lanes, join: Join | None) -> None:
-        """From now on the numbers are those of *lanes* and *join*."""
-        self._lanes, self._join = lanes, join
+    def follow_life(
+        self, lanes: Lanes, join: Join | Derivation | None, dwell: Dwell, outcomes: Counter[tuple[str, str]]
+    ) -> None:
+        """From now on the numbers are those of *lanes*, *join* and *dwell*.
+
+        *outcomes*: how many appends came to what, by stream ("log", "refused") and outcome ("stored", "full", …).
+        """
+        self._lanes, self._join, self._dwell, self._outcomes = lanes, join, dwell, outcomes
         self._tally = Tally()
+        self._outcomes_told = Counter()
+        self._full = set()
         self._confirmed_at = self._clock.now()
 
     # -- what happens -------------------------------------------------------------------------------------------------
@@ -122,10 +147,10 @@ class Watch:
         """Entries of the input were read."""
         self._metrics.reports.inc(count)
 
-    def announced(self, kind: str) -> None:
-        """A notice goes into the log."""
-        self._metrics.advisories(kind).inc()
-        log.warning("advisory", kind=kind)
+    def announced(self, notice: Notice) -> None:
+        """A notice is in the log by us, and was not before."""
+        self._metrics.advisories(notice.kind).inc()
+        log.warning("advisory", kind=notice.kind, job=notice.key, text=notice.text, facts=notice.facts)
 
     def asked(self, reads: Sequence[OrchestratorRead]) -> None:
         """Reads are on their way to the orchestrator."""
@@ -137,18 +162,28 @@ class Watch:
         for one in answered:
             read = one.read
             kind = "list" if isinstance(read, ReadJobs) else "history" if isinstance(read, ReadHistory) else "job"
-            outcome = getattr(one.answer, "kind", "answered")
+            outcome = "missing" if isinstance(one.answer, Missing) else getattr(one.answer, "kind", "answered")
             self._metrics.reads(kind, getattr(read, "cause", "scan"), outcome).inc()
             self._metrics.read_seconds.observe(max(self._clock.now() - one.started_at, 0.0))
-        if away:
-            self._health.failing(ORCHESTRATOR, f"its answers are none: {away}; updates of its jobs wait")
+            if isinstance(one.answer, OrchestratorError):
+                self._errors[kind] = (self._errors.get(kind, (0, ""))[0] + 1, str(one.answer))
+            else:
+                self._errors.pop(kind, None)
+        self._agreement.take(answered)
+        in_row, error = max(self._errors.values(), default=(0, ""))
+        if away or in_row >= WRONG_IN_ROW:
+            why = error if error.startswith(away) else away
+            self._health.failing(ORCHESTRATOR, f"its answers are none: {why}; updates of its jobs wait")
+        elif doubt := self._agreement.doubt:
+            self._health.failing(ORCHESTRATOR, doubt)
         elif answered:
             self._health.ready(ORCHESTRATOR)
 
     def gap(self, count: int) -> None:
-        """Frames may have been missed: all jobs are listed."""
-        self._metrics.tap_gaps.inc(count)
-        log.warning("tap.gap", count=count, next_step="every job is looked at in a full list")
+        """Frames may have been missed: all jobs are listed, or, where nobody can be asked, it is announced."""
+        derives = isinstance(self._join, Derivation)
+        answer = "it is announced: nobody can be asked" if derives else "every job is looked at in a full list"
+        log.warning("tap.gap", count=count, next_step=answer)
 
     def went_round(self, loop: str) -> None:
         """A loop has gone round."""
@@ -159,7 +194,6 @@ class Watch:
         if name == LOG:
             self._log_down = not up
         if up:
-            self._metrics.reconnects(name).inc()
             self._health.ready(name)
             log.info("connection.replaced", connection=name)
         else:
@@ -170,35 +204,48 @@ class Watch:
     def take_stock(self) -> None:
         """Once a second: the gauges, and whether what waits goes on."""
         lanes, join, metrics = self._lanes, self._join, self._metrics
-        if lanes is None:
+        if lanes is None or self._dwell is None:
             return
         metrics.events_waiting.set(lanes.waiting)
         metrics.lanes_active.set(lanes.active)
         metrics.in_flight.set(lanes.in_flight)
         metrics.jobs_known.set(len(lanes.jobs))
+        for state, count in self._dwell.over.items():
+            metrics.jobs_stuck(state).set(count)
         if join is not None:
             metrics.jobs_open.set(join.open_jobs)
             metrics.hints_waiting.set(join.hints_open)
             metrics.executions_known.set(join.executions_known)
         before, self._tally = self._tally, lanes.tally.copy()
-        for name in ("refused", "busy", "unanswered", "adopted", "foreign", "forgotten", "stale"):
-            if more := getattr(self._tally, name) - getattr(before, name):
-                metrics.appends(name).inc(more)
-        metrics.appends("sent").inc(self._tally.appends - before.appends)
+        for kind in ("adopted", "forgotten", "foreign", "stale"):
+            if more := getattr(self._tally, kind) - getattr(before, kind):
+                metrics.surprises(kind).inc(more)
         metrics.resends.inc(self._tally.resends - before.resends)
-        metrics.refused.inc(self._tally.refused - before.refused)
         metrics.read_backs.inc(self._tally.read_backs - before.read_backs)
-        full = self._tally.full > before.full
-        metrics.stream_full("log").set(full)
+        self._take_stock_of_appends()
         waited = self._clock.now() - self._confirmed_at
         if not lanes.waiting:
             self._confirmed_at = self._clock.now()
             if not lanes.backing_off and not self._log_down:
                 self._health.ready(LOG)
-        elif full:
-            self._health.failing(LOG, "a stream has no room: nothing is forgotten, and everything waits; give it more")
+        elif self._full:
+            which = " and ".join(WORDS[stream] for stream in sorted(self._full))
+            self._health.failing(LOG, f"{which} has no room: nothing is forgotten, and everything waits; give it more")
         elif waited > STUCK_S or lanes.backing_off:
             self._health.failing(LOG, f"{lanes.waiting} events wait, nothing was confirmed for {waited:.0f} s")
+
+    def _take_stock_of_appends(self) -> None:
+        now = Counter(self._outcomes)
+        rose, self._outcomes_told = now - self._outcomes_told, now
+        for (stream, outcome), count in rose.items():
+            self._metrics.appends(stream, outcome).inc(count)
+        for stream in WORDS:
+            # Full until something is stored again: between two tries nothing comes.
+            if rose[stream, FULL]:
+                self._full.add(stream)
+            elif rose[stream, "stored"] or rose[stream, "refused"]:
+                self._full.discard(stream)
+            self._metrics.stream_full(stream).set(stream in self._full)
 
 
 def _cause(event: Event) -> str:

@@ -58,8 +58,8 @@ class Unanswered(msgspec.Struct, frozen=True, gc=False):
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One entry of the log as it was read.
 
-    *expected* is the compare-and-set that it was stored with (`Nats-Expected-Last-Subject-Sequence`), so the server saw
-    that it follows that entry directly; None: none, or not known.
+    *expected* and *filter* are the compare-and-set that it was stored with (`Nats-Expected-Last-Subject-Sequence` and
+    `…-Subject`), so the server saw that it follows that entry directly; None and empty: none, or not known.
     """
 
     number: int
@@ -68,6 +68,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     input: str = ""
     time_ns: int = 0
     expected: int | None = None
+    filter: str = ""
 
 
 class Read(msgspec.Struct, frozen=True):

@@ -90,7 +90,7 @@ def _decide_report(rules: Rules, known: Known | None, report: Report) -> Decisio
     if known is None:
         return _judge(rules, None, report, state)
     if known.source != REPORTED:
-        return Rejected(reason="authority", rule="the orchestrator's record knows this job: what it knows is its own")
+        return Rejected(reason="authority", rule="Bacalhau's record or frames tell of this job, so no producer does")
     return _decide_next(rules, known, report, state)
 
 

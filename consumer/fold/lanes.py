@@ -18,7 +18,8 @@ import msgspec
 
 from consumer.fold.asks import Answer, Append, Busy, Entry, ReadBack, Refused, Stored, Unanswered
 from consumer.fold.decide import decide, follow
-from consumer.fold.truth import NOTHING, Truth, judge_all, read_position, read_update
+from consumer.fold.dwell import Dwell, since_of
+from consumer.fold.truth import NOTHING, Truth, is_next, judge_all, read_position, read_update
 from consumer.model import (
     NOWHERE,
     REPORTED,
@@ -111,15 +112,17 @@ class _Lane(msgspec.Struct, eq=False, gc=False):
     decision: Decision | None = None
     at_least: int = 0
     whole: bool = False
+    resent: bool = False
 
 
 class Lanes:
     """The lanes of one daemon.
 
-    After `offer`, `answer` or when `wake_at` has come: `take` what is to be sent, and drain `published` and `decided`.
+    After `offer`, `answer` or when `wake_at` has come: `take` what is to be sent, and drain `published`, `decided` and
+    `announced`. *dwell* is told where each job comes to stand, whoever wrote that.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one part, given once
         self,
         rules: Rules,
         names: Names,
@@ -127,6 +130,7 @@ class Lanes:
         *,
         flight_max: int = 4096,
         shard: str = "0",
+        dwell: Dwell | None = None,
     ) -> None:
         self._rules = rules
         self._names = names
@@ -134,6 +138,7 @@ class Lanes:
         # Jobs of which the log has foreign entries only: what the first of ours must expect.
         self._numbers: dict[JobKey, int] = {}
         self._flight_max = flight_max
+        self._dwell = dwell
         self._lanes: dict[str, _Lane] = {}
         self._open: dict[int, _Lane] = {}
         self._asked: set[int] = set()
@@ -150,6 +155,8 @@ class Lanes:
         self._checkpoint_written = NOWHERE
         self.published: list[Published] = []
         self.decided: list[Decided] = []
+        self.announced: list[Notice] = []
+        """Notices that the log has by us. Not those that it had before: a restart, or a second daemon, is no news."""
         self.tally = Tally()
 
     # -- what is known ------------------------------------------------------------------------------------------------
@@ -162,6 +169,10 @@ class Lanes:
     def jobs(self) -> Mapping[JobKey, Known]:
         """Every job's last confirmed update. Not to be changed."""
         return self._known
+
+    def is_idle(self, key: JobKey) -> bool:
+        """Whether nothing of the job is under way: what is known of it is all that came in."""
+        return key not in self._lanes
 
     @property
     def waiting(self) -> int:
@@ -192,10 +203,20 @@ class Lanes:
         """Take what a start found in the log for the job, before any event of it is offered."""
         if truth.known is not None:
             self._known[key] = truth.known
+            self._stand(key, truth.known, truth.since)
         elif truth.number:
             self._numbers[key] = truth.number
+        self._announce(key, truth)
+
+    def _announce(self, key: JobKey, truth: Truth) -> None:
+        """Have every foreign entry that was found kept as a notice, once."""
         for number in truth.foreign:
+            self.tally.foreign += 1
             self.offer(_foreign(key, number))
+
+    def _stand(self, key: JobKey, known: Known | None, since: float) -> None:
+        if self._dwell is not None:
+            self._dwell.follow(key, known, since)
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -337,7 +358,7 @@ class Lanes:
         else:
             self._read(lane, answer.entries, now)
 
-    def _confirm(self, lane: _Lane, number: int, covered: Position) -> None:
+    def _confirm(self, lane: _Lane, number: int, covered: Position, *, by_us: bool = True) -> None:
         """What the lane wanted to say is in the log, as entry *number*, which names *covered* as the last report."""
         del self._open[lane.token]
         lane.at_least = 0
@@ -348,11 +369,14 @@ class Lanes:
             self._checkpoint_written = item.position
             self._settle(lane, None)
         elif isinstance(item.work, Notice):
+            if by_us:
+                self.announced.append(item.work)
             self._settle(lane, None)
         elif isinstance(decision, Accepted):
             key = lane.key
             known = follow(self._known.get(key), decision.update, number, covered)
             self._known[key] = known
+            self._stand(key, known, since_of(decision.update))
             self._numbers.pop(key, None)
             self.published.append(Published(event=item.work, update=decision.update, number=number))
             if not decision.more:
@@ -373,8 +397,9 @@ class Lanes:
             self._settle(lane, None)
             self._advance(lane)
         elif not isinstance(lane.decision, Accepted) or isinstance(lane.items[0].work, Notice):
-            # Kept once, and it is: somebody was first with the same, or we were, before an answer was lost.
-            self._confirm(lane, number, NOWHERE)
+            # Kept once, and it is: somebody was first with the same, or we were, before an answer was lost. Then it
+            # is better said twice than by nobody.
+            self._confirm(lane, number, NOWHERE, by_us=lane.resent)
         else:
             lane.at_least = number
             lane.whole = False
@@ -403,19 +428,18 @@ class Lanes:
             return
         # Stored directly after the very entry that ours was to follow, so it is the job's next: a copy of an older one
         # that a stranger put on top of it may say the same.
-        if found[0].expected == ask.expected:
-            update = read_update(self._names, key, found[0])
+        known = self._known.get(key)
+        update = read_update(self._names, key, found[0])
+        if update is not None and found[0].expected == ask.expected and is_next(known, update):
             wanted = lane.decision
             assert isinstance(wanted, Accepted)
             position = read_position(found[0].input)
-            if update is not None and _says(update, found[0].input, wanted.update, ask.input):
+            if _says(update, found[0].input, wanted.update, ask.input):
                 self._confirm(lane, number, position)
-                return
-            known = self._known.get(key)
-            following = 1 if known is None else known.sequence + 1
-            if update is not None and update.Sequence == following:
-                self._adopt(lane, Truth(known=follow(known, update, number, position), number=number))
-                return
+            else:
+                since = since_of(update, found[0].time_ns)
+                self._adopt(lane, Truth(known=follow(known, update, number, position), number=number, since=since))
+            return
         # It does not follow what we know: several of the other daemon's, or a foreign one. Only all of them can tell.
         lane.whole = True
         self._ask_back(lane)
@@ -428,6 +452,7 @@ class Lanes:
         lane.append = None
         lane.at_least = 0
         self._numbers.pop(key, None)
+        self._stand(key, truth.known, truth.since)
         if truth.known is not None:
             self._known[key] = truth.known
             self.tally.adopted += 1
@@ -437,9 +462,7 @@ class Lanes:
             self._known.pop(key, None)
             if truth.number:
                 self._numbers[key] = truth.number
-        for foreign in truth.foreign:
-            self.tally.foreign += 1
-            self.offer(_foreign(key, foreign))
+        self._announce(key, truth)
         self._advance(lane)
 
     # -- asks ---------------------------------------------------------------------------------------------------------
@@ -477,6 +500,7 @@ class Lanes:
         for token in sorted(self._asked):
             lane = self._open.get(token)
             if lane is not None:
+                lane.resent = True
                 self._outbox.append(self._ask_of(lane, token))
                 self.tally.resends += 1
         self._asked.clear()
@@ -516,6 +540,7 @@ class Lanes:
 
     def _ask_append(self, lane: _Lane, append: Append) -> None:
         lane.append = append
+        lane.resent = False
         lane.token = append.token
         self._open[append.token] = lane
         self._outbox.append(append)
@@ -542,6 +567,7 @@ class Lanes:
         """No answer: the same again, and the writer as a whole waits; each flight by itself would make a storm."""
         self.tally.unanswered += 1
         if lane is not None:
+            lane.resent = True
             self._outbox.append(self._ask_of(lane, token))
             self.tally.resends += 1
         if not self._failures or now >= self._hold_until:

@@ -1,10 +1,13 @@
 """Which entries of a job's subjects are true: ours, in their place. The rest is foreign (`DESIGN.md` 7.9).
 
-One of ours has a subject that fits its body, and a `Sequence` that follows. A foreign entry's number counts (the next
-compare-and-set expects it), its content does not. Pure; who reads the entries is `consumer.jetstream`.
+One of ours has a subject that fits its body; was stored with a compare-and-set over all of the job's subjects, after
+the entry that stands before it; and has the `Sequence` and the `Previous` that follow. A foreign entry's number counts
+(the next compare-and-set expects it), its content does not. One that is right in all of this cannot be told from ours.
+
+Pure; who reads the entries is `consumer.jetstream`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -12,6 +15,7 @@ import msgspec
 from consumer.errors import DecodeError
 from consumer.fold.asks import Entry
 from consumer.fold.decide import follow
+from consumer.fold.dwell import since_of
 from consumer.model import NOWHERE, JobKey, Known, Position, Update
 from consumer.wire.subjects import Names
 from consumer.wire.update import decode_update, fits
@@ -24,26 +28,37 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a job's entries come to.
 
     `known` is the last true update with the number of the last entry; None if there is no true one. `number` is that of
-    the last entry, true or not (0: none). `foreign` are the numbers of those that nobody of ours wrote.
+    the last entry, true or not (0: none). `foreign` are the numbers of those that nobody of ours wrote. `since` is when
+    the job came to stand at `known` (Unix seconds; 0: not known).
     """
 
     known: Known | None
     number: int
     foreign: tuple[int, ...] = ()
+    since: float = 0.0
 
 
 NOTHING = Truth(known=None, number=0)
 
 
 def read_update(names: Names, key: JobKey, entry: Entry) -> Update | None:
-    """The update that *entry* is, or None if it is not one of *key*'s whose subject fits its body."""
+    """The update of *key* that *entry*, seen by itself, may be: subject, body and compare-and-set are as ours. Or None.
+
+    Whether it is in its place only the entries before it tell: `Judge`.
+    """
+    states = names.states(key)
+    if entry.expected is None or entry.filter != states or not entry.subject.startswith(states[:-1]):
+        return None
     try:
         update = decode_update(entry.body)
     except DecodeError:
         return None
-    if names.key_of_state(entry.subject) != key or not fits(names, entry.subject, update):
-        return None
-    return update
+    return update if fits(names, entry.subject, update) else None
+
+
+def is_next(known: Known | None, update: Update) -> bool:
+    """Whether *update* says of itself that it follows *known*, the job's last true one."""
+    return _follows(update, 0, None) if known is None else _follows(update, known.sequence, known.state)
 
 
 def read_position(text: str) -> Position:
@@ -54,45 +69,82 @@ def read_position(text: str) -> Position:
     return NOWHERE
 
 
-def judge_all(names: Names, key: JobKey, entries: Sequence[Entry]) -> Truth:
+class Judge:
+    """Says of a job's entries, one after another from the first in stream order, which are true."""
+
+    def __init__(self, names: Names, key: JobKey) -> None:
+        self._names: Final = names
+        self._key: Final = key
+        self._known: Known | None = None
+        self._number = 0
+        self._since = 0.0
+        self._foreign: list[int] = []
+
+    def take(self, entry: Entry) -> Update | None:
+        """The update that *entry* is; None if it is foreign."""
+        before, self._number = self._number, entry.number
+        update = read_update(self._names, self._key, entry)
+        if update is None or not _is_after(entry, before) or not is_next(self._known, update):
+            self._foreign.append(entry.number)
+            return None
+        self._known = follow(self._known, update, entry.number, read_position(entry.input))
+        self._since = since_of(update, entry.time_ns)
+        return update
+
+    @property
+    def truth(self) -> Truth:
+        """What the entries that were taken come to."""
+        known = self._known
+        if known is not None and known.number != self._number:
+            known = msgspec.structs.replace(known, number=self._number)
+        return Truth(known=known, number=self._number, foreign=tuple(self._foreign), since=self._since)
+
+
+def judge_all(names: Names, key: JobKey, entries: Iterable[Entry]) -> Truth:
     """The truth of all of a job's entries, in stream order: each true one follows the true one before it, from 1."""
-    known: Known | None = None
-    foreign: list[int] = []
+    judge = Judge(names, key)
     for entry in entries:
-        update = read_update(names, key, entry)
-        following = 1 if known is None else known.sequence + 1
-        if update is None or update.Sequence != following:
-            foreign.append(entry.number)
-        else:
-            known = follow(known, update, entry.number, read_position(entry.input))
-    number = entries[-1].number if entries else 0
-    if known is not None and known.number != number:
-        known = msgspec.structs.replace(known, number=number)
-    return Truth(known=known, number=number, foreign=tuple(foreign))
+        judge.take(entry)
+    return judge.truth
 
 
 def judge_last(names: Names, key: JobKey, entries: Sequence[Entry]) -> Truth | None:
     """The truth by the last entry of each of the job's state subjects, in stream order; None if only all can tell.
 
-    The update before the last one is the last of its own subject, unless both have the same state: so a `Sequence` that
-    does not follow shows here. A stranger's copies could hide a later update of ours behind them; but not with the
+    Where an entry was stored directly after the one that stands before it here, it must be the next; else others of
+    ours are hidden between them. So whatever is foreign shows, unless a later entry of the same state hides it. Of the
+    last one nothing may be hidden: a stranger's copies could hide a later update of ours behind them; but not with the
     compare-and-set that says that the last one directly follows the one before it.
     """
-    if not entries:
-        return NOTHING
-    last = read_update(names, key, entries[-1])
+    number, sequence, state = 0, 0, None
+    direct = True
+    last: Update | None = None
+    for entry in entries:
+        update = read_update(names, key, entry)
+        if update is None or not _is_after(entry, number):
+            return None
+        direct = entry.expected == number
+        if not _follows(update, sequence, state) if direct else update.Sequence < sequence + 2:
+            return None
+        number, sequence, state = entry.number, update.Sequence, update.StateType
+        last = update
     if last is None:
+        return NOTHING
+    if not direct:
         return None
-    before = entries[-2] if len(entries) > 1 else None
-    if entries[-1].expected != (before.number if before is not None else 0):
-        return None
-    if before is None:
-        return _truth_of(last, entries[-1]) if last.Sequence == 1 else None
-    update = read_update(names, key, before)
-    if update is None or update.Sequence + 1 != last.Sequence or update.StateType != last.Previous:
-        return None
-    return _truth_of(last, entries[-1])
+    entry = entries[-1]
+    known = follow(None, last, number, read_position(entry.input))
+    return Truth(known=known, number=number, since=since_of(last, entry.time_ns))
 
 
-def _truth_of(update: Update, entry: Entry) -> Truth:
-    return Truth(known=follow(None, update, entry.number, read_position(entry.input)), number=entry.number)
+def _follows(update: Update, sequence: int, state: str | None) -> bool:
+    return update.Sequence == sequence + 1 and update.Previous == state
+
+
+def _is_after(entry: Entry, before: int) -> bool:
+    """Whether *entry* was stored after entry *before* of the job, and after no other that is still there.
+
+    The server checked the number. What stood there may be gone since: an operator who removes a stranger's entry takes
+    nothing away from what follows it.
+    """
+    return entry.expected is not None and before <= entry.expected < entry.number

@@ -19,7 +19,9 @@ UNAVAILABLE: Final = 503
 
 INPUT: Final = b"\r\nJobstate-Input:"
 EXPECTED: Final = b"\r\nNats-Expected-Last-Subject-Sequence:"
+FILTER: Final = b"\r\nNats-Expected-Last-Subject-Sequence-Subject:"
 TRACEPARENT: Final = b"\r\ntraceparent:"
+SOURCE: Final = b"\r\nNats-Stream-Source:"
 PENDING: Final = b"\r\nNats-Pending-Messages:"
 """Headers, as `header` looks for them."""
 
@@ -118,6 +120,7 @@ def entry_of(subject: str, body: bytes, headers: bytes | None, number: int, time
         input=header(headers, INPUT),
         time_ns=time,
         expected=int(expected) if expected.isascii() and expected.isdecimal() else None,
+        filter=header(headers, FILTER),
     )
 
 

@@ -11,6 +11,7 @@ import importlib.metadata
 import inspect
 import re
 import ssl
+import time
 from collections.abc import Callable
 from typing import Final, Self, TypeVar
 
@@ -23,7 +24,7 @@ from nats.aio.subscription import Subscription
 from consumer.client import MendedClient
 from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
 from consumer.jetstream.api import Problem
-from consumer.settings import Nats, read_secret, redact
+from consumer.settings import Nats, redact, secret_of
 
 log = structlog.get_logger()
 
@@ -31,7 +32,8 @@ CONNECT_S: Final = 10.0
 """How long a connection is tried for before it is given up, unless said otherwise."""
 RETRY_S: Final = 0.25
 REQUEST_S: Final = 5.0
-CLOSE_S: Final = 1.0
+SAID_FIRST_S: Final = 1.0
+SAID_LAST_S: Final = 60.0
 SERVER_MIN: Final = (2, 11)
 """2.10 ignores the filter of the compare-and-set without a word: six writers of one new job were all stored (1.1)."""
 API_LEVEL_MIN: Final = 1
@@ -82,7 +84,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             urls=tuple(part.strip() for part in (url or settings.url).split(",") if part.strip()),
             cluster=cluster,
-            token=read_secret(settings.token_file, "nats.token_file") if settings.token_file else "",
+            token=secret_of(settings.token, settings.token_file, "nats.token_file"),
             credentials_file=settings.credentials_file,
             tls=ssl.create_default_context(cafile=settings.tls_ca) if settings.tls_ca else None,
         )
@@ -107,15 +109,56 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return self.tls
 
 
+class Outage:
+    """A server that is away, told seldom: the first trouble at once, then after 1 s, 2 s, 4 s, at last once a minute.
+
+    It outlives the connections that are tried meanwhile; whoever makes several for one purpose gives each the same.
+    """
+
+    def __init__(self, name: str, now: Callable[[], float] = time.monotonic) -> None:
+        self._name: Final = name
+        self._now: Final = now
+        self._began: float | None = None
+        self._again_at = 0.0
+        self._pause = SAID_FIRST_S
+        self._untold = 0
+
+    def tell(self, event: str, address: Address, reason: str) -> None:
+        """Write the line *event*, unless one was written a short while ago."""
+        now = self._now()
+        if self._began is None:
+            self._began, self._again_at, self._pause, self._untold = now, now, SAID_FIRST_S, 0
+        if now < self._again_at:
+            self._untold += 1
+            return
+        log.warning(
+            event,
+            connection=self._name,
+            server=str(address),
+            reason=reason,
+            for_s=round(now - self._began, 1),
+            untold=self._untold,
+        )
+        self._untold = 0
+        self._again_at = now + self._pause
+        self._pause = min(2 * self._pause, SAID_LAST_S)
+
+    def end(self) -> float:
+        """A connection stands. For how many seconds none did; 0 if nothing was wrong."""
+        began, self._began = self._began, None
+        return 0.0 if began is None else self._now() - began
+
+
 class Connection(MendedClient):
     """One connection to NATS. Made by `connect_reader` or `connect_writer`; ended by `close`.
 
     Nothing that comes over the wire ends its reader, and a reader that ends anyway ends the connection, visibly.
     """
 
-    def __init__(self, address: Address, *, tls: bool) -> None:
+    def __init__(self, address: Address, *, tls: bool, outage: Outage) -> None:
         super().__init__(tls=tls)
         self.address: Final = address
+        self._outage: Final = outage
         self._sinks: dict[int, Sink] = {}
         self._watchers: list[Callable[[], None]] = []
         self._no_room: list[asyncio.Future[None]] = []
@@ -220,14 +263,6 @@ class Connection(MendedClient):
             self._transport.writelines(waiting)
         await super().flush(timeout)
 
-    async def close(self) -> None:
-        """End it. What waits to be sent is sent, unless the server does not take it within a second."""
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await super().close()
-        except TimeoutError:
-            self._abort()
-
     @property
     def server_version(self) -> str:
         """What the server says it is, like `2.11.11`."""
@@ -255,14 +290,6 @@ class Connection(MendedClient):
             self._abort()
         await super()._process_op_err(e)
         self._tell()
-
-    def _abort(self) -> None:
-        """Let go of the socket and of what waits to be sent: nats-py would wait until a frozen server takes it."""
-        self._pending = []
-        self._pending_data_size = 0
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
 
     async def _process_connect_init(self) -> None:
         await super()._process_connect_init()
@@ -295,7 +322,13 @@ class Connection(MendedClient):
     async def hear_connected(self) -> None:
         """nats-py's `reconnected_cb`."""
         self.connects += 1
-        log.info("nats.connected", server=str(self.address), name=self.options["name"], connects=self.connects)
+        log.info(
+            "nats.connected",
+            connection=self.options["name"],
+            server=str(self.address),
+            connects=self.connects,
+            away_s=round(self._outage.end(), 1),
+        )
         self._tell()
 
     async def hear_news(self) -> None:
@@ -303,8 +336,7 @@ class Connection(MendedClient):
 
     def _note(self, error: Exception) -> None:
         self.last_trouble = _words(error)
-        name = self.options.get("name")
-        log.warning("nats.trouble", server=str(self.address), name=name, trouble=self.last_trouble)
+        self._outage.tell("nats.trouble", self.address, self.last_trouble)
 
     def _tell(self) -> None:
         if not self.is_connected:
@@ -319,32 +351,38 @@ class Connection(MendedClient):
             tell()
 
 
-async def connect_reader(address: Address, name: str, *, within_s: float = CONNECT_S) -> Connection:
+async def connect_reader(
+    address: Address, name: str, *, within_s: float = CONNECT_S, outage: Outage | None = None
+) -> Connection:
     """A connection that is made again for ever once it stood. Raises as `connect_writer`."""
-    connection = await _connect(address, name, within_s)
+    connection = await _connect(address, name, within_s, outage)
     connection.options["allow_reconnect"] = True
     return connection
 
 
-async def connect_writer(address: Address, name: str, *, within_s: float = CONNECT_S) -> Connection:
-    """A connection that ends when it is lost: its owner makes another.
+async def connect_writer(
+    address: Address, name: str, *, within_s: float = CONNECT_S, outage: Outage | None = None
+) -> Connection:
+    """A connection that ends when it is lost: its owner makes another, and gives it the same *outage*.
 
     Tried for *within_s* seconds. Raises `UnreachableError` where no server answers, `ServerError` where one refuses us.
     """
-    return await _connect(address, name, within_s)
+    return await _connect(address, name, within_s, outage)
 
 
-async def _connect(address: Address, name: str, within_s: float) -> Connection:
+async def _connect(address: Address, name: str, within_s: float, outage: Outage | None) -> Connection:
     tls = address.tls_context
+    full_name = f"jobstate {address.cluster} {name}"
+    outage = outage or Outage(full_name)
     last: Connection | None = None
     try:
         async with asyncio.timeout(within_s):
             while True:
-                connection = last = Connection(address, tls=tls is not None)
+                connection = last = Connection(address, tls=tls is not None, outage=outage)
                 try:
                     await connection.connect(
                         list(address.urls),
-                        name=f"jobstate {address.cluster} {name}",
+                        name=full_name,
                         token=address.token or None,
                         user_credentials=address.credentials_file or None,
                         tls=tls,

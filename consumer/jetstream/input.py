@@ -61,15 +61,23 @@ class JetStreamInput:
         self._failures = 0
         self._opened_at = 0.0
         self._changed: Final = asyncio.Event()
+        self._turns = 0
         self.breaks: list[Break] = []
         self.restarts = 0
-        """How often it began again, after a doubt."""
+        """How often a consumer that stood was given up, and another one made."""
+        self.trouble = ""
+        """Why nothing is read: what ended the last consumer, until another one stands. Empty: it goes on."""
         connection.watch(self._hear_connection)
 
     @property
     def place(self) -> Position:
         """The last entry given, or where it began."""
         return self._place
+
+    @property
+    def turns(self) -> int:
+        """Rises while it is read, or tried to be, whatever comes or does not: it stands still for 20 s at most."""
+        return self._turns + (0 if self._pull is None else self._pull.turns)
 
     async def start(self, after: Position | None) -> None:
         """Begin after the entry at *after* (None: with the first).
@@ -83,6 +91,7 @@ class JetStreamInput:
         """End the consumer. What was not taken is not lost: the next start reads it."""
         pull, self._pull = self._pull, None
         if pull is not None:
+            self._turns += pull.turns
             await pull.close()
 
     async def batch(self) -> list[Delivery]:
@@ -91,6 +100,7 @@ class JetStreamInput:
         Raises `LogWentBackError` if the stream is gone, `ConnectionLostError` if somebody closed the connection.
         """
         while True:
+            self._turns += 1
             pull = self._pull
             try:
                 if pull is None:
@@ -101,9 +111,11 @@ class JetStreamInput:
                 await self._doubt(error)
 
     async def _doubt(self, error: Exception) -> None:
-        log.warning("input.doubt", stream=self._stream, reason=str(error))
+        if not self.trouble:  # else it is the same one, and was told
+            self.restarts += 1
+            log.warning("input.doubt", stream=self._stream, reason=str(error))
+        self.trouble = str(error) or type(error).__name__
         await self.stop()
-        self.restarts += 1
         if self._connection.is_closed:
             raise ConnectionLostError(f"the connection to {self._connection.address} was closed while it was read")
         if not self._connection.is_connected:
@@ -139,6 +151,7 @@ class JetStreamInput:
             await pull.close()
             raise
         self._pull = pull
+        self.trouble = ""
         self._opened_at = asyncio.get_running_loop().time()
 
     async def _first(self, info: StreamInfo) -> int:

@@ -53,6 +53,8 @@ class Pull:
         self._count = 0
         self._why = ""
         self.pending = 0
+        self.turns = 0
+        """How often it looked for what has come: at least once in `DOUBT_S` seconds, while `batch` waits."""
 
     async def open(self, start: dict[str, Any], filters: Sequence[str] = ()) -> None:
         """Make the consumer. *start*: how it says where to begin (`deliver_policy` and what belongs to it).
@@ -95,6 +97,7 @@ class Pull:
     async def batch(self) -> list[Pulled]:
         """Wait until entries came, then all that have. Raises `DoubtError`."""
         while True:
+            self.turns += 1
             if self._arrived:
                 found = self._take()
                 if found:

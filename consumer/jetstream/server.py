@@ -26,6 +26,11 @@ STOP_S: Final = 10.0
 LOCK_S: Final = 5.0
 POLL_S: Final = 0.01
 AGAIN_S: Final = 0.5
+AGAIN_MAX_S: Final = 10.0
+FAILURES_MAX: Final = 10
+"""So many starts in a row that came to nothing, over a minute in all: it will not go on by itself."""
+CALM_S: Final = 10.0
+"""A server that ended sooner than that after its start counts as one that did not start."""
 LOOK_S: Final = 0.1
 
 _PDEATHSIG: Final = 1
@@ -152,17 +157,35 @@ class EmbeddedServer:
         await self.start()
 
     async def keep(self, tell: Callable[[str], None]) -> None:
-        """Start it again whenever it has ended by itself, until cancelled. One that does not start is tried again."""
+        """Start it again whenever it has ended by itself, until cancelled.
+
+        Raises `ServerError` when it was started `FAILURES_MAX` times in a row and did not stay: somebody has to look.
+        """
+        loop = asyncio.get_running_loop()
+        failures, tried_at, why = 0, loop.time(), ""
         while True:
             await asyncio.sleep(LOOK_S)
-            if self.pid is None:
-                try:
-                    await self.start()
-                except ServerError as error:  # it may have been killed before it was ready
-                    tell(f"the nats-server ended: {error}; it is tried again")
-                    await asyncio.sleep(AGAIN_S)
-                else:
-                    tell(f"the nats-server ended: started again as process {self.pid}, with the same data")
+            if self.pid is not None:
+                continue
+            if loop.time() - tried_at > CALM_S:
+                failures = 0
+            if failures >= FAILURES_MAX:
+                raise ServerError(
+                    f"the nats-server in {self.folder} ended, and {failures} starts in a row came to nothing ({why}): "
+                    f"mend what it says (its own lines: {self._log.name}), and start again: nothing is lost"
+                )
+            if failures:
+                await asyncio.sleep(min(AGAIN_S * 2.0 ** (failures - 1), AGAIN_MAX_S))
+            failures += 1
+            try:
+                await self.start()
+            except ServerError as error:  # it may have been killed before it was ready
+                why = str(error)
+                tell(f"the nats-server ended: {error}; it is tried again")
+            else:
+                why = "it started, and ended soon"
+                tell(f"the nats-server ended: started again as process {self.pid}, with the same data")
+            tried_at = loop.time()
 
     async def _gone(self, process: subprocess.Popen[bytes]) -> None:
         try:

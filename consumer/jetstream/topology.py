@@ -4,14 +4,24 @@ What they must be stands here and nowhere else. What they hold is read and writt
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from base64 import b64decode
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
 
-from consumer.errors import ServerError, TopologyError, UnreachableError
-from consumer.jetstream.api import NO_QUORUM, NO_STREAM, Problem, StreamInfo
+from consumer.errors import MissingStreamError, ServerError, TopologyError, UnreachableError
+from consumer.jetstream.api import (
+    NO_QUORUM,
+    NO_STREAM,
+    SOURCE,
+    MessageAnswer,
+    Problem,
+    StreamInfo,
+    header,
+    time_ns,
+)
 from consumer.jetstream.connection import Connection
 from consumer.settings import Streams
 from consumer.wire.subjects import Names
@@ -105,35 +115,105 @@ def _bucket_config(names: Names, common: Config) -> Config:
 async def ensure(connection: Connection, names: Names, streams: Streams, *, bucket: bool = True) -> tuple[str, ...]:
     """See to it that the cluster's streams are there and are what they must be. The names of those that were made.
 
-    Raises `TopologyError`: a stream differs (every difference is named), its subjects are another's, or it is absent
-    and `mode` is "bind". Raises `ServerError` where the server cannot hold it. *bucket*: with the KV bucket.
+    Raises `TopologyError` if one differs (each difference is named) or its subjects are another's; `MissingStreamError`
+    if some are absent and `mode` is "bind"; `ServerError` where the server cannot hold it. While one that is there
+    differs, none is made. *bucket*: with the KV bucket.
     """
-    made = []
+    absent: list[Config] = []
     for config in configs(names, streams, bucket=bucket):
-        name = config["name"]
-        info = await _ask(connection, f"$JS.API.STREAM.INFO.{name}", b"")
-        if info.error is not None and info.error.err_code == NO_STREAM:
-            if streams.mode == "bind":
-                raise TopologyError(
-                    f"the stream {name} is not on {connection.address}, and streams.mode is bind: make it, or let "
-                    'jobstate make it with streams.mode = "create"'
-                )
-            info = await _ask(connection, f"$JS.API.STREAM.CREATE.{name}", msgspec.json.encode(config))
-            if info.error is None:
-                made.append(name)
-                log.info("stream.made", stream=name, replicas=streams.replicas)
-                # Seen once more: what a server does not know of it leaves out.
-                info = await _ask(connection, f"$JS.API.STREAM.INFO.{name}", b"")
-        if info.error is not None:
-            raise _refusal(connection, name, info.error)
-        differences = tuple(compare(config, info.config))
-        if differences:
-            raise TopologyError(
-                f"the stream {name} on {connection.address} is not what is needed; nothing was altered:\n"
-                + "".join(f"  {difference}\n" for difference in differences)
-                + f"mend it (nats stream edit {name}), or set [streams] in the configuration to what is there"
-            )
-    return tuple(made)
+        info = await look_at(connection, config["name"])
+        if info is None:
+            absent.append(config)
+        else:
+            _require(connection, config, info)
+    missing = tuple(config["name"] for config in absent)
+    if missing and streams.mode == "bind":
+        raise MissingStreamError(missing, connection.address)
+    for config in absent:
+        await _make(connection, config)
+    return missing
+
+
+async def remake(connection: Connection, names: Names, streams: Streams, missing: Collection[str]) -> None:
+    """Make the streams *missing* anew, and leave the others alone. Raises as `ensure`."""
+    for config in configs(names, streams):
+        if config["name"] in missing:
+            await _make(connection, config)
+
+
+async def remake_bucket(connection: Connection, names: Names, streams: Streams) -> None:
+    """Delete the KV bucket and make it anew: the server fills it from the log's first entry on. Raises as `ensure`.
+
+    Whoever watches the bucket loses it, and has to begin again.
+    """
+    deleted = await _ask(connection, f"$JS.API.STREAM.DELETE.{names.bucket_stream}", b"")
+    if deleted.error is not None and deleted.error.err_code != NO_STREAM:
+        raise _refusal(connection, names.bucket_stream, deleted.error)
+    await remake(connection, names, streams, {names.bucket_stream})
+
+
+async def find_absent(connection: Connection, names: Names) -> tuple[str, ...]:
+    """Which of the cluster's streams are not there. Raises `ServerError` where that cannot be told."""
+    wanted = (names.log, names.input, names.refused, names.bucket_stream)
+    return tuple([name for name in wanted if await look_at(connection, name) is None])
+
+
+async def find_fault_of_bucket(connection: Connection, names: Names) -> str:
+    """Why the bucket is no copy of the log that is there; empty if nothing says so. Both must be there.
+
+    Two signs: it is older than the log (the log alone was made anew), or it has copied an entry that the log does not
+    have (the log lost its end). The server goes on copying after the entry that it copied last, so such a bucket would
+    miss, for ever, whatever the log stores below that number, and keep what the log has forgotten.
+    """
+    bucket = await look_at(connection, names.bucket_stream)
+    # The bucket first: what it copies while the log is looked at must not seem to be ahead of it.
+    copied = 0
+    if bucket is not None and bucket.state.last_seq:
+        body = msgspec.json.encode({"seq": bucket.state.last_seq})
+        found = await connection.ask(f"$JS.API.STREAM.MSG.GET.{names.bucket_stream}", body, MessageAnswer)
+        if found.message is not None:
+            source = header(b64decode(found.message.hdrs), SOURCE).split(" ")
+            copied = int(source[1]) if len(source) > 1 and source[1].isdecimal() else 0
+    log_stream = await look_at(connection, names.log)
+    if bucket is None or log_stream is None:
+        return ""
+    if time_ns(bucket.created) < time_ns(log_stream.created):
+        return f"it was made at {bucket.created}, before the log ({log_stream.created})"
+    if copied > log_stream.state.last_seq:
+        return f"it has a copy of the log's entry {copied}, and the log ends at {log_stream.state.last_seq}"
+    return ""
+
+
+async def look_at(connection: Connection, name: str) -> StreamInfo | None:
+    """What the server says of the stream *name*; None if there is none. Raises `ServerError`."""
+    info = await _ask(connection, f"$JS.API.STREAM.INFO.{name}", b"")
+    if info.error is None:
+        return info
+    if info.error.err_code == NO_STREAM:
+        return None
+    raise _refusal(connection, name, info.error)
+
+
+async def _make(connection: Connection, config: Config) -> None:
+    name = config["name"]
+    made = await _ask(connection, f"$JS.API.STREAM.CREATE.{name}", msgspec.json.encode(config))
+    if made.error is not None:
+        raise _refusal(connection, name, made.error)
+    log.info("stream.made", stream=name, replicas=config["num_replicas"])
+    # Seen once more: what a server does not know of it leaves out.
+    info = await look_at(connection, name)
+    if info is not None:
+        _require(connection, config, info)
+
+
+def _require(connection: Connection, config: Config, info: StreamInfo) -> None:
+    differences = tuple(compare(config, info.config))
+    if differences:
+        raise TopologyError(
+            f"the stream {config['name']} on {connection.address} is not what is needed; nothing was altered:\n"
+            + "".join(f"  {difference}\n" for difference in differences)
+            + f"mend it (nats stream edit {config['name']}), or set [streams] in the configuration to what is there"
+        )
 
 
 def compare(wanted: Mapping[str, Any], found: Mapping[str, Any], path: str = "") -> Iterator[Difference]:

@@ -142,20 +142,6 @@ class View:
         filters = (self.names.key_in_bucket(JobKey(f"{namespace}.{job}")),)
         return Reading(self, self.names.bucket_stream, filters, LAST, live=False)
 
-    async def job(self, key: JobKey) -> Entry | None:
-        """The last update of one job, from the bucket; None if it has none."""
-        subject = f"$JS.API.DIRECT.GET.{self.names.bucket_stream}.{self.names.key_in_bucket(key)}"
-        try:
-            message = await self.request(subject)
-        except nats.errors.NoRespondersError:
-            await self.info(self.names.bucket_stream)  # says that there is no such stream, if that is why
-            raise ServerError(f"{self._where} did not answer a read of {self.names.bucket_stream}: try again") from None
-        headers = message.headers or {}
-        if "Status" in headers:
-            return None
-        stored = msgspec.convert(headers.get("Nats-Time-Stamp", "1970-01-01T00:00:00Z"), datetime)
-        return _entry(message, int(headers.get("Nats-Sequence", "0")), round(stored.timestamp() * 1e6) * 1000)
-
     async def keys(self, namespace: str = "*", job: str = "*") -> list[JobKey]:
         """The keys of all jobs in the bucket whose tokens match. One request for each 100,000 of them."""
         pattern = self.names.key_in_bucket(JobKey(f"{namespace}.{job}"))
@@ -180,7 +166,7 @@ class View:
         try:
             message = await self.request(self.names.report(key), body)
         except nats.errors.NoRespondersError:
-            raise self.absent() from None
+            raise await self.absent(self.names.input) from None
         answer = self._read(message, PubAck)
         if answer.error is not None:
             raise ServerError(f"{self._where} did not store the report: {answer.error}")
@@ -190,7 +176,7 @@ class View:
         """What the server says of *stream*. Raises `AbsentError` if there is none."""
         body = msgspec.json.encode({"subjects_filter": filter, "offset": offset}) if filter else b""
         page = self._read(await self._ask(f"STREAM.INFO.{stream}", body), _StreamPage)
-        self._check(page.error, f"the stream {stream}")
+        await self._check(page.error, stream, f"the stream {stream}")
         return page
 
     async def create(self, stream: str, name: str, filters: Sequence[str], start: Start) -> _Consumer:
@@ -206,7 +192,7 @@ class View:
         }
         body = msgspec.json.encode({"stream_name": stream, "config": config, "action": "create"})
         consumer = self._read(await self._ask(f"CONSUMER.CREATE.{stream}.{name}", body), _Consumer)
-        self._check(consumer.error, f"a reader of {stream}")
+        await self._check(consumer.error, stream, f"a reader of {stream}")
         return consumer
 
     async def request(self, subject: str, body: bytes = b"") -> Msg:
@@ -231,16 +217,24 @@ class View:
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise ServerError(f"{self._where} gave an answer that cannot be read: {error}") from error
 
-    def _check(self, problem: Problem | None, what: str) -> None:
+    async def _check(self, problem: Problem | None, stream: str, what: str) -> None:
         if problem is None:
             return
         if problem.err_code == NO_STREAM:
-            raise self.absent()
+            raise await self.absent(stream)
         raise ServerError(f"{self._where} refused {what}: {problem}")
 
-    def absent(self) -> AbsentError:
-        """The streams of the cluster are not there."""
-        return AbsentError(f"no log of cluster {self.names.cluster} on {self._where}: has `jobstate run` been started?")
+    async def absent(self, stream: str) -> AbsentError:
+        """The error that says that *stream* is not there: it alone, or the whole log of the cluster."""
+        names = self.names
+        if stream != names.log:
+            page = self._read(await self._ask(f"STREAM.INFO.{names.log}", b""), _StreamPage)
+            if page.error is None:
+                return AbsentError(
+                    f"the stream {stream} is gone from {self._where}, and the log {names.log} is there: `jobstate run` "
+                    'makes it anew within seconds with streams.mode = "create"; /readyz says what it lacks'
+                )
+        return AbsentError(f"no log of cluster {names.cluster} on {self._where}: has `jobstate run` been started?")
 
     @property
     def client(self) -> Client:
@@ -422,7 +416,7 @@ def _entry(message: Msg, number: int, time_ns: int) -> Entry:
     source = headers.get("Nats-Stream-Source", "").split(" ")
     if len(source) > 1 and source[1].isdecimal():
         number = int(source[1])
-    expected = headers.get("Nats-Expected-Last-Subject-Sequence", "")
+    expected = headers.get("Nats-Expected-Last-Subject-Sequence", "")[:20]
     return Entry(
         number=number,
         subject=headers.get("Nats-Subject", message.subject),
@@ -430,6 +424,7 @@ def _entry(message: Msg, number: int, time_ns: int) -> Entry:
         input=headers.get("Jobstate-Input", ""),
         time_ns=time_ns,
         expected=int(expected) if expected.isascii() and expected.isdecimal() else None,
+        filter=headers.get("Nats-Expected-Last-Subject-Sequence-Subject", ""),
     )
 
 

@@ -6,6 +6,7 @@ under one inbox, and one table says what is open and until when; so no append co
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
@@ -15,6 +16,7 @@ from nats.aio.subscription import Subscription
 
 from consumer.errors import ConnectionLostError, JobstateError, LogWentBackError
 from consumer.fold.asks import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
+from consumer.fold.lanes import FULL
 from consumer.jetstream.api import NO_MESSAGE, NO_STREAM, UNAVAILABLE, MessageAnswer, Problem, PubAck, StreamInfo
 from consumer.jetstream.connection import Connection
 from consumer.wire.subjects import Names
@@ -28,10 +30,22 @@ LOOK_S: Final = 1.0
 CHUNK: Final = 64 * 1024
 """Bytes that go to the socket at once: the server stores the first while the next are made."""
 
+# What an append came to: one of these, or `FULL` (the stream, or its server, has no room).
+STORED: Final = "stored"
+"""It was confirmed."""
+REFUSED: Final = "refused"
+"""Another entry stood there (10071): a second daemon's, a stranger's, or ours of which no answer came."""
+BUSY: Final = "busy"
+"""Another append of the same job was in flight (10164)."""
+UNANSWERED: Final = "unanswered"
+"""No answer within the time, or none that says whether it is stored."""
+LOST: Final = "lost"
+"""The connection ended before an answer came."""
+
 _NUMBER: Final = re.compile(r"wrong last sequence: (\d+)")
 _BUSY: Final = frozenset({10164, 10158})
-_REFUSED: Final = 10071
-_FULL: Final = frozenset({10077, 10023, 10002, 10047})
+_WRONG_SEQUENCE: Final = 10071
+_NO_ROOM: Final = frozenset({10077, 10023, 10002, 10047})
 _TOO_MANY: Final = 10167
 _FAULTS: Final = {
     10054: "an entry is larger than the stream's max_msg_size: raise it, or report this",
@@ -68,7 +82,10 @@ class JetStreamWriter:
     Ends with its connection: `send` and `answers` raise `ConnectionLostError`; what was open may or may not be stored.
     """
 
-    def __init__(self, connection: Connection, names: Names, created: str, within_s: float) -> None:
+    def __init__(
+        self, connection: Connection, names: Names, created: str, within_s: float, outcomes: Counter[tuple[str, str]]
+    ) -> None:
+        self._outcomes: Final = outcomes
         self._connection: Final = connection
         self._streams: Final = {"log": names.log, "refused": names.refused}
         self._log: Final = names.log
@@ -92,8 +109,16 @@ class JetStreamWriter:
         """Requests that are sent and unanswered."""
         return len(self._open)
 
+    @property
+    def deaf(self) -> int:
+        """How often a task of the connection had ended while it looked alive: once ends it."""
+        return self._connection.deaf
+
     async def close(self) -> None:
-        """End the connection."""
+        """End the connection. What is open may or may not be stored."""
+        for opened in self._open.values():
+            self._count(opened, LOST)
+        self._open.clear()
         await self._connection.close()
 
     # -- out ----------------------------------------------------------------------------------------------------------
@@ -163,7 +188,13 @@ class JetStreamWriter:
         if the log is gone or another; `JobstateError` for an answer that says that something of ours is wrong.
         """
         while True:
-            found = await self._read() if self._arrived else []
+            found, more = self._read() if self._arrived else ([], b"")
+            if more:
+                try:
+                    await self._connection.send_raw(more)
+                except ConnectionLostError as error:
+                    # What was answered before counts; that the connection is gone, the next call raises.
+                    log.debug("writer.lost", reason=str(error))
             if not found:
                 if not self._connection.is_connected:
                     raise ConnectionLostError(
@@ -195,14 +226,21 @@ class JetStreamWriter:
         why = self._connection.forbidden or "timeout"
         found: list[tuple[int, Answer]] = []
         for serial in over:
-            ask = self._open.pop(serial).ask
-            if ask is not None:
-                found.append((ask.token, Unanswered(why)))
+            opened = self._open.pop(serial)
+            self._count(opened, UNANSWERED)
+            if opened.ask is not None:
+                found.append((opened.ask.token, Unanswered(why)))
         return found
 
-    async def _read(self) -> list[tuple[int, Answer]]:
+    def _count(self, opened: _Open, outcome: str) -> None:
+        if type(opened.ask) is Append:
+            self._outcomes[opened.ask.stream, outcome] += 1
+
+    def _read(self) -> tuple[list[tuple[int, Answer]], bytes]:
+        """What has arrived, and what is to be asked next because of it. Nothing is waited for: no answer gets lost."""
         arrived, self._arrived = self._arrived, []
         found: list[tuple[int, Answer]] = []
+        more: list[bytes] = []
         at = len(self._inbox)
         pop = self._open.pop
         for subject, data, headers in arrived:
@@ -213,26 +251,30 @@ class JetStreamWriter:
             ask = opened.ask
             if not data and headers is not None and headers.startswith(b"NATS/1.0 503"):
                 if ask is not None:
+                    self._count(opened, UNANSWERED)
                     found.append((ask.token, Unanswered("no responders")))
-                    await self._look(opened.stream)
+                    more.append(self._look(opened.stream))
             elif type(ask) is Append:
                 ack = _decode(data, _pub_ack, opened.stream)
                 if ack.error is None and ack.seq:
+                    self._outcomes[ask.stream, STORED] += 1
                     found.append((ask.token, Stored(ack.seq)))
                 else:
-                    found.append((ask.token, self._refusal(opened.stream, ack.error)))
+                    answer = self._refusal(opened.stream, ack.error)
+                    self._count(opened, _outcome(answer))
+                    found.append((ask.token, answer))
             elif isinstance(ask, ReadBack):
-                await self._read_back(ask, opened, data, found)
+                self._read_back(ask, opened, data, found, more)
             else:
                 self._see(opened.stream, data)
-        return found
+        return found, b"".join(more)
 
     def _refusal(self, stream: str, problem: Problem | None) -> Answer:
         """What an error says of an append (NATS.md 2)."""
         if problem is None:
             return Unanswered("an answer without a sequence")
         code = problem.err_code
-        if code == _REFUSED:
+        if code == _WRONG_SEQUENCE:
             number = _NUMBER.search(problem.description)
             if number is None:
                 raise JobstateError(
@@ -242,16 +284,18 @@ class JetStreamWriter:
             return Refused(int(number[1]))
         if code in _BUSY:
             return Busy()
-        if code in _FULL:
+        if code in _NO_ROOM:
             log.error("log.full", stream=stream, reason=str(problem))
-            return Unanswered(f"full: {problem}")
+            return Unanswered(f"{FULL}: {problem}")
         if code == NO_STREAM:
             raise _gone(stream)
         if code == _TOO_MANY or problem.code == UNAVAILABLE:
             return Unanswered(str(problem))
         raise JobstateError(f"{stream} refuses an entry: {problem}: {_FAULTS.get(code, 'report this')}")
 
-    async def _read_back(self, ask: ReadBack, opened: _Open, data: bytes, found: list[tuple[int, Answer]]) -> None:
+    def _read_back(
+        self, ask: ReadBack, opened: _Open, data: bytes, found: list[tuple[int, Answer]], more: list[bytes]
+    ) -> None:
         answer = _decode(data, _message, opened.stream)
         if answer.message is not None:
             opened.entries.append(answer.message.entry())
@@ -259,7 +303,7 @@ class JetStreamWriter:
                 # A rare path: one request for each entry of a job that a stranger, or several of ours, wrote to.
                 deadline = asyncio.get_running_loop().time() + self._within_s
                 again = _Open(deadline, ask, opened.stream, opened.entries)
-                await self._connection.send_raw(self._get(ask, again, opened.entries[-1].number + 1))
+                more.append(self._get(ask, again, opened.entries[-1].number + 1))
                 return
         elif answer.error is None or answer.error.err_code != NO_MESSAGE:
             if answer.error is not None and answer.error.err_code == NO_STREAM:
@@ -268,14 +312,14 @@ class JetStreamWriter:
             return
         found.append((ask.token, Read(tuple(opened.entries))))
 
-    async def _look(self, stream: str) -> None:
-        """Nobody answers for a stream: see whether it is still there. A deleted one would be waited for for ever."""
+    def _look(self, stream: str) -> bytes:
+        """Nobody answers for a stream: ask whether it is still there. A deleted one would be waited for for ever."""
         now = asyncio.get_running_loop().time()
         if self._looks.get(stream, 0.0) > now:
-            return
+            return b""
         self._looks[stream] = now + LOOK_S
         opened = _Open(now + self._within_s, None, stream, _NONE)
-        await self._connection.send_raw(self._request(f"$JS.API.STREAM.INFO.{stream}", b"", opened))
+        return self._request(f"$JS.API.STREAM.INFO.{stream}", b"", opened)
 
     def _see(self, stream: str, data: bytes) -> None:
         info = _decode(data, _info, stream)
@@ -286,15 +330,31 @@ class JetStreamWriter:
 
 
 async def open_writer(
-    connection: Connection, names: Names, *, created: str = "", within_s: float = ANSWER_S
+    connection: Connection,
+    names: Names,
+    *,
+    created: str = "",
+    within_s: float = ANSWER_S,
+    outcomes: Counter[tuple[str, str]] | None = None,
 ) -> JetStreamWriter:
     """The writer on *connection* (from `connect_writer`). *created*: of the log that is known (`recovery.probe`).
 
     Before it sends anything, its owner looks whether the log went back (`DESIGN.md` 7.7). *within_s*: see `ANSWER_S`.
+    *outcomes* counts what each append came to, by stream ("log", "refused") and outcome (`STORED` and those after it);
+    one that was sent twice, twice.
     """
-    writer = JetStreamWriter(connection, names, created, within_s)
+    writer = JetStreamWriter(connection, names, created, within_s, Counter() if outcomes is None else outcomes)
     await writer.open()
     return writer
+
+
+def _outcome(answer: Answer) -> str:
+    """The word for an answer to an append that was not stored."""
+    if isinstance(answer, Refused):
+        return REFUSED
+    if isinstance(answer, Busy):
+        return BUSY
+    return FULL if isinstance(answer, Unanswered) and answer.why.startswith(FULL) else UNANSWERED
 
 
 def _gone(stream: str) -> LogWentBackError:

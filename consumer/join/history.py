@@ -66,13 +66,24 @@ def join_history(known: Known | None, entries: Sequence[HistoryEntry]) -> Joined
         if not entries:
             return Old()
         return Contradicted(after=after, present=_present(entries), reported=True)
-    revision = known.revision or 0
+    revision = known.revision
+    if revision is None:
+        # Derived while there was no orchestrator: the record goes on from its last entry that says the same.
+        same = [
+            number for number, one in enumerate(entries, 1) if (one.version, one.state) == (known.version, known.state)
+        ]
+        revision = same[-1] if same else len(entries)
     if len(entries) < revision or not entries:
         return Old()
     there = entries[revision - 1]
     if (there.version, there.state) != (known.version, known.state):
         return Contradicted(after=after, present=_present(entries), reported=False)
     return Joined(after=after, steps=steps_of(entries, revision, (known.version, known.state)))
+
+
+def went_back(known: Known | None, entries: Sequence[HistoryEntry]) -> Contradicted:
+    """What follows when a history that is shorter than what the log has is no old answer: the record went back."""
+    return Contradicted(after=place_of(known), present=_present(entries), reported=False)
 
 
 def _present(entries: Sequence[HistoryEntry]) -> Step:

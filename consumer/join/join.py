@@ -12,9 +12,13 @@ from typing import Final
 
 import msgspec
 
-from consumer.join.history import Contradicted, Old, join_history
-from consumer.join.reads import HISTORY_LIMIT, Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.join.early import ANYWHERE, NOWHERE_HEARD, Execution, Where, runs_early
+from consumer.join.history import Contradicted, Old, join_history, went_back
+from consumer.join.lists import Lists
+from consumer.join.options import JoinSettings
+from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.model import (
+    DERIVED,
     NOWHERE,
     REPORTED,
     START,
@@ -46,60 +50,23 @@ HINT: Final = "hint"
 SCAN: Final = "scan"
 
 
-class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How eagerly the join reads. Times in seconds.
-
-    `repeats`: so long after a hint it is read again while unanswered. The record follows the frame by milliseconds, or
-    by 5.0 s where Bacalhau tried an evaluation again (`BACALHAU.md` 6.2): the last is just behind that.
-    `scan_rate`: reads a second of open jobs in turn, 0 for none. `list_every_s`: at least so long between two lists;
-    `list_share`: and the pause is so many times the last one's duration (20: at most a twentieth of the time).
-    `lists`: whether lists come by themselves at all. `history_limit`: rows a page of history is asked for.
-    """
-
-    repeats: tuple[float, ...] = (0.05, 0.2, 1.0, 5.05)
-    scan_every_s: float = 1.0
-    scan_rate: float = 50.0
-    list_every_s: float = 1.0
-    list_share: float = 20.0
-    list_limit: int = 100
-    full_limit: int = 1000
-    lists: bool = True
-    full_every_s: float = 3600.0
-    retry_s: float = 1.0
-    history_limit: int = HISTORY_LIMIT
-    executions_max: int = 100_000
-    jobs_max: int = 200_000
-
-
 class Counts(msgspec.Struct, kw_only=True):
     """What the join did, since the start."""
 
     frames: int = 0
     snapshots: int = 0
+    early: int = 0
     answered: int = 0
     hint_reads: int = 0
     scan_reads: int = 0
     lists: int = 0
     unknown_executions: int = 0
     diverged: int = 0
+    gone: int = 0
     old_answers: int = 0
     missing: int = 0
     failed: int = 0
     dropped: int = 0
-
-
-class _Execution:
-    """What an `AskForBid` said of an execution: the messages after it name neither job nor version.
-
-    `runs_at`: the revision at which its approval makes the job Running, 0 if the job ran before.
-    """
-
-    __slots__ = ("job", "runs_at", "version")
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.job = snapshot.job.id
-        self.version = snapshot.version
-        self.runs_at = 0 if snapshot.state == JobStateType.RUNNING else snapshot.revision + 1
 
 
 class _Job:
@@ -107,8 +74,11 @@ class _Job:
 
     __slots__ = (
         "again",
+        "agreed_at",
         "bare",
-        "emitted",
+        "disturbed",
+        "doubted",
+        "doubted_since",
         "entries_seen",
         "halted",
         "hint_due",
@@ -121,6 +91,7 @@ class _Job:
         "tries",
         "turn_due",
         "until",
+        "way",
     )
 
     def __init__(self) -> None:
@@ -136,7 +107,11 @@ class _Job:
         self.hint_due: float | None = None
         self.turn_due: float | None = None
         self.read_at = float("-inf")
-        self.emitted: tuple[Place, Step] | None = None  # from where to where the event leads that is not decided yet
+        self.agreed_at: float | None = None  # when the record was last seen to say just what the log has
+        self.way: tuple[Place, ...] = ()  # from where to where the events lead that are not decided yet
+        self.disturbed: Where = NOWHERE_HEARD  # where an execution ended or was refused last, or may have, unheard
+        self.doubted = 0  # answers in a row that say less than the log
+        self.doubted_since = 0.0
         self.entries_seen = 0  # how long the history was when it was last read whole
         self.halted: Step | None = None  # the step that the rules reject: the job stands still there
 
@@ -160,25 +135,15 @@ class Join:
         self._settings = settings or JoinSettings()
         self._since_ns = since_ns
         self._jobs: dict[str, _Job] = {}
-        self._executions: dict[str, _Execution] = {}
+        self._executions: dict[str, Execution] = {}
         self._reads: deque[OrchestratorRead] = deque()
         self._held: dict[str, None] = {}
         self._due: list[tuple[float, str]] = []
         self._turns: list[tuple[float, str]] = []
         self._open: set[str] = set()
-        self._next_turn = 0.0
-        # -- the list --
-        self._list_due = 0.0
-        self._list_soonest = 0.0
-        self._list_started: float | None = None
-        self._list_full = True
-        self._listing_full = False
-        self._full_due = 0.0
-        self._full_limit = self._settings.full_limit
-        self._list_newest = 0
-        self._high_water = 0
-        self.newest_ns: int | None = None
-        """The newest ModifyTime of the first list (0: no job at all); None until it was answered."""
+        self._next_turn = float("-inf")
+        self._lists = Lists(self._settings)
+        self._lists.high_water = since_ns or 0
         self.events: list[Work] = []
         self.counts = Counts()
 
@@ -194,6 +159,7 @@ class Join:
         if self._since_ns == since_ns:
             return
         self._since_ns = since_ns
+        self._lists.high_water = since_ns
         held, self._held = self._held, {}
         for job in held:
             self._read(job, HINT)
@@ -201,18 +167,39 @@ class Join:
 
     def look_everywhere(self) -> None:
         """Frames may have been missed (start, reconnect of either side): list all jobs, all pages, once it may."""
-        self._list_full = True
-        self._list_due = 0.0
+        self._lists.want_all()
+
+    def resume(self, job: Identity) -> None:
+        """The log has *job* open: read it in turn, whether or not the orchestrator lists it.
+
+        Not if only reports told of it: the orchestrator may never have known it.
+        """
+        known = self._known(job_key(job.namespace, job.id))
+        if known is None or known.source == REPORTED:
+            return
+        known_job = self._job(job.id)
+        if known_job is not None:
+            self._name(known_job, job)
+            self._open_up(job.id, known_job, float("-inf"))
 
     def look_nowhere(self) -> None:
-        """No list until `look_everywhere`: for a replay that shows what the frames alone bring."""
-        self._list_full = False
-        self._full_due = float("inf")
+        """No list until `look_everywhere`, and nothing was missed: for a replay that shows what frames alone bring."""
+        self._lists.want_none()
+
+    @property
+    def newest_ns(self) -> int | None:
+        """The newest ModifyTime of the first list (0: no job at all); None until it was answered."""
+        return self._lists.newest_ns
 
     @property
     def open_jobs(self) -> int:
         """Jobs that are read in turn."""
         return len(self._open)
+
+    def agreed_at(self, name: str) -> float | None:
+        """When the record of the open job *name* was last seen to have nothing newer than the log; None: never yet."""
+        job = self._jobs.get(name)
+        return job.agreed_at if job is not None else None
 
     @property
     def executions_known(self) -> int:
@@ -238,27 +225,32 @@ class Join:
             # The AskForBid was before us: only a list can say which job this is. It need not wait its second, but it
             # keeps its share: after a restart there may be thousands of these, and a list may take a second.
             self.counts.unknown_executions += 1
-            if self._settings.lists:
-                self._list_due = min(self._list_due, max(now, self._list_soonest))
+            self._lists.hurry(now)
             return
         if frame.kind is FrameKind.BID_RESULT and frame.accepted:
             self.counts.answered += 1  # the approval follows, and says more
             return
         approval = frame.kind is FrameKind.BID_ACCEPTED
-        known = self._known_of(name)
+        known = self._known(execution.key) if execution is not None else None
         if execution is not None and known is not None and known.version == execution.version:
             runs = approval and (known.state == JobStateType.RUNNING or not execution.runs_at)
             if runs or self._rules.is_terminal(known.state):
                 self.counts.answered += 1
                 return
+        if approval and execution is not None and self._run_early(execution, frame):
+            self.counts.answered += 1
+            return
         # A bid that was turned down, or the end of a cancel, moves no job by itself; an echo only confirms an end that
         # was a hint already. They are worth one look, not a watch.
         watch = not frame.echo and frame.kind not in (FrameKind.BID_REJECTED, FrameKind.CANCEL_RESULT)
         self._hint(name, now, watch=watch, until=execution.runs_at if approval and execution is not None else 0)
+        if not approval:
+            self._disturb(name, execution)
 
     def _ask_for_bid(self, frame: Frame, snapshot: Snapshot, now: float) -> None:
         name = snapshot.job.id
-        self._remember(frame.execution, _Execution(snapshot))
+        execution = Execution(snapshot)
+        self._remember(frame.execution, execution)
         job = self._learn(snapshot)
         if job is None or job.key is None:
             return
@@ -281,13 +273,53 @@ class Join:
             self._open_up(name, job, now)
         if frame.direct and (known is None or known.state != JobStateType.RUNNING or known.version != snapshot.version):
             # It runs at once: the record is Running at the next revision already.
+            if self._run_early(execution, frame):
+                return
             self._hint(name, now, watch=True, until=snapshot.revision + 1)
         elif ahead in (0, 1):
             self._answer_hint(job)  # a retry: the scheduler has seen the end that we asked about, and the job goes on
         else:
             self._hint(name, now, watch=ahead is None, until=snapshot.revision)
 
-    def _remember(self, execution: str, what: _Execution) -> None:
+    def _run_early(self, execution: Execution, frame: Frame) -> bool:
+        """Publish that the job runs, if the approval or direct start that *frame* is proves it (`DESIGN.md` 6)."""
+        job = self._jobs.get(execution.job)
+        if not self._settings.derive or job is None or job.key is None or job.identity is None:
+            return False
+        standing = self._standing(job)
+        if not runs_early(execution, standing, job.disturbed, self._lists.heard_from_ns):
+            return False
+        self.counts.early += 1
+        step = Step(
+            version=execution.version,
+            revision=execution.runs_at,
+            state=JobStateType.RUNNING,
+            time=frame.event_time,
+        )
+        self._emit(
+            job, Record(key=job.key, job=job.identity, after=standing, steps=(step,), source=DERIVED, cause=HINT)
+        )
+        self._answer_hint(job)
+        return True
+
+    def _standing(self, job: _Job) -> Place:
+        """Where the log stands for the job, or will stand when what is under way is written."""
+        if job.way:
+            return job.way[-1]
+        return place_of(self._known(job.key) if job.key is not None else None)
+
+    def _disturb(self, name: str, execution: Execution | None) -> None:
+        """An execution of the job ended, or was refused: what comes after the place where that was is not for sure."""
+        job = self._jobs.get(name)
+        if job is None:
+            return  # no room for it
+        standing = self._standing(job)
+        if execution is None or standing.version is None or standing.revision is None:
+            job.disturbed = ANYWHERE  # until it is read
+        else:
+            job.disturbed = max(job.disturbed, (standing.version, standing.revision), execution.where)
+
+    def _remember(self, execution: str, what: Execution) -> None:
         if execution not in self._executions and len(self._executions) >= self._settings.executions_max:
             del self._executions[next(iter(self._executions))]
         self._executions[execution] = what
@@ -335,7 +367,6 @@ class Join:
 
     def take(self, now: float) -> list[OrchestratorRead]:
         """The reads to carry out now, hints before scans."""
-        settings = self._settings
         while self._due and self._due[0][0] <= now:
             due, name = heapq.heappop(self._due)
             job = self._jobs.get(name)
@@ -344,14 +375,9 @@ class Join:
                 self._read(name, HINT if job.tries is not None else SCAN)
         if self._since_ns is not None:
             self._take_turn(now)
-        if self._list_wanted(now):
-            self._list_started = now
-            self._list_newest = 0
+        if (page := self._lists.take(now)) is not None:
             self.counts.lists += 1
-            # What is missed from now on (`look_everywhere`) is the next list's.
-            self._listing_full, self._list_full = self._list_full, False
-            # A list costs by what is stored, not by its limit: all of it in as few pages as may be.
-            self._reads.append(ReadJobs(limit=self._full_limit if self._listing_full else settings.list_limit))
+            self._reads.append(page)
         reads = list(self._reads)
         self._reads.clear()
         return reads
@@ -361,8 +387,8 @@ class Join:
         times = [self._due[0][0]] if self._due else []
         if self._turns and self._settings.scan_rate and self._since_ns is not None:
             times.append(max(self._next_turn, self._turns[0][0]))
-        if self._list_started is None and (self._settings.lists or self._list_full):
-            times.append(self._list_due)
+        if (due := self._lists.wake_at()) is not None:
+            times.append(due)
         return min(times, default=None)
 
     # -- open jobs in turn --------------------------------------------------------------------------------------------
@@ -410,10 +436,9 @@ class Join:
         """Take the orchestrator's answer to *read*. *started*: when its request left, if it had to wait before."""
         if isinstance(read, ReadJobs):
             assert isinstance(answer, JobPage)
-            if started is not None and not read.next_token:
-                # The pause is measured by the orchestrator's time, not by that in our queue.
-                self._list_started = started
-            self._listed(read, answer, now)
+            if started is not None:
+                self._lists.started(started)
+            self._listed(answer, now)
             return
         job = self._jobs.get(read.job)
         if job is None:
@@ -421,6 +446,9 @@ class Join:
         cause = job.reading or read.cause
         if isinstance(answer, Missing):
             self.counts.missing += 1
+            known = self._known(job.key) if job.key is not None else None
+            if known is not None and known.source != REPORTED and self._is_certain(job, now):
+                self._let_go(read.job, job, known)
             self._read_over(read.job, job, now)
         elif isinstance(answer, Snapshot):
             self._take_job(read.job, job, answer, cause, now)
@@ -451,11 +479,7 @@ class Join:
         """The orchestrator did not answer *read*, or with no answer: it waits, and is asked again."""
         self.counts.failed += 1
         if isinstance(read, ReadJobs):
-            if too_large:
-                self._full_limit = max(self._full_limit // 2, 1)
-            self._list_started = None
-            self._list_full |= self._listing_full
-            self._list_due = self._list_soonest = now + self._settings.retry_s
+            self._lists.failed(now, too_large=too_large)
             return
         job = self._jobs.get(read.job)
         if job is None:
@@ -472,10 +496,13 @@ class Join:
         found = join_history(known, entries)
         if isinstance(found, Old):
             self.counts.old_answers += 1
-            if job.tries is None:
-                job.tries, job.hinted_at = 0, now  # whoever asked: it is read again until the answer is not older
-        else:
+            if self._is_certain(job, now) and entries:
+                found = went_back(known, entries)
+        if not isinstance(found, Old):
+            job.doubted = 0
             job.entries_seen = len(entries)
+            if job.disturbed == ANYWHERE and entries:
+                job.disturbed = (entries[-1].version, len(entries))
             if isinstance(found, Contradicted):
                 self._correct(job, found, cause)
                 self._answer_hint(job)
@@ -485,8 +512,38 @@ class Join:
                 )
                 if not job.again and not job.until:  # else a hint came after this read was sent, and is open still
                     self._answer_hint(job)
+            elif not found.steps and not job.again:
+                job.agreed_at = now
         self._see_end(name, job, entries, now, old=isinstance(found, Old))
         self._read_over(name, job, now)
+
+    def _is_certain(self, job: _Job, now: float) -> bool:
+        """Whether an answer that says less than the log is one of so many that it is no old one."""
+        if not job.doubted:
+            job.doubted_since = now
+        job.doubted += 1
+        settings = self._settings
+        if job.doubted >= settings.doubts and now - job.doubted_since >= settings.doubt_s:
+            job.doubted = 0
+            return True
+        if job.tries is None or job.tries >= len(settings.repeats):
+            job.tries, job.hinted_at = 0, now  # whoever asked: it is read again until the answer is not older
+        return False
+
+    def _let_go(self, name: str, job: _Job, known: Known) -> None:
+        """The orchestrator does not know the job any more: announced, and read no more."""
+        self.counts.gone += 1
+        self.events.append(
+            Notice(
+                kind="gone",
+                origin=f"{escape(name)}-{known.sequence}",
+                text="the orchestrator does not know this job any more; the log's last update of it stands",
+                key=job.key,
+                facts={"sequence": known.sequence, "log": f"v{known.version} r{known.revision} {known.state}"},
+            )
+        )
+        self._answer_hint(job)
+        self._close(name, job)
 
     def _see_end(self, name: str, job: _Job, entries: Sequence[HistoryEntry], now: float, *, old: bool) -> None:
         """A history as long as the hint waited for, or an end, leaves nothing to wait for; before one the job is open.
@@ -562,10 +619,11 @@ class Join:
         if job.halted is not None and record.steps[0] == job.halted:
             return
         # While the log takes its time each read brings the same again: it is under way, and once is enough.
-        way = (record.after, record.steps[-1])
-        if job.emitted != way:
-            job.emitted = way
-            self.events.append(record)
+        places = _places(record)
+        if all(place in job.way for place in places):
+            return
+        job.way = job.way + places[1:] if job.way and job.way[-1] == record.after else places
+        self.events.append(record)
 
     def _read_over(self, name: str, job: _Job, now: float) -> None:
         """The read in flight is over: read again if a hint came meanwhile, later if the hint is not answered."""
@@ -602,8 +660,9 @@ class Join:
             return
         name = event.job.id
         known_job = self._jobs.get(name)
-        if known_job is not None and known_job.emitted == (event.after, event.steps[-1]):
-            known_job.emitted = None
+        if known_job is not None and known_job.way and known_job.way[-1] == _places(event)[-1]:
+            known_job.way = ()
+            self._forget(name)
         if isinstance(decision, Unchanged) and decision.reason == "unjoined":
             job = self._job(name)
             if job is not None:
@@ -625,7 +684,7 @@ class Join:
         job.halted = step
         self.events.append(
             Notice(
-                kind="stuck",
+                kind="halted",
                 origin=f"{escape(event.job.id)}-{step.version}-{step.revision}",
                 text="the rules reject the record's next step: the job stands still until other rules are accepted",
                 key=event.key,
@@ -635,38 +694,23 @@ class Join:
 
     # -- lists --------------------------------------------------------------------------------------------------------
 
-    def _list_wanted(self, now: float) -> bool:
-        if self._list_started is not None or now < self._list_due:
-            return False
-        if now >= self._full_due:
-            self._list_full = True
-        return self._settings.lists or self._list_full
-
-    def _listed(self, read: ReadJobs, page: JobPage, now: float) -> None:
-        """One page of the list, newest first: whatever differs from the log is read."""
-        if not read.next_token:
-            self._list_newest = max((job.modified_ns for job in page.jobs), default=0)
-            if self.newest_ns is None:
-                self.newest_ns = self._list_newest
-        oldest = min((job.modified_ns for job in page.jobs), default=0)
-        if self._since_ns is not None:
+    def _listed(self, page: JobPage, now: float) -> None:
+        """One page of a list: whatever differs from the log is read."""
+        begun = self._since_ns is not None
+        if begun:
             self._compare(page.jobs, now)
-        more = page.next_token and page.jobs and (self._listing_full or oldest > self._high_water)
-        if more and self._since_ns is not None:
-            self._reads.append(msgspec.structs.replace(read, next_token=page.next_token))
-            return
-        started = self._list_started if self._list_started is not None else now
-        self._list_started = None
-        settings = self._settings
-        pause = settings.list_share * (now - started)
-        self._list_due = now + max(settings.list_every_s, pause)
-        self._list_soonest = now + pause if pause else self._list_due
-        if self._since_ns is None:
-            self._list_full = True
-            return
-        self._high_water = max(self._high_water, self._list_newest)
-        if self._listing_full:
-            self._full_due = now + settings.full_every_s
+        before = self._lists.high_water
+        if self._lists.answered(page, now, begun=begun):
+            self.counts.diverged += 1
+            newest = self._lists.high_water
+            self.events.append(
+                Notice(
+                    kind="diverged",
+                    origin=f"record-{newest}",
+                    text="the record's newest change is older than one seen before: the orchestrator's data went back",
+                    facts={"newest_ns": newest, "seen_ns": before},
+                )
+            )
 
     def _compare(self, snapshots: Sequence[Snapshot], now: float) -> None:
         for snapshot in snapshots:
@@ -684,7 +728,7 @@ class Join:
         if known is None:
             return not (ended and self._since_ns and snapshot.modified_ns <= self._since_ns)
         job = self._jobs.get(snapshot.job.id)
-        if job is not None and job.halted is not None and not self._listing_full:
+        if job is not None and job.halted is not None and not self._lists.sweeps:
             return False  # it stands still: whatever comes after waits for an operator, not for us
         return (
             known.source == REPORTED
@@ -693,7 +737,7 @@ class Join:
             # A revision may also be a change of something else than the state: worth one look, not one every second.
             or (
                 snapshot.revision > (known.revision or 0)
-                and (self._listing_full or snapshot.modified_ns > self._high_water)
+                and (self._lists.sweeps or snapshot.modified_ns > self._lists.high_water)
             )
         )
 
@@ -705,26 +749,40 @@ class Join:
             if len(self._jobs) >= self._settings.jobs_max:
                 # Bounded: a list will find it, when there is room.
                 self.counts.dropped += 1
-                self._list_full = True
+                self._lists.want_room()
                 return None
             job = self._jobs[name] = _Job()
         return job
 
     def _forget(self, name: str) -> None:
         job = self._jobs.get(name)
-        if job is not None and not job.reading and job.tries is None and job.halted is None:
+        if job is None or job.reading or job.tries is not None or job.halted is not None or job.turn_due is not None:
+            return
+        if not job.way:  # what is under way is not known yet
             del self._jobs[name]
 
     def _learn(self, snapshot: Snapshot) -> _Job | None:
         job = self._job(snapshot.job.id)
-        if job is not None and job.identity is None:
-            job.identity = snapshot.job
-            job.key = job_key(snapshot.job.namespace, snapshot.job.id)
+        if job is not None:
+            self._name(job, snapshot.job)
         return job
 
-    def _known_of(self, name: str) -> Known | None:
-        job = self._jobs.get(name)
-        return self._known(job.key) if job is not None and job.key is not None else None
+    def _name(self, job: _Job, identity: Identity) -> None:
+        if job.identity is None:
+            job.identity = identity
+            job.key = job_key(identity.namespace, identity.id)
+
+
+def _places(record: Record) -> tuple[Place, ...]:
+    """The place that *record* follows, and those that its steps lead to."""
+    after = record.after
+    return (
+        after,
+        *(
+            Place(after.sequence + number, step.version, step.revision, step.state)
+            for number, step in enumerate(record.steps, 1)
+        ),
+    )
 
 
 def _steps_ahead(rules: Rules, known: Known | None, snapshot: Snapshot, entries_seen: int) -> int | None:

@@ -45,8 +45,10 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     """One message of the data plane. `job` is empty where the message does not name it (BidAccepted, CancelExecution).
 
     `accepted`: of a BidResult. `direct`: an AskForBid that runs at once (desired state Running: ops, daemon).
-    `echo`: a CancelExecution that only repeats an end (1.8+, `Events` filled). `profile` is "1.5.0", "1.5.2",
-    "1.6-1.7", "1.8+"; "1.5" or "ncl" for a message that cannot tell which of the two (`BACALHAU.md` 0.3).
+    `echo`: a CancelExecution that only repeats an end (1.8+, `Events` filled). `stopped`: one that says that the job
+    was stopped (1.5.0, `Justification`). `version` (0 before 1.8) and `partition` are the execution's, in an AskForBid.
+    `reason`: why an execution failed (of a ComputeError). `profile` is "1.5.0", "1.5.2", "1.6-1.7", "1.8+"; "1.5" or
+    "ncl" for a message that cannot tell which of the two (`BACALHAU.md` 0.3).
     """
 
     kind: FrameKind
@@ -58,6 +60,10 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     direct: bool = False
     accepted: bool = False
     echo: bool = False
+    stopped: bool = False
+    version: int = 0
+    partition: int = 0
+    reason: str = ""
     number: int | None = None
     event_time: datetime | None = None
 

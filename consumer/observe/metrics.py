@@ -68,23 +68,33 @@ class Metrics:
         self.decisions: Final = self._counters("decisions", "Events by what they came to.", "decision", "reason")
         self.updates: Final = self._counters("updates", "Updates that the log has confirmed.", "state", "source")
         self.undecodable: Final = self._counters("undecodable", "Bytes that could not be read.", "reason", "source")
-        self.advisories: Final = self._counters("advisories", "Notices put into the log.", "kind")
+        self.advisories: Final = self._counters("advisories", "Notices put into the log by us.", "kind")
 
         # Bacalhau's side.
         self.frames: Final = self._counters("frames", "Frames of Bacalhau's that were read.", "kind", "profile")
         self.reads: Final = self._counters("reads", "Requests to the orchestrator.", "kind", "cause", "outcome")
-        self.tap_gaps: Final = self._counter("tap_gaps", "Times at which frames may have been missed.")
+        self.tap_gaps: Final = self._counters("tap_gaps", "Times at which frames may have been missed.", "cause")
+        self.tap_drops: Final = self._counter("tap_drops", "Frames that came and were dropped: too many waited.")
+
+        # Connections: the writer's, the reader's (both to our own NATS), the tap's (to Bacalhau's).
         self.reconnects: Final = self._counters("reconnects", "Connections that were made anew.", "connection")
+        self.deaf: Final = self._counters(
+            "deaf", "Times at which a connection looked alive and nobody read it any more.", "connection"
+        )
         self.slow_consumers: Final = self._counters(
             "slow_consumers", "Times at which a client dropped messages because we read too slowly.", "connection"
         )
 
         # The log's side.
-        self.appends: Final = self._counters("appends", "Entries sent to the log, by answer.", "outcome")
-        self.resends: Final = self._counter("resends", "Entries sent again because no answer came.")
-        self.refused: Final = self._counter("refused", "Compare-and-sets that the server refused (10071).")
-        self.read_backs: Final = self._counter("read_backs", "Times a job's last entry was read back.")
+        self.appends: Final = self._counters("appends", "Entries sent, by what each came to.", "stream", "outcome")
+        self.resends: Final = self._counter("resends", "Asks of the log sent again because no answer came.")
+        self.read_backs: Final = self._counter("read_backs", "Times a job was read back from the log.")
+        self.surprises: Final = self._counters("surprises", "What the log had that was not expected of it.", "kind")
         self.reports: Final = self._counter("reports", "Entries of the input that were read.")
+        self.input_restarts: Final = self._counter(
+            "input_restarts", "Times at which the reader of the input was given up, and another one made."
+        )
+        self.streams_lost: Final = self._counters("streams_lost", "Times at which a stream of ours was gone.", "stream")
 
         # How it stands now.
         self.lanes_active: Final = self._gauge("lanes_active", "Jobs with an event under way.")
@@ -96,6 +106,15 @@ class Metrics:
         self.jobs_open: Final = self._gauge("jobs_open", "Jobs that have not ended.")
         self.jobs_known: Final = self._gauge("jobs_known", "Jobs in memory.")
         self.executions_known: Final = self._gauge("executions_known", "Executions whose job is remembered.")
+        self.jobs_stuck: Final = Family(
+            Gauge(
+                "jobstate_jobs_stuck",
+                "Jobs that stand in a state for longer than the rules' limit.",
+                ["state"],
+                registry=self.registry,
+            ),
+            self._bound,
+        )
         self.stream_full: Final = Family(
             Gauge(
                 "jobstate_stream_full",

@@ -24,7 +24,14 @@ class MemoryLog:
             return Refused(last)
         number = len(self.entries) + 1
         self.entries.append(
-            Entry(number=number, subject=ask.subject, body=ask.body, input=ask.input, expected=ask.expected)
+            Entry(
+                number=number,
+                subject=ask.subject,
+                body=ask.body,
+                input=ask.input,
+                expected=ask.expected,
+                filter=ask.filter,
+            )
         )
         self._last[ask.filter] = number
         return Stored(number)

@@ -21,6 +21,11 @@ from consumer.replay.recording import Recording
 HISTORY_LIMIT: Final = 100
 """Rows of a page of history where nobody asks for another number."""
 
+READ_COST_S: Final = 0.0008
+"""What one job, or its history, costs a real orchestrator, whatever it stores (`BACALHAU.md` 6.3, 1.9.3)."""
+LIST_COST_S: Final = 40e-6
+"""What a list costs it for each job that it has ever stored, whatever page is asked for."""
+
 _BASE: Final = "/api/v1"
 _SHORT_ID: Final = re.compile(r"[a-z]-[0-9a-f]{8}")
 _ORDERS: Final = {"": "CreateTime", "created_at": "CreateTime", "modified_at": "ModifyTime"}
@@ -79,6 +84,11 @@ class SimulatedOrchestrator:
             case ["orchestrator", "jobs", job, "history"]:
                 return self.history(t_ns, unquote(job), query)
         return _refusal(404, "Not Found", code="")
+
+    def cost_s(self, t_ns: int, *, of_list: bool) -> float:
+        """How long an answer at *t_ns* keeps a core of a real orchestrator, in seconds."""
+        stored = sum(record.change_ns[0] <= t_ns for record in self._records.values()) if of_list else 0
+        return READ_COST_S + LIST_COST_S * stored
 
     def version(self) -> Reply:
         """`GET /agent/version`."""

@@ -180,6 +180,17 @@ class Stage:
             "JOBSTATE_STREAMS__REFUSED_MAX_BYTES": str(STREAMS.refused_max_bytes),
         }
 
+    def write_settings(self) -> Path:
+        """The daemon's settings as a file of the stage's folder, for whoever wants to look as it does."""
+        lines: list[str] = []
+        for variable, text in self._variables().items():
+            section, _, key = variable.removeprefix("JOBSTATE_").lower().partition("__")
+            lines += [f"[{section}]"] if f"[{section}]" not in lines else []
+            lines.append(f"{key} = {text if text.isdecimal() else msgspec.json.encode(text).decode()}")
+        file = self._folder / "jobstate.toml"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return file
+
     async def _until_begun(self) -> None:
         """Wait until the daemon has agreed with the log on where it begins: from then on nothing is left out."""
         assert self._view is not None

@@ -13,13 +13,22 @@ SHOWN_MAX = 10
 
 
 class Tallies(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted on the way. Lags are milliseconds from the record's change to the log."""
+    """What was counted on the way. Lags are milliseconds from the record's change to the log.
+
+    `reads_by`: the reads by what made us read; `cost_s`: how long they would have kept a core of a real orchestrator.
+    `early`: Running that was published before the record was read; `corrected`: updates that take another one back.
+    """
 
     rejected: int = 0
     undecodable: int = 0
     by_hint: int = 0
     by_scan: int = 0
     reads: int = 0
+    reads_by: dict[str, int] = {}
+    cost_s: float = 0.0
+    running: int = 0
+    early: int = 0
+    corrected: int = 0
     hint_lags_ms: tuple[float, ...] = ()
     scan_lags_ms: tuple[float, ...] = ()
 
@@ -45,6 +54,11 @@ def summary_object(scenario: str | Sequence[str], verdict: Verdict, tallies: Tal
             "by_hint": tallies.by_hint,
             "by_scan": tallies.by_scan,
             "reads": tallies.reads,
+            "reads_by": tallies.reads_by,
+            "orchestrator_ms": round(tallies.cost_s * 1e3, 1),
+            "running": tallies.running,
+            "early": tallies.early,
+            "corrected": tallies.corrected,
             "lag_ms": {"hint": _lags(tallies.hint_lags_ms), "scan": _lags(tallies.scan_lags_ms)},
             "ok": is_right(verdict, tallies),
         },
@@ -57,7 +71,8 @@ def summary_lines(verdict: Verdict, tallies: Tallies) -> list[str]:
     hint, scan = _lags(tallies.hint_lags_ms)["p50"], _lags(tallies.scan_lags_ms)["p50"]
     first = (
         f"{said}: {verdict.jobs} jobs, {verdict.updates} of {verdict.expected} updates; "
-        f"{tallies.by_hint} by hint (p50 {_ms(hint)}), {tallies.by_scan} by scan (p50 {_ms(scan)}); "
+        f"{tallies.by_hint} by hint (p50 {_ms(hint)}; {tallies.early} of them early), "
+        f"{tallies.by_scan} by scan (p50 {_ms(scan)}); "
         f"{tallies.reads} reads, {tallies.rejected} rejected, {tallies.undecodable} undecodable"
     )
     lines = [first]

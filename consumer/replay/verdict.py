@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from consumer.model import Update
+from consumer.model import DERIVED, Update
 from consumer.replay.record import Change, JobRecord
 
 TIME_TOLERANCE: Final = timedelta(milliseconds=10)
@@ -102,6 +102,8 @@ def _key(version: int | None, revision: int | None, state: str) -> tuple[int | N
 def _difference(step: Change, update: Update) -> str:
     if update.Message != step.message:
         return "another message"
+    if update.Source == DERIVED:
+        return ""  # its time is that of the frame (1.5: none), which is not the record's
     if update.Time is None:
         return "no time"
     off = abs(update.Time - (_EPOCH + timedelta(microseconds=step.time_ns // 1000)))

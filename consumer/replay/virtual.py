@@ -15,7 +15,7 @@ from consumer.errors import DecodeError
 from consumer.fold import Lanes, Published
 from consumer.join import Join, JoinSettings, Missing, OrchestratorRead, ReadJob, ReadJobs
 from consumer.join.reads import HISTORY_LIMIT
-from consumer.model import HistoryPage, JobPage, Record, Rejected, Snapshot, Undecodable
+from consumer.model import DERIVED, HistoryPage, JobPage, JobStateType, Record, Rejected, Snapshot, Undecodable
 from consumer.replay.memory import MemoryLog
 from consumer.replay.recording import Recording
 from consumer.replay.simulated import SimulatedOrchestrator
@@ -28,6 +28,8 @@ NOT_FOUND: Final = 404
 
 READ_S: Final = 0.01
 """How long a read takes, in virtual time: the record is taken as it is when the read is answered."""
+BEFORE_S: Final = 1.0
+"""So long before the first happening the daemon is up, as it is when a demo is played: it misses nothing."""
 SETTLE_S: Final = 10.0
 """So long after the last frame or change of the record the log must be right, and stay so."""
 LAST_LIST_S: Final = 7.0
@@ -43,8 +45,17 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     by_hint: int
     by_scan: int
     reads: int
+    reads_by: dict[str, int]
+    """The reads by what made us read: "hint", "scan" (open jobs in turn, what a list found), "list"."""
+    cost_s: float
+    """How long the reads would have kept a core of a real orchestrator, in seconds."""
     hint_lags_ms: tuple[float, ...]
     scan_lags_ms: tuple[float, ...]
+    early: int
+    """Of those by hint: published before the record was read."""
+    corrected: int
+    running: int
+    """Updates to Running."""
 
 
 class VirtualReplay:
@@ -67,8 +78,13 @@ class VirtualReplay:
         self._order = 0
         self._wake: float | None = None
         self._published: list[tuple[str, Published]] = []
+        self._reads_by = {"hint": 0, "scan": 0, "list": 0}
+        self._cost_s = 0.0
         self._lags: dict[str, list[float]] = {"hint": [], "scan": []}
-        self._counts = {"rejected": 0, "undecodable": 0, "reads": 0}
+        self._counts = {"rejected": 0, "undecodable": 0, "early": 0, "corrected": 0, "running": 0}
+        self._changed = {
+            (job.id, change.version, change.number): change.time_ns for job in recording.jobs for change in job.expected
+        }
 
     def run(self) -> Outcome:
         """Play it all. Times of the agenda are seconds on the recording's own clock."""
@@ -77,7 +93,7 @@ class VirtualReplay:
             if self._loss and self._dice.random() < self._loss:
                 continue
             self._at(frame.t, lambda now, frame=frame: self._frame(frame.subject, frame.data, now))  # type: ignore[misc]
-        start = min(0.0, recording.first_t)
+        start = min(0.0, recording.first_t) - BEFORE_S
         end = recording.last_t
         self._at(start, lambda _now: None)
         if not self._scan:
@@ -93,9 +109,14 @@ class VirtualReplay:
             undecodable=self._counts["undecodable"],
             by_hint=len(self._lags["hint"]),
             by_scan=len(self._lags["scan"]),
-            reads=self._counts["reads"],
+            reads=sum(self._reads_by.values()),
+            reads_by=dict(self._reads_by),
+            cost_s=self._cost_s,
             hint_lags_ms=tuple(self._lags["hint"]),
             scan_lags_ms=tuple(self._lags["scan"]),
+            early=self._counts["early"],
+            corrected=self._counts["corrected"],
+            running=self._counts["running"],
         )
 
     def _at(self, time: float, action: Callable[[float], None]) -> None:
@@ -125,7 +146,7 @@ class VirtualReplay:
             if not asks and not join.events:
                 break
         for read in join.take(now):
-            self._counts["reads"] += 1
+            self._reads_by["list" if isinstance(read, ReadJobs) else read.cause] += 1
             self._at(now + READ_S, lambda then, read=read, sent=now: self._answer(read, sent, then))  # type: ignore[misc]
         due = join.wake_at()
         if due is not None and (self._wake is None or due < self._wake or self._wake <= now):
@@ -144,9 +165,13 @@ class VirtualReplay:
             if not isinstance(event, Record):
                 continue  # a recording has no reports
             self._published.append((self._names.state(event.key, update.StateType), published))
-            if update.Time is not None:
-                changed = update.Time.timestamp() - self._recording.start_ns / 1e9
-                self._lags[event.cause].append((now - changed) * 1e3)
+            self._counts["running"] += update.StateType == JobStateType.RUNNING
+            self._counts["early"] += update.Source == DERIVED
+            self._counts["corrected"] += "corrected" in update.Flags
+            # By the record's own time of the change: what is derived has the frame's, or none.
+            changed = self._changed.get((update.Job.ID, update.Job.Version or 0, update.Job.Revision or 0))
+            if changed is not None:
+                self._lags[event.cause].append(now * 1e3 - (changed - self._recording.start_ns) / 1e6)
         self._lanes.published = []
 
     def _answer(self, read: OrchestratorRead, sent: float, now: float) -> None:
@@ -155,6 +180,7 @@ class VirtualReplay:
 
     def _ask(self, read: OrchestratorRead, now: float) -> HistoryPage | JobPage | Snapshot | Missing:
         now_ns = self._recording.ns_of(now)
+        self._cost_s += self._orchestrator.cost_s(now_ns, of_list=isinstance(read, ReadJobs))
         if isinstance(read, ReadJobs):
             query = {"namespace": "*", "order_by": "modified_at", "reverse": "true", "limit": str(read.limit)}
             reply = self._orchestrator.jobs(now_ns, query | _token(read.next_token))

@@ -1,7 +1,7 @@
 """A rules file, read and checked: one way in, one error out. After that nobody checks the rules again.
 
-A file that loads has: every state reachable from the initial one, ends that nothing follows, and from everywhere a way
-to an end. What it decides is `table.py`.
+A file that loads has: every state reachable from the initial one, ends that nothing follows, from everywhere a way to
+an end, and dwell limits that can be over. What it decides is `table.py`.
 """
 
 import difflib
@@ -23,7 +23,11 @@ DEFAULT: Final = next(
 )
 """Bacalhau's rules: beside this module where the program is installed, in `config/rules` of a checkout."""
 
+_NEXT: Final = " (mend the file; `jobstate rules --check FILE` says whether it is sound)"
 _STATE: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
+_DURATION: Final = re.compile(r"(?P<number>[1-9][0-9]{0,8})(?P<unit>[smhd])\Z")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_UNLIMITED: Final = "none"
 _UNKNOWN: Final = re.compile(r"unknown field `(?P<field>[^`]*)`")
 
 
@@ -57,6 +61,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     job_types: tuple[str, ...] = ()
     aliases: dict[str, str] = {}
     restrictions: dict[str, _Restriction] = {}
+    dwell: dict[str, object] = {}
 
 
 _KEYS: Final = frozenset(
@@ -70,12 +75,16 @@ def load(path: Path | None = None) -> Rules:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise RulesError(f"{path}: cannot be read ({error.strerror})") from error
+        raise RulesError(
+            f"{path}: cannot be read ({error.strerror}); name another rules file (`--file`, the setting rules.file), "
+            "or none for Bacalhau's own rules"
+        ) from error
     try:
         file = msgspec.toml.decode(data, type=_File)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise RulesError(f"{path}: {error}{_hint(str(error))}") from error
-    _Check(path, file).run()
+        raise RulesError(f"{path}: {error}{_hint(str(error))}{_NEXT}") from error
+    check = _Check(path, file)
+    check.run()
     return Rules(
         name=file.name,
         states=file.states,
@@ -88,6 +97,7 @@ def load(path: Path | None = None) -> Rules:
             Restriction(state=state, only=one.only, source=one.source) for state, one in file.restrictions.items()
         ),
         job_types=file.job_types,
+        dwell=check.dwell,
     )
 
 
@@ -98,6 +108,8 @@ class _Check:
         self._path = path
         self._file = file
         self._after: Mapping[str, set[str]] = {state: set() for state in file.states}
+        self.dwell: dict[str, int] = {}
+        """Seconds by state, once `run` has returned; a state without a limit is not there."""
 
     def run(self) -> None:
         """Return if the file is sound; raise `RulesError` for the first thing that is not."""
@@ -106,6 +118,7 @@ class _Check:
         self._check_restrictions()
         self._check_transitions()
         self._check_ways()
+        self._check_dwell()
 
     def _check_states(self) -> None:
         file = self._file
@@ -171,12 +184,28 @@ class _Check:
             if not _closure({state}, after) & set(file.terminal):
                 self._refuse("states", f"{state} has no way to an end")
 
+    def _check_dwell(self) -> None:
+        for state, text in self._file.dwell.items():
+            key = f"dwell.{state}"
+            self._known(key, state)
+            if state in self._file.terminal:
+                self._refuse(key, f"{state} is an end, where a job stands for ever; remove this line")
+            if text == _UNLIMITED:
+                continue
+            found = _DURATION.match(text) if isinstance(text, str) else None
+            if found is None:
+                self._refuse(
+                    key,
+                    f'{text!r} is no duration; write a number and s, m, h or d ("90s", "10m", "2h", "1d"), or "none"',
+                )
+            self.dwell[state] = int(found["number"]) * _SECONDS[found["unit"]]
+
     def _known(self, key: str, state: str) -> None:
         if state not in self._after:
             self._refuse(key, f"{state!r} is none of the states{_nearest(state, self._file.states)}")
 
     def _refuse(self, key: str, reason: str) -> NoReturn:
-        raise RulesError(f"{self._path}: {key}: {reason}")
+        raise RulesError(f"{self._path}: {key}: {reason}{_NEXT}")
 
 
 def _closure(start: set[str], after: Mapping[str, set[str]]) -> set[str]:

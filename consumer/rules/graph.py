@@ -32,13 +32,23 @@ def transitions(rules: Rules) -> str:
 
 
 def notes(rules: Rules) -> str:
-    """What the tables do not show: ends, restrictions, aliases, the stamp."""
+    """What the tables do not show: ends, restrictions, aliases, dwell limits, the stamp."""
     ends = [state for state in rules.states if rules.is_terminal(state)]
     lines = [f"Final: {', '.join(ends)}. A new version of the job begins again, at {rules.initial}."]
     lines += [f"{one.state} only for jobs of type {', '.join(one.only)} ({one.source})." for one in rules.restrictions]
     lines += [f"`{alias}` is read as {state}." for alias, state in rules.aliases.items()]
+    limits = [f"{state} longer than {_duration(rules.dwell[state])}" for state in rules.states if state in rules.dwell]
+    lines.append(f"Announced as stuck: {', '.join(limits) or 'nothing'}.")
     lines.append(f"Rules `{rules.name}`, hash `{rules.hash[:12]}`.")
     return "\n".join(lines)
+
+
+def _duration(seconds: int) -> str:
+    """*seconds* as a rules file spells them, in the largest unit that leaves no rest."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if not seconds % size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 def _table(rows: list[list[str]]) -> str:

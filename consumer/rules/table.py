@@ -43,7 +43,8 @@ class Rules:
     """States, ends, transitions: immutable, and sound if `load` made it. `hash` is over what they decide.
 
     Two files that decide alike have one hash, whatever their order, comments and sentences. A log is stamped with
-    `name` and `hash`.
+    `name` and `hash`. `dwell` (state to seconds; none: not there) is when a job that stands still is announced: it
+    decides no transition, so it is not in the hash, and may be changed under a log or differ between two daemons.
     """
 
     __slots__ = (
@@ -51,6 +52,7 @@ class Rules:
         "_next",
         "_spellings",
         "aliases",
+        "dwell",
         "edges",
         "entry",
         "hash",
@@ -74,6 +76,7 @@ class Rules:
         aliases: Mapping[str, str],
         restrictions: tuple[Restriction, ...],
         job_types: tuple[str, ...],
+        dwell: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.name: Final = name
         self.states: Final = states
@@ -84,6 +87,7 @@ class Rules:
         self.aliases: Final = MappingProxyType(dict(aliases))
         self.restrictions: Final = restrictions
         self.job_types: Final = job_types
+        self.dwell: Final = MappingProxyType(dict(dwell))
         following: dict[str | None, set[str]] = {None: set(entry.states)}
         for edge in edges:
             following.setdefault(edge.previous, set()).add(edge.state)

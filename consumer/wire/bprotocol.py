@@ -10,13 +10,15 @@ import msgspec
 
 from consumer.errors import DecodeError
 from consumer.model import Frame, FrameKind
-from consumer.wire.decoding import NO_TIME, Skipped, decode, name_clean
-from consumer.wire.document import ExecutionDocument, job_of
+from consumer.wire.decoding import Skipped, decode, name_clean
+from consumer.wire.document import EventDocument, ExecutionDocument, job_of, reason_of
 
 OLD: Final = "1.5.0"
 NEW: Final = "1.5.2"
 EITHER: Final = "1.5"
 
+_STOP: Final = "job has been stopped"
+"""What 1.5.0 says in a cancel's `Justification` when a user stopped the job (`BACALHAU.md` 3.4)."""
 _ZERO_TIME: Final = b'"0001-01-01T00:00:00Z"'
 
 
@@ -30,16 +32,12 @@ class _Order(msgspec.Struct, frozen=True):
     Justification: str = ""
 
 
-class _Event(msgspec.Struct, frozen=True):
-    Timestamp: msgspec.Raw = NO_TIME
-
-
 class _Result(msgspec.Struct, frozen=True):
     ExecutionID: str
     JobID: str = ""
     SourcePeerID: str = ""
     Accepted: bool = False
-    Event: _Event | None = None
+    Event: EventDocument | None = None
     PublishResult: Skipped | None = None
 
 
@@ -62,7 +60,13 @@ def read_request(node: str, method: str, data: bytes) -> Frame:
     if kind is FrameKind.CANCEL_EXECUTION:
         profile = OLD if order.Justification else NEW
     # `Accepted` of a BidAccepted is never set, false even when it approves: the subject says it.
-    return Frame(kind=kind, execution=order.ExecutionID, node=node, profile=profile)
+    return Frame(
+        kind=kind,
+        execution=order.ExecutionID,
+        node=node,
+        profile=profile,
+        stopped=kind is FrameKind.CANCEL_EXECUTION and _STOP in order.Justification,
+    )
 
 
 def read_callback(method: str, data: bytes) -> Frame:
@@ -81,6 +85,7 @@ def read_callback(method: str, data: bytes) -> Frame:
         profile=profile(result),
         job=result.JobID,
         accepted=kind is FrameKind.BID_RESULT and result.Accepted,
+        reason=reason_of(result.Event) if kind is FrameKind.COMPUTE_ERROR else "",
     )
 
 
@@ -95,6 +100,8 @@ def _read_ask(node: str, data: bytes) -> Frame:
         job=job,
         snapshot=snapshot,
         direct=not ask.WaitForApproval,
+        version=ask.Execution.JobVersion,
+        partition=ask.Execution.PartitionIndex,
     )
 
 

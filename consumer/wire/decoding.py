@@ -30,6 +30,7 @@ Unsigned = Annotated[int, msgspec.Meta(ge=0)]
 """A Go uint64. The decoder checks the lower bound; it has none as high as the upper: see `check_counts`."""
 
 NO_TIME: Final = msgspec.Raw(b"null")
+NO_TEXT: Final = msgspec.Raw(b'""')
 
 REASONS: Final = frozenset(
     {
@@ -63,6 +64,7 @@ _GO_ZERO: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 _time: Final = msgspec.json.Decoder(datetime)
 _integer: Final = msgspec.json.Decoder(int)
+_text: Final = msgspec.json.Decoder(str)
 
 
 class Skipped(msgspec.Struct, frozen=True, gc=False):
@@ -121,6 +123,14 @@ def read_time(raw: msgspec.Raw) -> datetime | None:
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError, ValueError):
         return None
     return None if time == _GO_ZERO else time
+
+
+def read_text(raw: msgspec.Raw) -> str:
+    """The text that *raw* spells; empty for anything else: why an execution failed is never worth an error."""
+    try:
+        return _text.decode(raw)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return ""
 
 
 def read_nanoseconds(raw: msgspec.Raw) -> int:

@@ -12,12 +12,14 @@ from consumer.errors import DecodeError
 from consumer.model import Identity, Snapshot
 from consumer.wire.decoding import (
     NAME_MAX,
+    NO_TEXT,
     NO_TIME,
     TEXT_MAX,
     Skipped,
     Unsigned,
     check_counts,
     read_nanoseconds,
+    read_text,
     time_of,
 )
 from consumer.wire.states import read_state
@@ -67,12 +69,25 @@ class ExecutionDocument(msgspec.Struct, frozen=True):
     JobID: str = ""
     Job: JobDocument | None = None
     JobVersion: Unsigned = 0
+    PartitionIndex: Unsigned = 0
     DesiredState: DesiredDocument = _PENDING
     RunOutput: Skipped | None = None
     Revision: Unsigned = 0
 
     def __post_init__(self) -> None:
-        check_counts(self.JobVersion, self.Revision)
+        check_counts(self.JobVersion, self.PartitionIndex, self.Revision)
+
+
+class EventDocument(msgspec.Struct, frozen=True):
+    """What happened to an execution, as a node tells it (`BACALHAU.md` 4.7). `Message`: see `reason_of`."""
+
+    Message: msgspec.Raw = NO_TEXT
+    Timestamp: msgspec.Raw = NO_TIME
+
+
+def reason_of(event: EventDocument | None) -> str:
+    """The event's message, cut to what an update may hold; empty where there is none."""
+    return read_text(event.Message)[:TEXT_MAX] if event is not None else ""
 
 
 def snapshot_of(job: JobDocument) -> Snapshot:

@@ -10,7 +10,7 @@ import msgspec
 from consumer.errors import DecodeError
 from consumer.model import Frame, FrameKind
 from consumer.wire.decoding import Skipped, decode, name_clean
-from consumer.wire.document import DIRECT, ExecutionDocument, job_of
+from consumer.wire.document import DIRECT, EventDocument, ExecutionDocument, job_of, reason_of
 from consumer.wire.envelope import Envelope
 
 
@@ -31,6 +31,7 @@ class _Result(msgspec.Struct, frozen=True):
     ExecutionID: str
     JobID: str = ""
     Accepted: bool = False
+    Events: list[EventDocument] | None = None
 
 
 _ask: Final = msgspec.json.Decoder(_AskForBid)
@@ -74,6 +75,7 @@ def read_ncl(node: str, envelope: Envelope) -> Frame:
             profile="ncl",
             job=result.JobID,
             accepted=kind is FrameKind.BID_RESULT and result.Accepted,
+            reason=reason_of(result.Events[0]) if kind is FrameKind.COMPUTE_ERROR and result.Events else "",
             number=envelope.number,
             event_time=envelope.time,
         )
@@ -91,6 +93,8 @@ def _read_ask(node: str, envelope: Envelope) -> Frame:
         job=job,
         snapshot=snapshot,
         direct=execution.DesiredState.StateType == DIRECT,
+        version=execution.JobVersion,
+        partition=execution.PartitionIndex,
         number=envelope.number,
         event_time=envelope.time,
     )

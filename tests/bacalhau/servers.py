@@ -82,6 +82,11 @@ class NatsServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def retire(self) -> None:
+        """Lame duck: it takes no new connections, says so, and ends those that there are, after its grace period."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGUSR2)
+
     async def stop(self) -> None:
         """Kill it, as a crash does."""
         if self._process is not None:

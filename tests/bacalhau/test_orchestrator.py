@@ -1,23 +1,29 @@
 """Every wrong answer that `NATS.md` 7 lists for the orchestrator, from real HTTP servers on the loopback."""
 
 import asyncio
+import contextlib
 import gzip
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import structlog
 from aiohttp import web
 
-from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions, api_base
-from consumer.bacalhau.pace import PaceOptions
+from consumer.bacalhau.orchestrator import NEXT_STEP, Orchestrator, OrchestratorOptions, api_base
+from consumer.bacalhau.pace import OF_ONE_READ, PaceOptions
 from consumer.errors import OrchestratorError, SettingsError
 from consumer.join.reads import Missing, ReadHistory, ReadJob, ReadJobs
-from consumer.model import HistoryPage, Snapshot
+from consumer.model import HistoryPage
 from consumer.settings import Orchestrator as OrchestratorSettings
-from tests.bacalhau.servers import DEADLINE_S, certificate, free_port, http_server
+from consumer.settings import Secret
+from tests.bacalhau.servers import DEADLINE_S, certificate, free_port, http_server, until
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 CANARY = "canary-5f1c"
@@ -50,8 +56,15 @@ async def error_of(
         async with Orchestrator(options) as orchestrator, asyncio.timeout(DEADLINE_S):
             with pytest.raises(OrchestratorError) as caught:
                 await send(orchestrator, read)
-    assert CANARY not in str(caught.value)
-    return caught.value
+    return checked(caught.value)
+
+
+def checked(error: OrchestratorError) -> OrchestratorError:
+    """*error*, which must say what to do next, on one line, and nothing of what the server sent."""
+    assert str(error).endswith(f"; {NEXT_STEP[error.kind]}")
+    assert str(error).isprintable()
+    assert CANARY not in str(error)
+    return error
 
 
 async def send(orchestrator: Orchestrator, read: ReadHistory | ReadJob | ReadJobs) -> object:
@@ -202,8 +215,7 @@ async def raw(answer: bytes) -> OrchestratorError:
         async with Orchestrator(OrchestratorOptions(url=f"http://127.0.0.1:{port}")) as orchestrator:
             with pytest.raises(OrchestratorError) as caught:
                 await orchestrator.history(HISTORY)
-    assert CANARY not in str(caught.value)
-    return caught.value
+    return checked(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -213,20 +225,103 @@ async def raw(answer: bytes) -> OrchestratorError:
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1b\r\n" + EMPTY[:9], "cut"),
         (b"SSH-2.0-" + CANARY.encode() + b"\r\n\r\n", "not-http"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "not-http"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000 + b"\r\n", "not-http"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n", "not-http"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}", "not-http"),
+        (EMPTY, "not-http"),
+        (b'INFO {"server_id":"' + CANARY.encode() + b'"}\r\n', "not-http"),
+        (b"\x15\x03\x01\x00\x02\x02\x16", "not-http"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", "wrong-status"),
         (b"", "unreachable"),
     ],
 )
 async def test_connections_that_break_off(answer: bytes, kind: str) -> None:
-    """A body that ends early, something that speaks no HTTP, a header without end, a connection that is just closed."""
+    """A body that ends early, something that speaks no HTTP, headers without end, a connection that is just closed."""
     assert (await raw(answer)).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("before", "again"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: appl", b"i"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"", b"\r\n"),
+    ],
+)
+async def test_a_trickle_without_end_ends_with_the_total_time(before: bytes, again: bytes) -> None:
+    """Chunks of one byte, a header that grows, a promise of an answer again and again: `slow`, and no memory of it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(before)
+            while not reader.at_eof():
+                writer.write(again)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Orchestrator(OrchestratorOptions(url=url, timeout_s=0.3)) as orchestrator:
+            with pytest.raises(OrchestratorError) as caught:
+                await orchestrator.history(HISTORY)
+    assert checked(caught.value).kind == "slow"
 
 
 async def test_nobody_there() -> None:
     """A port where nobody listens."""
     async with Orchestrator(OrchestratorOptions(url=f"http://127.0.0.1:{free_port()}")) as orchestrator:
+        with pytest.raises(OrchestratorError, match="Connect") as caught:
+            await orchestrator.history(HISTORY)
+    assert checked(caught.value).kind == "unreachable"
+
+
+async def test_a_name_that_nobody_has() -> None:
+    """A host name that is not known: said so, without a stack of words."""
+    async with Orchestrator(OrchestratorOptions(url="http://no-such-host.invalid:1234")) as orchestrator:
         with pytest.raises(OrchestratorError) as caught:
             await orchestrator.history(HISTORY)
-    assert caught.value.kind == "unreachable"
+    assert checked(caught.value).kind == "unreachable"
+
+
+async def test_a_connection_that_does_not_come_about() -> None:
+    """Nothing answers, as behind a firewall that drops: `unreachable` after the connect's own time, not `slow`."""
+    with socket.socket() as deaf, contextlib.ExitStack() as stack:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):  # the kernel takes one or two that nobody accepts
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(deaf.getsockname())
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        async with Orchestrator(OrchestratorOptions(url=url, connect_timeout_s=0.2, timeout_s=9)) as orchestrator:
+            with pytest.raises(OrchestratorError, match=r"no connection within 0\.2 s") as caught:
+                await orchestrator.history(HISTORY)
+    assert checked(caught.value).kind == "unreachable"
+
+
+async def test_silence_is_told_before_it_is_an_error() -> None:
+    """`silent_s` grows while requests wait and none ends; one that ends, whatever it came to, takes it back."""
+    gone = asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        if request.path.endswith("history"):
+            await gone.wait()
+        return web.Response(status=500)
+
+    async with http_server(answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        assert orchestrator.silent_s == 0
+        waiting = asyncio.create_task(orchestrator.history(HISTORY))
+        await until(lambda: orchestrator.silent_s > 0.1, "silence")
+        with pytest.raises(OrchestratorError, match="server-error"):
+            await orchestrator.jobs(ReadJobs())
+        assert orchestrator.silent_s < 0.1
+        await until(lambda: orchestrator.silent_s > 0.1, "silence again")
+        gone.set()
+        with pytest.raises(OrchestratorError, match="server-error"):
+            await waiting
+        assert orchestrator.silent_s == 0
 
 
 async def test_a_listener_that_accepts_nothing_is_slow() -> None:
@@ -263,7 +358,8 @@ async def test_tls_with_an_own_ca(tmp_path: Path) -> None:
                 continue
             with pytest.raises(OrchestratorError) as caught:
                 await orchestrator.history(HISTORY)
-            assert caught.value.kind == kind
+            assert checked(caught.value).kind == kind
+            assert ("mismatch" if ca else "self-signed") in str(caught.value), "which of the two it is"
 
 
 async def test_tls_where_plain_http_speaks() -> None:
@@ -368,27 +464,124 @@ async def test_a_token_is_read_from_its_file_and_again_when_refused(tmp_path: Pa
 
 
 async def test_basic_auth(tmp_path: Path) -> None:
-    """User from the settings, password from its file."""
+    """User from the settings, password from its file or the environment."""
     password = tmp_path / "password"
     password.write_text("pass:wörd\n")
-    request = await asked(HISTORY, EMPTY, {"user": "me", "password_file": str(password)})
-    assert request.headers["Authorization"] == "Basic bWU6cGFzczp3w7ZyZA=="
+    for given in ({"password_file": str(password)}, {"password": Secret("pass:wörd")}):
+        request = await asked(HISTORY, EMPTY, {"user": "me", **given})
+        assert request.headers["Authorization"] == "Basic bWU6cGFzczp3w7ZyZA=="
 
 
-async def test_the_version_is_what_the_last_answer_said() -> None:
-    """Each answer tells Bacalhau's version; an orchestrator that was updated is seen at once."""
-    versions = iter(["v1.8.0", "v1.9.3"])
+async def test_a_bearer_token_of_the_environment() -> None:
+    """It needs no file."""
+    request = await asked(HISTORY, EMPTY, {"token": Secret("t0ken")})
+    assert request.headers["Authorization"] == "Bearer t0ken"
+
+
+@pytest.mark.parametrize("options", [{"token": Secret(CANARY)}, {"user": "me", "password": Secret(CANARY)}])
+@pytest.mark.parametrize("status", [200, 302, 401, 403, 404, 500])
+async def test_a_credential_is_shown_nowhere(status: int, options: dict[str, Any]) -> None:
+    """In no error, line or repr, whatever the answer; a redirect does not take it elsewhere."""
+    given = OrchestratorOptions(url=f"http://127.0.0.1:{free_port()}", **options)
+    secrets = (CANARY, b64encode(f"me:{CANARY}".encode()).decode())
+    with structlog.testing.capture_logs() as lines:
+        async with (
+            http_server(says(status, NOT_FOUND, Location=f"http://127.0.0.1:{free_port()}/")) as url,
+            Orchestrator(msgspec.structs.replace(given, url=url)) as orchestrator,
+        ):
+            try:
+                shown = repr(await orchestrator.history(HISTORY))
+            except OrchestratorError as error:
+                shown = str(checked(error))
+    assert not any(secret in shown + repr(lines) + repr(given) for secret in secrets)
+
+
+async def test_a_refusal_says_whether_we_had_a_credential() -> None:
+    """Without one the next step is to set it, not to mend it."""
+    assert "we have no credential" in str(await error_of(says(401)))
+    async with (
+        http_server(says(401)) as url,
+        Orchestrator(OrchestratorOptions(url=url, token=Secret("x"))) as orchestrator,
+    ):
+        with pytest.raises(OrchestratorError) as caught:
+            await orchestrator.history(HISTORY)
+    assert "no credential" not in str(caught.value)
+
+
+def test_every_kind_has_a_next_step() -> None:
+    """Of one read or of all: there is a sentence for it, and nothing that only looks like one."""
+    assert set(NEXT_STEP) >= OF_ONE_READ
+    assert all(len(step) > 20 and not step.endswith(".") for step in NEXT_STEP.values())
+
+
+async def test_ipv6() -> None:
+    """An address in brackets is asked as it is."""
+    runner = web.ServerRunner(web.Server(says(200, EMPTY)), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, "::1", 0).start()
+        except OSError:
+            pytest.skip("this machine has no ::1")
+        url = f"http://[::1]:{runner.addresses[0][1]}"
+        async with Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+            assert isinstance(await orchestrator.history(HISTORY), HistoryPage)
+    finally:
+        await runner.cleanup()
+
+
+async def versions_heard(said: list[str], status: int = 200) -> tuple[list[str], int, list[str]]:
+    """After each of the answers the version that is believed; how often it changed; the levels of the lines."""
+    left = iter(said)
+    body = job_body(JOB) if status == HTTPStatus.OK else NOT_FOUND
 
     async def answer(_request: web.BaseRequest) -> web.Response:
-        headers = {"X-Bacalhau-Git-Version": next(versions)}
-        return web.Response(body=job_body(JOB), content_type="application/json", headers=headers)
+        headers = {"X-Bacalhau-Git-Version": version} if (version := next(left)) else {}
+        return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
-    async with http_server(answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
-        assert orchestrator.version == ""
-        assert isinstance(await orchestrator.job(ReadJob(job=JOB)), Snapshot)
-        assert orchestrator.version == "v1.8.0"
-        await orchestrator.job(ReadJob(job=JOB))
-        assert orchestrator.version == "v1.9.3"
+    heard = []
+    with structlog.testing.capture_logs() as lines:
+        async with http_server(answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+            assert orchestrator.version == ""
+            for _ in said:
+                await orchestrator.job(ReadJob(job=JOB))
+                heard.append(orchestrator.version)
+    return heard, orchestrator.version_changes, [line["log_level"] for line in lines]
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_the_version_is_what_the_last_answer_said(status: int) -> None:
+    """Each answer tells Bacalhau's version; an orchestrator that was updated is seen at once and counted."""
+    said = ["", "v1.8.0", "v1.8.0", "", "v1.9.3", "v1.9.3-rc1"]
+    heard = ["", "v1.8.0", "v1.8.0", "v1.8.0", "v1.9.3", "v1.9.3-rc1"]
+    assert await versions_heard(said, status) == (heard, 2, ["info"] * 3)
+
+
+async def test_a_version_that_is_not_known_is_said() -> None:
+    """Before 1.5, after 1.9, or built by hand: its answers are judged as ever, and a line says what to look at."""
+    assert await versions_heard(["v1.4.0", "v2.0.0", "v1.10.0"]) == (
+        ["v1.4.0", "v2.0.0", "v1.10.0"],
+        2,
+        ["warning"] * 3,
+    )
+
+
+@pytest.mark.parametrize("said", ["1.9", "dev", "v1.9.3 <b>", "v" + "1" * 100, "v1.9.3" + "x" * 100, "vx.y.z"])
+async def test_what_is_no_version_is_not_believed(said: str) -> None:
+    """A header that no Bacalhau writes changes nothing, and is shown nowhere."""
+    assert await versions_heard(["v1.9.3", said]) == (["v1.9.3", "v1.9.3"], 0, ["info"])
+
+
+async def test_a_version_in_something_else_than_an_answer_is_not_believed() -> None:
+    """A page, an error, a redirect may have the header too: they are not the API's answer."""
+    for status, body in ((200, b"<html>"), (500, b""), (302, b""), (404, b"<html>")):
+        async with (
+            http_server(says(status, body, X_Bacalhau_Git_Version="v1.9.3")) as url,
+            Orchestrator(OrchestratorOptions(url=url)) as orchestrator,
+        ):
+            with pytest.raises(OrchestratorError):
+                await orchestrator.history(HISTORY)
+            assert orchestrator.version == ""
 
 
 @pytest.mark.parametrize(
@@ -426,6 +619,9 @@ def test_options_come_from_the_settings() -> None:
         url="https://h", user="u", password_file="p", tls_ca="c", timeout_s=3.0, connections=5
     )
     assert OrchestratorOptions.of(OrchestratorSettings(token_file="t")).token_file == "t"
+    secret = Secret("s")
+    assert OrchestratorOptions.of(OrchestratorSettings(token=secret, password=secret)).token == secret
+    assert OrchestratorOptions.of(OrchestratorSettings(token=secret, password=secret)).password == secret
     assert PaceOptions.of(settings) == PaceOptions(concurrency=5, max_rate=9.0)
 
 
@@ -438,6 +634,8 @@ def test_credentials_that_cannot_be_used_are_refused_at_start(tmp_path: Path) ->
     refused: list[dict[str, Any]] = [
         {"token_file": str(good), "user": "me", "password_file": str(good)},
         {"user": "me"},
+        {"token": Secret("hunter2"), "user": "me", "password": Secret("hunter2")},
+        {"password": Secret("hunter2")},
         {"user": "m:e", "password_file": str(good)},
         {"password_file": str(good)},
         {"token_file": str(tmp_path / "missing")},

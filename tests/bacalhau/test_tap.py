@@ -5,51 +5,36 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import msgspec
 import pytest
+import structlog
 from aiohttp import ClientSession
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
-from consumer.bacalhau.tap import Tap, TapOptions
+from consumer.bacalhau.tap import (
+    DEAD_READER,
+    LAME_DUCK,
+    LATE,
+    RECONNECT,
+    RESTART,
+    SERVER_CHANGE,
+    SILENT,
+    SLOW_CONSUMER,
+    SUBJECTS,
+    Tap,
+    TapOptions,
+    _Listener,
+)
+from consumer.daemon.supervise import end
 from consumer.errors import ServerError, SettingsError
 from consumer.ports import RawFrame
 from consumer.settings import Bacalhau as BacalhauSettings
+from consumer.settings import Secret
+from tests.bacalhau.listening import frames, options, running
 from tests.bacalhau.servers import DEADLINE_S, NatsServer, certificate, free_port, nats_server, peer, settle, until
 
 pytestmark = pytest.mark.server
 
 IN = "bacalhau.global.compute.n-1.in.msgs"
 OUT = "bacalhau.global.compute.n-1.out.msgs"
-
-
-def options(server: NatsServer, **others: object) -> TapOptions:
-    """Options for *server* with short pauses."""
-    return msgspec.structs.replace(TapOptions(urls=(server.url,), pause_s=0.02, pause_max_s=0.1), **others)
-
-
-@contextlib.asynccontextmanager
-async def running(tap: Tap) -> AsyncIterator[asyncio.Task[None]]:
-    """*tap*, listening until the context ends."""
-    task: asyncio.Task[None] = asyncio.create_task(tap.run())
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            await tap.listening()
-        yield task
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def frames(tap: Tap, number: int) -> list[RawFrame]:
-    """The next *number* frames."""
-    came: list[RawFrame] = []
-    async with asyncio.timeout(DEADLINE_S):
-        while len(came) < number:
-            came += await tap.batch()
-    assert len(came) == number
-    return came
 
 
 async def test_frames_come_in_the_order_of_both_directions(tmp_path: Path) -> None:
@@ -67,8 +52,8 @@ async def test_frames_come_in_the_order_of_both_directions(tmp_path: Path) -> No
     assert not tap.connected
 
 
-async def test_listening_means_that_the_server_has_both_subscriptions() -> None:
-    """What is published once `listening` has returned is heard: a PING after both SUB was answered."""
+async def test_listening_means_that_the_server_has_all_subscriptions() -> None:
+    """What is published once `listening` has returned is heard: a PING after the last SUB was answered."""
     lines: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -83,8 +68,8 @@ async def test_listening_means_that_the_server_has_both_subscriptions() -> None:
         tap = Tap(TapOptions(urls=(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}",)))
         async with running(tap):
             before = list(lines)
-    assert before.count(b"SUB") == 2
-    assert b"PING" in before[before.index(b"SUB") + 2 :]
+    assert before.count(b"SUB") == len(SUBJECTS)
+    assert b"PING" in before[before.index(b"SUB") + len(SUBJECTS) :]
 
 
 async def test_only_job_traffic_is_kept(tmp_path: Path) -> None:
@@ -111,34 +96,13 @@ async def test_only_job_traffic_is_kept(tmp_path: Path) -> None:
             assert [frame.subject for frame in await frames(tap, 6)] == kept * 2
 
 
-async def test_the_observer_does_not_disturb_a_request(tmp_path: Path) -> None:
-    """A node that answers slowly is the one whose answer arrives; the tap sends nothing, and takes nobody's turn."""
-    async with nats_server(tmp_path) as server, peer(server) as orchestrator, peer(server) as node:
-        served = 0
-
-        async def answer(msg: Msg) -> None:
-            nonlocal served
-            served += 1
-            await asyncio.sleep(0.02)  # an answer of the tap's would be first
-            await msg.respond(b"from the node")
-
-        await node.subscribe(IN, cb=answer)
-        await node.subscribe("node.compute.n-1.>", queue="nodes", cb=answer)
-        await settle(node)
-        tap = Tap(options(server))
-        async with running(tap):
-            for subject in (IN, "node.compute.n-1.AskForBid/v1") * 5:
-                assert (await orchestrator.request(subject, b"ask", timeout=DEADLINE_S)).data == b"from the node"
-            await frames(tap, 10)
-        assert served == 10
-
-
 async def test_a_restart_of_the_server_is_a_gap_and_frames_flow_again(tmp_path: Path) -> None:
     """While the server is away it shows; when it is back `gaps` has risen by one, and `batch` returned to say so."""
-    async with nats_server(tmp_path) as server:
+    async with nats_server(tmp_path, "server_name: n-orch") as server:
         tap = Tap(options(server))
         async with running(tap):
             assert (tap.connected, tap.gaps) == (True, 0)
+            assert tap.server.name == "n-orch"
             for restart in (1, 2):
                 await server.stop()
                 await until(lambda: not tap.connected, "the loss of the connection")
@@ -147,6 +111,7 @@ async def test_a_restart_of_the_server_is_a_gap_and_frames_flow_again(tmp_path: 
                     assert await tap.batch() == []
                     await tap.listening()
                 assert (tap.gaps, tap.connections) == (restart, restart + 1)
+                assert tap.gaps_by == {RESTART: restart}
                 async with peer(server) as bacalhau:
                     await bacalhau.publish(IN, b"after")
                     await settle(bacalhau)
@@ -163,7 +128,7 @@ async def test_a_frozen_server_is_noticed(tmp_path: Path) -> None:
             server.resume()
             async with asyncio.timeout(DEADLINE_S):
                 await tap.listening()
-            assert tap.gaps == 1
+            assert tap.gaps_by == {SILENT: 1}
 
 
 async def test_a_server_that_comes_late_is_a_gap(tmp_path: Path) -> None:
@@ -177,10 +142,9 @@ async def test_a_server_that_comes_late_is_a_gap(tmp_path: Path) -> None:
         await server.start()
         async with asyncio.timeout(DEADLINE_S):
             await tap.listening()
-        assert tap.gaps == 1
+        assert tap.gaps_by == {LATE: 1}
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await end([task])
         await server.stop()
 
 
@@ -196,28 +160,9 @@ async def test_more_than_the_bound_is_dropped_and_is_one_gap(tmp_path: Path, bou
                 await settle(bacalhau)
                 await until(lambda all_=30 * round_: tap.taken + tap.dropped == all_, "every frame counted")  # type: ignore[misc]
                 kept = [frame.data for frame in await tap.batch()]
-                assert 9 <= len(kept) <= 10  # nats-py's own bound in bytes is one lower
-                assert kept == [b"%05d" % n for n in range(len(kept))]
-                assert tap.gaps == round_
+                assert kept == [b"%05d" % n for n in range(10)]
+                assert tap.gaps_by == {SLOW_CONSUMER: round_}
             assert tap.connected
-
-
-async def test_a_slow_consumer_of_the_client_is_a_gap(tmp_path: Path) -> None:
-    """What nats-py itself drops, because our loop was busy while a flood came, is counted as well."""
-    async with nats_server(tmp_path) as server, peer(server) as bacalhau:
-        tap = Tap(options(server, frames_max=100))
-        async with running(tap):
-            await bacalhau.publish("bacalhau.global.compute.n-1.in.msgs", b"first")
-            await frames(tap, 1)
-            # One write of the peer is one read of the tap: the client's queue is filled before any callback runs.
-            for n in range(1000):
-                await bacalhau.publish(IN, b"%d" % n)
-            await until(lambda: tap.taken + tap.dropped == 1001, "every frame taken or counted as dropped")
-            assert tap.dropped > 0
-            assert tap.gaps >= 1
-            await tap.batch()
-            await bacalhau.publish(IN, b"last")
-            assert (await frames(tap, 1))[0].data == b"last"
 
 
 async def raw_publish(server: NatsServer, *lines: bytes) -> None:
@@ -263,12 +208,12 @@ async def test_a_reader_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytes
         tap = Tap(options(server))
         async with running(tap):
             with monkeypatch.context() as patch:
-                patch.setattr(Client, "_process_msg", None)
+                patch.setattr(_Listener, "_process_msg", None)
                 await bacalhau.publish(IN, b"deadly")
                 await until(lambda: not tap.connected, "the end of the deaf connection")
             async with asyncio.timeout(DEADLINE_S):
                 await tap.listening()
-            assert tap.gaps == 1
+            assert tap.gaps_by == {DEAD_READER: 1}
             await bacalhau.publish(IN, b"after")
             assert await frames(tap, 1) == [RawFrame(IN, b"after")]
 
@@ -313,8 +258,7 @@ async def test_tls_with_an_own_ca(tmp_path: Path, *, first: bool) -> None:
             await until(lambda tap=tap: bool(tap.last_error), "a refused certificate")  # type: ignore[misc]
             assert (tap.connected, tap.connections) == (False, 0)
             assert not task.done()
-            task.cancel()
-            await asyncio.wait([task])
+            await end([task])
 
 
 async def test_the_token_is_not_sent_in_the_clear_where_tls_was_asked_for(tmp_path: Path) -> None:
@@ -334,8 +278,7 @@ async def test_the_token_is_not_sent_in_the_clear_where_tls_was_asked_for(tmp_pa
         tap = Tap(TapOptions(urls=(url,), token_file=str(token), tls=True))
         task = asyncio.create_task(tap.run())
         await until(lambda: "TLS" in tap.last_error, "the refusal of a server without TLS")
-        task.cancel()
-        await asyncio.wait([task])
+        await end([task])
     assert got == b""
 
 
@@ -353,9 +296,11 @@ async def test_tls_is_used_where_it_is_only_offered(tmp_path: Path) -> None:
 
 def test_options_come_from_the_settings() -> None:
     """Every key of `[bacalhau]` reaches the tap; several URLs with commas."""
-    settings = BacalhauSettings(url="nats://a:1, tls://b:2", token_file="t", tls_ca="c", tls_first=True)
+    settings = BacalhauSettings(
+        url="nats://a:1, tls://b:2", token=Secret("s"), token_file="t", tls_ca="c", tls_first=True
+    )
     assert TapOptions.of(settings) == TapOptions(
-        urls=("nats://a:1", "tls://b:2"), token_file="t", tls_ca="c", tls_first=True
+        urls=("nats://a:1", "tls://b:2"), token=Secret("s"), token_file="t", tls_ca="c", tls_first=True
     )
 
 
@@ -370,3 +315,148 @@ def test_what_cannot_be_used_is_refused_at_start(tmp_path: Path) -> None:
     ):
         with pytest.raises(SettingsError, match=r"bacalhau|Bacalhau"):
             Tap(wrong)
+
+
+# -- what ends a connection, each by its name ------------------------------------------------------------------------
+
+
+INFO = b'INFO {"server_id":"%s","server_name":"%s","version":"2.11.4","headers":true,"max_payload":1048576}\r\n'
+
+
+@contextlib.asynccontextmanager
+async def spoken(*, name: bytes = b"n-orch", cut_with: bytes | None = None) -> AsyncIterator[str]:
+    """A server that speaks just enough NATS; *cut_with*: the first connection ends with these bytes. Yields its URL."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        pings = 0
+        writer.write(INFO % (name, name))
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+                pings += 1
+            if pings == 3 and connections == 1 and cut_with is not None:  # CONNECT's, and those after the subscriptions
+                writer.write(cut_with)
+                break
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("cut_with", "cause"),
+    [(b"", RECONNECT), (b"-ERR 'Slow Consumer'\r\n", SLOW_CONSUMER), (b"nonsense\r\n", RECONNECT)],
+)
+async def test_a_connection_that_the_same_server_ends(cut_with: bytes, cause: str) -> None:
+    """The network, a server that finds us too slow, bytes that are no NATS: another connection, and one gap."""
+    async with spoken(cut_with=cut_with) as url:
+        tap = Tap(TapOptions(urls=(url,), pause_s=0.02, pause_max_s=0.1))
+        async with running(tap):
+            await until(lambda: tap.connections == 2, "the second connection")
+            assert tap.gaps_by == {cause: 1}
+
+
+async def test_the_next_server_of_the_list_is_another_one() -> None:
+    """When the first goes, the second one listens: a gap, and it is said who answers now."""
+    async with spoken(name=b"n-first", cut_with=b"") as first, spoken(name=b"n-second") as second:
+        tap = Tap(TapOptions(urls=(first, second), pause_s=0.02, pause_max_s=0.1))
+        async with running(tap):
+            await until(lambda: tap.connections == 2, "the second connection")
+            assert tap.gaps_by == {SERVER_CHANGE: 1}
+            assert tap.server.name == "n-second"
+
+
+async def test_a_lame_duck_is_listened_to_until_it_goes(tmp_path: Path) -> None:
+    """A server that says it will go serves on; when it has gone the next one of the list is listened to."""
+    config = 'server_name: n-old\nlame_duck_duration: "30s"\nlame_duck_grace_period: "1s"'
+    async with nats_server(tmp_path, config) as old, nats_server(tmp_path, "server_name: n-new") as new:
+        tap = Tap(options(old, urls=(old.url, new.url)))
+        async with running(tap):
+            old.retire()
+            await until(lambda: tap.connections == 2, "a connection to the new server")
+        assert tap.gaps_by == {LAME_DUCK: 1}
+        assert tap.server.name == "n-new"
+
+
+async def test_an_observer_cannot_publish() -> None:
+    """Whatever is built upon the tap's client later: it has no way to say anything."""
+    client = _Listener(tls=False, take=lambda _subject, _data: None)
+    with pytest.raises(AssertionError, match="publishes nothing"):
+        await client.publish("bacalhau.global.compute.n-1.in.msgs", b"{}")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"INFO {}\r\n",
+        b"INFO []\r\n",
+        b"INFO 7\r\n",
+        b"INFO {\r\n",
+        b"INFO\r\n",
+        b'INFO {"max_payload":"x","headers":7,"version":[],"server_id":{}}\r\n',
+        b'INFO {"connect_urls":[7,null,{}],"server_id":"x"}\r\n',
+        b'INFO {"connect_urls":"x","server_id":"x"}\r\n',
+        b'INFO {"auth_required":true,"nonce":7}\r\n',
+        b'INFO {"tls_required":true}\r\n',
+        b"INFO " + b"x" * 200_000 + b"\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x16" * 20,
+        b"\xff" * 100 + b"\r\n",
+        b"-ERR 'Authorization Violation'\r\n",
+        b"",
+    ],
+)
+@pytest.mark.parametrize("close", [True, False])
+async def test_what_speaks_no_nats_is_tried_again(said: bytes, *, close: bool) -> None:
+    """Whatever answers at the address, the tap goes on trying, and says why."""
+    served = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        writer.write(said)
+        if not close:
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        tap = Tap(TapOptions(urls=(url,), pause_s=0.01, pause_max_s=0.02, connect_timeout_s=1))
+        task = asyncio.create_task(tap.run())
+        await until(lambda: (served > 1 and bool(tap.last_error)) or task.done(), "another try")
+        assert not task.done()
+        assert not tap.connected
+        assert len(tap.last_error) <= 200
+        assert tap.last_error.isprintable()
+        await end([task])
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_token_comes_from_the_environment_and_is_shown_nowhere(tmp_path: Path) -> None:
+    """As `bacalhau.token` or in the URL: it opens the server, and is in no log line, error or repr, right or wrong."""
+    canary = "canary-5f1c"
+    for given, listens in ((canary, True), (f"{canary}-wrong", False)):
+        async with nats_server(tmp_path, f'authorization {{ token: "{canary}" }}') as server:
+            for url, token in ((server.url, Secret(given)), (f"nats://{given}@127.0.0.1:{server.port}", Secret())):
+                tap = Tap(options(server, urls=(url,), token=token))
+                with structlog.testing.capture_logs() as lines:
+                    if listens:
+                        async with running(tap):
+                            assert tap.connected
+                            await server.stop()
+                            await until(lambda tap=tap: not tap.connected, "the loss of the connection")  # type: ignore[misc]
+                            await server.start()
+                            await until(lambda tap=tap: tap.connected, "the connection")  # type: ignore[misc]
+                        shown = repr(lines)
+                        assert "tap.listens" in shown
+                    else:
+                        with pytest.raises(ServerError, match="JOBSTATE_BACALHAU__TOKEN") as caught:
+                            await asyncio.wait_for(tap.run(), DEADLINE_S)
+                        shown = repr(lines) + str(caught.value)
+                assert canary not in shown + tap.last_error
+                assert canary not in repr(BacalhauSettings(url=url, token=token))

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 from nats.aio.client import Client
 
-from consumer.model import OBSERVED, Job, Update
+from consumer.model import OBSERVED, Job, JobKey, Update
 from consumer.wire.subjects import Names, job_key
 from consumer.wire.update import encode_update
 from tests.bacalhau.servers import NatsServer, nats_server
@@ -85,15 +85,31 @@ class Stage:
         self.client: Final = client
         self.names: Final = Names("main")
         self._running: list[Running] = []
+        self._last: dict[JobKey | None, int] = {}
 
-    async def store(self, subject: str, body: bytes) -> int:
+    async def store(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> int:
         """Store *body* as anybody could. The entry's number in its stream."""
-        return (await self.client.jetstream().publish(subject, body, timeout=DEADLINE_S)).seq
+        stored = await self.client.jetstream().publish(subject, body, timeout=DEADLINE_S, headers=headers)
+        self._last[self.names.key_of_state(subject)] = stored.seq
+        return stored.seq
+
+    async def append(self, update: Update) -> int:
+        """Store *update* as a daemon of ours does, after the job's last entry that was stored here."""
+        key = job_key(update.Job.Namespace, update.Job.ID)
+        subject = self.names.state(key, update.StateType)
+        return await self.store(subject, encode_update(update), self.after(key, self._last.get(key, 0)))
+
+    def after(self, key: JobKey, number: int) -> dict[str, str]:
+        """The headers of an entry of the job that follows entry *number*."""
+        return {
+            "Nats-Expected-Last-Subject-Sequence": str(number),
+            "Nats-Expected-Last-Subject-Sequence-Subject": self.names.states(key),
+        }
 
     async def update(self, update: Update) -> int:
-        """Store *update* where it belongs; returns when the bucket has it too."""
+        """As `append`; returns when the bucket has it too."""
+        number = await self.append(update)
         key = job_key(update.Job.Namespace, update.Job.ID)
-        number = await self.store(self.names.state(key, update.StateType), encode_update(update))
         await self.bucket_has(1, self.names.key_in_bucket(key), encode_update(update))
         return number
 

@@ -42,13 +42,14 @@ async def test_list_is_told_by_state_and_namespace_whatever_they_are_made_of(sta
 
 
 async def test_json_is_the_update_as_it_is_on_the_wire_and_where_the_log_has_it(stage: Stage) -> None:
-    """`get --json`: subject and number are the log's, though it is read from the bucket."""
+    """Subject and number are the log's, also of `list`, which reads the bucket."""
     await stage.live("j-0", "Pending")
     number = await stage.update(life("j-1", "Pending", message="é")[0])
 
     for verb in (("get", "j-1"), ("list", "--limit", "1"), ("history", "j-1")):
         (said,) = (await stage.verb(*verb, "--json")).objects
-        assert said.pop("stored").endswith("Z")
+        stored = said.pop("stored")
+        assert stored is None if verb[0] == "list" else stored.endswith("Z")
         assert said == {
             "subject": stage.names.state(job_key("default", "j-1"), "Pending"),
             "sequence": number,
@@ -60,8 +61,10 @@ async def test_list_reads_more_jobs_than_one_request_brings(stage: Stage) -> Non
     """1,201 jobs are 1,201 lines; with a limit, the last."""
     for index in range(1201):
         (update,) = life(f"j-{index}", "Pending")
-        subject = stage.names.state(job_key("default", f"j-{index}"), "Pending")
-        await stage.client.publish(subject, encode_update(update))
+        key = job_key("default", f"j-{index}")
+        await stage.client.publish(
+            stage.names.state(key, "Pending"), encode_update(update), headers=stage.after(key, 0)
+        )
     await stage.bucket_has(1201)
 
     ended = await stage.verb("list", "--json")
@@ -108,13 +111,15 @@ async def test_a_job_that_is_not_there_or_not_one_is_refused_with_the_next_step(
 
 
 async def test_history_shows_every_update_in_order_and_marks_what_is_foreign(stage: Stage) -> None:
-    """Three of ours and two that strangers stored: five entries, two of them foreign."""
+    """Three of ours and three that strangers stored, the last of them a likely one: six entries, three foreign."""
     key = job_key("default", "j-1")
     await stage.live("j-1", "Pending", "Running")
     (copied,) = life("j-1", "Failed")
     await stage.store(stage.names.state(key, "Failed"), encode_update(copied))  # its Sequence does not follow
     await stage.store(stage.names.state(key, "Stopped"), b"\xff\x1b[2J")
-    await stage.update(life("j-1", "Completed", after=life("j-1", "Pending", "Running"))[0])
+    (ours,) = life("j-1", "Completed", after=life("j-1", "Pending", "Running"))
+    await stage.store(stage.names.state(key, "Completed"), encode_update(ours))  # without a daemon's headers
+    await stage.update(ours)
 
     said = (await stage.verb("history", "j-1", "--json")).objects
     plain = await stage.verb("history", "j-1")
@@ -125,11 +130,51 @@ async def test_history_shows_every_update_in_order_and_marks_what_is_foreign(sta
         "Failed",
         None,
         "Completed",
+        "Completed",
     ]
-    assert [one.get("foreign", False) for one in said] == [False, False, True, True, False]
-    assert [one["sequence"] for one in said] == [1, 2, 3, 4, 5]
+    assert [one.get("foreign", False) for one in said] == [False, False, True, True, True, False]
+    assert [one["sequence"] for one in said] == [1, 2, 3, 4, 5, 6]
     assert "observed,foreign" in plain.lines[2]
     assert "foreign" in plain.lines[3]
+
+
+async def test_get_says_what_the_log_has_of_ours_whatever_the_bucket_copied(stage: Stage) -> None:
+    """A likely Completed without a daemon's headers is in the bucket: the job is still Running."""
+    key = job_key("default", "j-1")
+    await stage.live("j-1", "Pending", "Running")
+    (forged,) = life("j-1", "Completed", after=life("j-1", "Pending", "Running"))
+    await stage.store(stage.names.state(key, "Completed"), encode_update(forged))
+    await stage.store(stage.names.state(job_key("default", "j-2"), "Running"), encode_update(life("j-2", "Running")[0]))
+    await stage.bucket_has(1, stage.names.key_in_bucket(key), encode_update(forged))
+    await stage.bucket_has(1, stage.names.key_in_bucket(job_key("default", "j-2")))
+
+    (said,) = (await stage.verb("get", "j-1", "--json")).objects
+    nothing = await stage.verb("get", "j-2")
+
+    assert (said["update"]["StateType"], said["sequence"]) == ("Running", 2)
+    assert nothing.code == ExitCode.NO_INPUT
+    assert "no update of default/j-2 that is ours: `jobstate history j-2`" in nothing.err
+
+
+async def test_list_reads_the_log_where_the_bucket_is_known_to_be_wrong(stage: Stage) -> None:
+    """Bytes, another job's update, and what an advisory calls foreign give way to ours; without one it is marked."""
+    names, number = stage.names, 0
+    (other,) = life("j-x", "Failed")
+    for job, body in (("j-1", b"{}"), ("j-2", encode_update(other)), ("j-3", encode_update(life("j-3", "Failed")[0]))):
+        await stage.live(job, "Running")
+        number = await stage.store(names.state(job_key("default", job), "Failed"), body)
+        await stage.bucket_has(1, names.key_in_bucket(job_key("default", job)), body)
+    await stage.store(names.advisory("foreign", str(number)), b"{}")
+    await stage.store(names.state(job_key("default", "j-4"), "Running"), b"\xff")
+    await stage.bucket_has(4)
+
+    said = (await stage.verb("list", "--json")).objects
+    running = await stage.verb("list", "--state", "running")
+
+    assert [one["update"] and one["update"]["StateType"] for one in said] == ["Running", "Running", "Running", None]
+    assert [one["sequence"] for one in said] == [1, 3, 5, 8]
+    assert [one.get("foreign", False) for one in said] == [False, False, False, True]
+    assert [line.split("\t")[3] for line in running.lines] == ["j-1", "j-2", "j-3"]
 
 
 async def test_what_others_wrote_cannot_act_on_a_terminal(stage: Stage) -> None:

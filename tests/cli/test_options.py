@@ -47,11 +47,11 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 )
 def test_a_time_is_iso_or_so_long_ago(text: str, time: datetime) -> None:
     """With a zone, without one (UTC), a day, a duration."""
-    assert read_time(text, NOW) == time
+    assert read_time(text, NOW, "--since") == time
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "99999999999999d", "9999999d"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    """Words, impossible dates, ages before all time: a usage error."""
-    with pytest.raises(typer.BadParameter):
-        read_time(text, NOW)
+    """Words, impossible dates, ages before all time: a usage error that quotes what was written."""
+    with pytest.raises(typer.BadParameter, match=repr(text)):
+        read_time(text, NOW, "--since")

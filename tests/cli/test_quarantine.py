@@ -92,9 +92,10 @@ async def test_show_shows_every_event_of_an_origin(stage: Stage) -> None:
 
 
 async def test_show_of_nothing_says_where_to_look(stage: Stage) -> None:
-    """An origin that nobody has, or a wildcard: exit 3."""
+    """An origin that nobody has, a wildcard, what only begins as a subject of ours does: exit 3."""
     await reject(stage, "j-1", 12)
-    for origin in ("99-7", "*", ">"):
+    begun = stage.names.prefix
+    for origin in ("99-7", "*", ">", f"{begun}.a..b", f"{begun}.", f"{begun}.quarantine.>", f"{begun}. x"):
         ended = await stage.verb("quarantine", "show", origin)
         assert ended.code == ExitCode.NO_INPUT
         assert "`jobstate quarantine list` shows what was" in ended.err

@@ -15,7 +15,7 @@ RERUN: Final = "tests/recordings/bacalhau-v1.9.3/rerun"
 QUEUED: Final = "tests/recordings/bacalhau-v1.9.3/queued_then_runs"
 SUMMARY: Final = [
     *("jobs", "updates", "expected", "missing", "surplus", "misordered", "rejected", "undecodable"),
-    *("by_hint", "by_scan", "reads", "lag_ms", "ok"),
+    *("by_hint", "by_scan", "reads", "reads_by", "orchestrator_ms", "running", "early", "corrected", "lag_ms", "ok"),
 ]
 
 
@@ -55,7 +55,7 @@ def test_the_promised_lines_and_nothing_else() -> None:
         for update in updates:
             assert list(update) == ["scenario", "subject", "update"]
             assert update["subject"].startswith("jobstate.v1.main.state.default.")
-            assert update["update"]["Source"] == "observed"
+            assert update["update"]["Source"] in {"observed", "derived"}
 
 
 def test_the_same_seed_says_the_same() -> None:
@@ -127,3 +127,23 @@ def test_a_recording_that_is_cut_is_named(tmp_path: Path) -> None:
     assert ended.returncode == ExitCode.NO_INPUT
     assert "messages.jsonl, line " in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_without_an_orchestrator() -> None:
+    """`--derived`: updates that say so, a summary of its own kind, and 0 although the record has more."""
+    ended = replay("--derived", "--json", QUEUED)
+    assert ended.returncode == ExitCode.OK
+    assert ended.stderr == ""
+    *updates, last = objects(ended)
+    assert {update["update"]["Source"] for update in updates} == {"derived"}
+    assert last["summary"]["matched"] == len(updates) < last["summary"]["expected"]
+    assert last["summary"]["ok"] is True
+
+
+def test_without_an_orchestrator_for_a_person() -> None:
+    """A line each, and one over all."""
+    ended = replay("--derived", RERUN, QUEUED)
+    assert ended.returncode == ExitCode.OK
+    lines = ended.stdout.splitlines()
+    assert [line.partition(": ")[2].partition(":")[0] for line in lines] == ["nothing wrong"] * 3
+    assert lines[-1].startswith("all: ")

@@ -1,9 +1,11 @@
 """`send` on a real server."""
 
 import json
+from pathlib import Path
 
+from consumer.errors import ExitCode
 from consumer.wire.subjects import job_key
-from tests.cli.conftest import Stage
+from tests.cli.conftest import Stage, make_streams, staged
 
 
 async def test_a_report_is_stored_before_its_sequence_is_printed(stage: Stage) -> None:
@@ -42,8 +44,19 @@ async def test_a_name_too_long_for_a_subject_is_in_the_body(stage: Stage) -> Non
 
 async def test_a_state_that_the_rules_do_not_know_is_sent_and_warned_of(stage: Stage) -> None:
     """Whoever tries a refusal out must be able to; whoever mistypes must see it."""
-    ended = await stage.verb("send", "j-1", "Runing\x1b")
+    ended = await stage.verb("send", "j-1", "Runing\x1b", "--type", "batch")
 
     assert (ended.code, ended.out) == (0, "1\n")
-    assert "the rules know no state Runing" in ended.err
+    assert "the rules know no state 'Runing\\x1b': there is Pending, Queued, Running" in ended.err
     assert "\x1b" not in ended.err
+
+
+async def test_a_report_that_the_server_would_not_take_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    """Above the server's largest payload: exit 2, both sizes, and what to do; nothing is stored."""
+    async with staged(tmp_path, "max_payload: 2048") as stage:
+        await make_streams(stage.client, stage.names)
+        ended = await stage.verb("send", "j-1", "Running", "--message", "x" * 3000)
+        info = await stage.client.jsm().stream_info(stage.names.input)
+
+    assert (ended.code, ended.out, info.state.messages) == (ExitCode.USAGE, "", 0)
+    assert "3039 bytes, and the server takes 2048: shorten it" in ended.err

@@ -28,9 +28,8 @@ async def test_a_state_that_comes_is_reached(stage: Stage) -> None:
     """Running and Completed in a breath: the wait for Running sees Running."""
     await stage.live("j-1", "Pending")
     running = await begin(stage, "j-1", "--for", "Running")
-    key = job_key("default", "j-1")
     for update in life("j-1", "Running", "Completed", after=life("j-1", "Pending")):
-        await stage.client.publish(stage.names.state(key, update.StateType), encode_update(update))
+        await stage.append(update)
 
     assert await running.end() == (0, "default/j-1\tRunning\treached\n", "")
 
@@ -82,11 +81,12 @@ async def test_an_earlier_life_does_not_count(stage: Stage) -> None:
 
 
 async def test_what_strangers_store_ends_no_wait(stage: Stage) -> None:
-    """A Completed whose sequence does not follow, bytes that are no update, under the job's subject: not believed."""
+    """A Completed whose sequence does not follow, one that no daemon's headers come with, bytes: not believed."""
     await stage.live("j-1", "Pending", "Running")
     subject = stage.names.state(job_key("default", "j-1"), "Completed")
     running = await begin(stage, "j-1")
     await stage.store(subject, encode_update(life("j-1", "Completed")[0]))
+    await stage.store(subject, encode_update(life("j-1", "Completed", after=life("j-1", "Pending", "Running"))[0]))
     await stage.store(subject, b"{}")
     await stage.update(life("j-1", "Failed", after=life("j-1", "Pending", "Running"))[0])
 

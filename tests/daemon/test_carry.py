@@ -11,9 +11,9 @@ from consumer.daemon.supervise import end
 from consumer.errors import ConnectionLostError, LogWentBackError, OrchestratorError, UnreachableError
 from consumer.fold import Decided, Lanes, Published
 from consumer.fold.asks import Answer, Append, ReadBack, Unanswered
-from consumer.join import Join, JoinSettings
+from consumer.join import Derivation, DerivationSettings, Join, JoinSettings
 from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJobs
-from consumer.model import Frame, HistoryPage, JobPage, Position, Snapshot
+from consumer.model import Frame, HistoryPage, JobPage, Notice, Position, Snapshot
 from consumer.ports import Answered, Delivery, RawFrame
 from consumer.replay.memory import MemoryLog
 from consumer.rules import load
@@ -161,8 +161,8 @@ class Watcher:
     def reports(self, count: int) -> None:
         self.said.append(f"{count} reports")
 
-    def announced(self, kind: str) -> None:
-        self.said.append(f"advisory {kind}")
+    def announced(self, notice: Notice) -> None:
+        self.said.append(f"advisory {notice.kind}")
 
     def asked(self, reads: Sequence[OrchestratorRead]) -> None:
         self.said += [type(read).__name__ for read in reads]
@@ -377,3 +377,32 @@ async def test_the_logs_beginning_is_asked_for_until_somebody_answers() -> None:
         life.reads.answer(ReadJobs(), NO_JOBS)
         await until(lambda: len([s for s in life.watcher.said if "answered" in s]) == 3, "the third")
     assert beginning.asked == 2
+
+
+async def test_without_an_orchestrator_frames_and_time_bring_events() -> None:
+    """Nothing is read: frames become updates, a gap a notice, and an end that nothing follows one when time is up."""
+    life = Life()
+    derivation = Derivation(load(), life.lanes.known, DerivationSettings(verdict_wait_s=0.05))
+    life.carrier = Carrier(
+        names=NAMES,
+        lanes=life.lanes,
+        sources=Sources(reports=life.input, join=derivation, tap=life.tap),
+        writer=life.log,
+        reopen=life._reopen,
+        clock=Clock(),
+        watcher=life.watcher,
+        events_max=100,
+        message_max=1 << 20,
+        checkpoint_every_s=0.02,
+    )
+    execution = ask_payload()["Execution"]["ID"]
+    error = ncl("ComputeError", {"ExecutionID": execution, "JobID": JOB, "Events": [{"Message": "no"}]}, SeqNum="9")
+    async with life.lived():
+        life.tap.frames.put_nowait([RawFrame(IN, ncl("AskForBid", ask_payload(), SeqNum="1"))])
+        await until(lambda: "Pending at True" in life.watcher.said, "the first state")
+        life.tap.gaps = 1
+        life.tap.frames.put_nowait([])
+        await until(lambda: "advisory gap" in life.watcher.said, "the gap, announced")
+        life.tap.frames.put_nowait([RawFrame(IN.replace("in.msgs", "out.msgs"), error)])
+        await until(lambda: "advisory undecided" in life.watcher.said, "the verdict that nobody knows")
+    assert not life.reads.asked

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from consumer.daemon import supervise
-from consumer.daemon.supervise import Loop, end, run_until, unless
+from consumer.daemon.supervise import Loop, beside, end, run_until, unless
 from consumer.errors import JobstateError, LogWentBackError, ServerError
 
 
@@ -167,3 +167,18 @@ async def test_end_waits_for_all_and_takes_what_has_ended() -> None:
         await end(tasks)
     assert all(task.done() for task in tasks)
     assert isinstance(tasks[2].exception(), ValueError)
+
+
+async def test_beside_ends_with_the_work_or_by_its_companions_error() -> None:
+    """The work's result, and the companion ended; the companion's error, and the work ended; never one alone."""
+    stage = Stage()
+    assert await beside(asyncio.sleep(0, "done"), stage.endless("keeper")()) == "done"
+    with pytest.raises(ServerError, match="given up"):
+        await beside(stage.endless("work")(), failing(ServerError("given up"))())
+    with pytest.raises(ValueError, match="work"):
+        await beside(failing(ValueError("work"))(), stage.endless("other")())
+    with pytest.raises(JobstateError, match="beside the daemon has ended"):
+        await beside(stage.endless("work 2")(), asyncio.sleep(0))
+    began = {name.removesuffix(" began") for name in stage.seen if name.endswith("began")}
+    ended = {name.removesuffix(" ended") for name in stage.seen if name.endswith("ended")}
+    assert began == ended == {"keeper", "work", "other", "work 2"}

@@ -1,5 +1,7 @@
 """How events get into the log once: `consumer.fold.lanes`. Answers are given by hand, and time is a number."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -74,13 +76,20 @@ def junk(origin: str, sequence: int = 0) -> Junk:
 
 
 def entry(  # noqa: PLR0913 - an entry has so many sides
-    number: int, sequence: int, state: str, *, expected: int | None = None, report_at: int = 0, source: str = REPORTED
+    number: int,
+    sequence: int,
+    state: str,
+    *,
+    expected: int | None = None,
+    previous: str | None = None,
+    report_at: int = 0,
+    source: str = REPORTED,
 ) -> Entry:
     """An update of the job that another daemon of ours stored as the log's entry *number*."""
     update = Update(
         StateType=state,
         Job=Job(ID="j-1", Namespace="default"),
-        Previous=None,
+        Previous=previous,
         Sequence=sequence,
         Time=None,
         Source=source,
@@ -91,12 +100,20 @@ def entry(  # noqa: PLR0913 - an entry has so many sides
         body=encode_update(update),
         input=f"{report_at}@{report_at * 10}" if report_at else "",
         expected=expected,
+        filter=NAMES.states(KEY),
     )
 
 
 def stored_as(number: int, append: Append) -> Entry:
     """What *append* is once it is the log's entry *number*."""
-    return Entry(number=number, subject=append.subject, body=append.body, input=append.input, expected=append.expected)
+    return Entry(
+        number=number,
+        subject=append.subject,
+        body=append.body,
+        input=append.input,
+        expected=append.expected,
+        filter=append.filter,
+    )
 
 
 def appends(lanes: Lanes, now: float = 0.0) -> list[Append]:
@@ -313,11 +330,11 @@ class TestRefused:
     def test_several_of_another_daemons_need_the_whole_job(self) -> None:
         """An entry that does not directly follow what we know is believed only with all before it."""
         lanes, _, read = self.refused()
-        lanes.answer(read.token, Read((entry(9, 2, "Queued", expected=8, report_at=5),)), 0.0)
+        second = entry(9, 2, "Queued", previous="Pending", expected=8, report_at=5)
+        lanes.answer(read.token, Read((second,)), 0.0)
         whole = only_read_back(lanes)
         assert whole.whole
-        found = (entry(8, 1, "Pending", expected=0, report_at=4), entry(9, 2, "Queued", expected=8, report_at=5))
-        lanes.answer(whole.token, Read(found), 0.0)
+        lanes.answer(whole.token, Read((entry(8, 1, "Pending", expected=0, report_at=4), second)), 0.0)
         again = only_append(lanes)
         assert again.expected == 9
         assert decode_update(again.body).Sequence == 3
@@ -326,6 +343,24 @@ class TestRefused:
         """What says the same as ours, but was stored after another entry, needs the whole job."""
         lanes, append, read = self.refused()
         found = msgspec.structs.replace(stored_as(9, append), expected=8)
+        lanes.answer(read.token, Read((found,)), 0.0)
+        assert log_states(lanes) == []
+        assert only_read_back(lanes).whole
+
+    @pytest.mark.parametrize(
+        "wrong", [{"expected": None, "filter": ""}, {"filter": ""}, {"filter": NAMES.state(KEY, "Running")}]
+    )
+    def test_an_imitation_of_ours_without_our_headers_is_not_believed(self, wrong: dict[str, Any]) -> None:
+        """The very body of ours, but no compare-and-set over all of the job's subjects: all of them must tell."""
+        lanes, append, read = self.refused()
+        lanes.answer(read.token, Read((msgspec.structs.replace(stored_as(9, append), **wrong),)), 0.0)
+        assert log_states(lanes) == []
+        assert only_read_back(lanes).whole
+
+    def test_an_imitation_that_names_another_state_before_it_is_not_believed(self) -> None:
+        """Headers and `Sequence` follow, `Previous` does not."""
+        lanes, append, read = self.refused(known=at("Queued", 4))
+        found = entry(9, 2, "Running", previous="Pending", expected=append.expected, report_at=6)
         lanes.answer(read.token, Read((found,)), 0.0)
         assert log_states(lanes) == []
         assert only_read_back(lanes).whole
@@ -369,7 +404,7 @@ class TestRefused:
         lanes.offer(record(Place(1, 0, 1, "Pending"), (2, "Running")))
         append = only_append(lanes)
         lanes.answer(append.token, Refused(9), 0.0)
-        found = entry(9, 2, "Failed", expected=4, source=OBSERVED)
+        found = entry(9, 2, "Failed", previous="Pending", expected=4, source=OBSERVED)
         lanes.answer(only_read_back(lanes).token, Read((found,)), 0.0)
         (decided,) = lanes.decided
         assert decided.decision == Unchanged(reason="unjoined")

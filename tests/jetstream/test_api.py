@@ -45,10 +45,11 @@ def test_headers_are_read_where_they_stand() -> None:
         b"Nats-Expected-Last-Subject-Sequence: 12\r\nJobstate-Input:  3@4\r\n\r\n"
     )
     entry = entry_of("s", b"b", block, 5, 6)
-    assert (entry.expected, entry.input, entry.number, entry.time_ns) == (12, "3@4", 5, 6)
+    assert (entry.expected, entry.filter, entry.input, entry.number, entry.time_ns) == (12, "a.*", "3@4", 5, 6)
     assert header(block, api.TRACEPARENT) == ""
     assert header(None, api.INPUT) == ""
-    assert entry_of("s", b"b", None, 5, 6).expected is None
+    bare = entry_of("s", b"b", None, 5, 6)
+    assert (bare.expected, bare.filter) == (None, "")
 
 
 @pytest.mark.parametrize("value", [b"", b"-1", b"x", b"1e3", "\N{SUPERSCRIPT TWO}".encode(), b"\xff"])

@@ -2,12 +2,16 @@
 
 import asyncio
 import importlib
+import ssl
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from consumer.client import MendedClient
 from consumer.jetstream.connection import Connection, connect_reader
+from tests.bacalhau.servers import certificate, nats_server
 from tests.server import Server
 
 pytestmark = pytest.mark.server
@@ -59,3 +63,24 @@ def test_a_reader_whose_socket_is_gone_comes_back(shared_server: Server, loop: s
         await connection.close()
 
     _run(loop, work())
+
+
+async def test_a_certificate_that_does_not_hold_is_called_that(tmp_path: Path) -> None:
+    """Its error is one of values, too, and says more than that what answers speaks no NATS."""
+    cert, key = certificate(tmp_path, "127.0.0.1")
+    other, _ = certificate(tmp_path, "localhost")
+    async with nats_server(tmp_path, f'tls {{ cert_file: "{cert}", key_file: "{key}" }}\n') as server:
+        client = MendedClient(tls=True)
+        with pytest.raises(ssl.SSLCertVerificationError, match="certificate verify failed"):
+            await client.connect(
+                server.url,
+                tls=ssl.create_default_context(cafile=str(other)),
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                error_cb=_ignore,
+            )
+        await client.close()
+
+
+async def _ignore(_: Exception) -> None:
+    """It is raised as well."""

@@ -9,12 +9,14 @@ from pathlib import Path
 import nats.errors
 import pytest
 from nats.aio.client import Client
+from structlog.testing import capture_logs
 
 from consumer.client import BROKEN_HEADERS
 from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
 from consumer.jetstream.connection import (
     Address,
     Connection,
+    Outage,
     check_client,
     connect_reader,
     connect_writer,
@@ -372,3 +374,46 @@ def test_a_nats_py_with_other_inside_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delattr(Client, "_process_op_err")
     with pytest.raises(JobstateError, match=r"_build_message, _process_op_err changed.: pip install 'nats-py==2\.16"):
         check_client()
+
+
+def test_an_outage_is_told_at_once_then_seldom_and_anew_after_its_end() -> None:
+    """A try each half second for ten minutes: few lines, the last ones a minute apart, and how many were left out."""
+    now = [1000.0]
+    outage = Outage("writer", now=lambda: now[0])
+    address = Address(urls=("nats://127.0.0.1:1",))
+    with capture_logs() as lines:
+        for _ in range(1200):
+            outage.tell("nats.trouble", address, "refused")
+            now[0] += 0.5
+        assert outage.end() == 600.0
+        assert outage.end() == 0.0
+        outage.tell("nats.trouble", address, "again")
+    assert [line["for_s"] for line in lines] == [0, 1, 3, 7, 15, 31, 63, *range(123, 600, 60), 0]
+    assert [line["untold"] for line in lines[:4]] == [0, 1, 3, 7]
+    assert lines[0] == {
+        "event": "nats.trouble",
+        "log_level": "warning",
+        "connection": "writer",
+        "server": "nats://127.0.0.1:1",
+        "reason": "refused",
+        "for_s": 0.0,
+        "untold": 0,
+    }
+
+
+async def test_whoever_tries_again_and_again_tells_it_as_one_outage(server: Server) -> None:
+    """Several connections for one purpose: one first line, and the return with how long it took."""
+    address, outage = server.address(), Outage("writer")
+    await server.kill()
+    with capture_logs() as lines:
+        for _ in range(3):
+            with pytest.raises(UnreachableError):
+                await connect_writer(address, "writer", within_s=0.3, outage=outage)
+        tries = len(lines)
+        await server.start()
+        writer = await connect_writer(address, "writer", outage=outage)
+    assert [line["event"] for line in lines[:1]] == ["nats.trouble"]
+    assert tries <= 2
+    assert lines[-1]["event"] == "nats.connected"
+    assert lines[-1]["away_s"] >= 0.9
+    await writer.close()

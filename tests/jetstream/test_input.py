@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from consumer.errors import ConnectionLostError, LogWentBackError
-from consumer.jetstream.connection import Connection, connect_reader
+from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.input import Break, JetStreamInput, _foreign
 from consumer.jetstream.topology import ensure
 from consumer.model import NOWHERE, Position
@@ -428,3 +430,57 @@ async def test_acknowledgement_subjects_of_version_2_are_read(tmp_path: Path, na
         assert pull._arrived[0][1].count(b".") >= 10
         assert bodies(await take(source, 3)) == [1, 2, 3]
         await reader.close()
+
+
+async def test_it_says_why_it_does_not_go_on(tmp_path: Path, names: Names) -> None:
+    """Connected is not enough: while no consumer can be made the reason stands in `trouble`, and goes when one is."""
+    config = """
+    authorization { users: [
+      { user: "admin", password: "p" }
+      { user: "reader", password: "p", permissions: { publish: { deny: [%s] } } }
+    ] }
+    """
+    async with Server(tmp_path, config % "") as server:
+        admin = await connect_reader(Address(urls=(server.url.replace("//", "//admin:p@"),)), "admin")
+        address = Address(urls=(server.url.replace("//", "//reader:p@"),))
+        reader = await connect_reader(address, "test")
+        await ensure(admin, names, SMALL, bucket=False)
+        source = JetStreamInput(reader, names)
+        await source.start(None)
+        reading = asyncio.create_task(take(source, 1))
+        assert source.trouble == ""
+
+        path = server.folder / "nats-server.conf"
+        path.write_text(server.configuration().replace("deny: []", 'deny: ["$JS.API.CONSUMER.>"]'), encoding="utf-8")
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGHUP)
+        await until(lambda: "Reloaded server configuration" in (server.folder / "nats-server.log").read_text(), "it")
+        if source._pull is not None:  # a reload may have ended the connection
+            await delete_consumer(source, admin, names)
+        await until(lambda: "CONSUMER" in source.trouble, "the reason")
+        assert reader.is_connected
+        turns = source.turns
+        await until(lambda: source.turns > turns, "another try")
+        assert source.restarts == 1, "it was given up once, however often it is tried"
+
+        path.write_text(server.configuration(), encoding="utf-8")
+        os.kill(server.pid, signal.SIGHUP)
+        await until(lambda: source.trouble == "", "the end of it")
+        await put(admin, names, 1, 1)
+        assert bodies(await reading) == [1]
+        await reader.close()
+        await admin.close()
+
+
+async def test_it_moves_while_nothing_comes(source: JetStreamInput, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By heartbeats alone: whoever asks whether it lives need not wait for a report."""
+    monkeypatch.setattr("consumer.jetstream.pull.HEARTBEAT_S", 0.2)
+    await source.start(None)
+    reading = asyncio.create_task(source.batch())
+    for _ in range(3):
+        turns = source.turns
+        await until(lambda turns=turns: source.turns > turns, "a turn")  # type: ignore[misc]
+    assert source.trouble == ""
+    assert source.restarts == 0
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)

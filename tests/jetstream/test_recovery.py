@@ -85,7 +85,7 @@ async def test_of_each_job_the_last_entry_of_each_state_is_found(
     entries = found.entries[key]
     assert [entry.number for entry in entries] == [numbers[0], numbers[2], numbers[3]]
     assert entries[-1].input == "3@4"
-    assert entries[-1].expected == numbers[2]
+    assert (entries[-1].expected, entries[-1].filter) == (numbers[2], names.states(key))
     assert entries[-1].time_ns > 0
     truth = judge_last(names, key, entries)
     assert truth is not None

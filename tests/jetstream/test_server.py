@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.errors import ServerError
+from consumer.errors import ExitCode, ServerError
 from consumer.jetstream.connection import Address, connect_reader
 from consumer.jetstream.server import EmbeddedServer, find_binary
 from tests.server import DEADLINE_S, Server, until
@@ -120,6 +120,61 @@ async def test_a_server_that_does_not_start_again_is_tried_again(tmp_path: Path)
         config.rmdir()
         await until(lambda: server.pid is not None, "the server")
         await until(config.is_file, "its configuration")
+        assert not keeper.done()
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+
+
+async def test_a_server_that_never_starts_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many starts in a row, each told, and then an error with exit code 11, the reason and where to look."""
+    monkeypatch.setattr("consumer.jetstream.server.AGAIN_S", 0.01)
+    monkeypatch.setattr("consumer.jetstream.server.FAILURES_MAX", 3)
+    told: list[str] = []
+    async with Server(tmp_path / "nats") as server:
+        config = server.folder / "nats-server.conf"
+        config.unlink()
+        config.mkdir()
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(ServerError, match=r"3 starts in a row came to nothing .*cannot be started") as given_up:
+                await server.keep(told.append)
+        assert given_up.value.exit_code is ExitCode.SERVER
+        assert "nats-server.log" in str(given_up.value)
+        assert len(told) == 3
+        config.rmdir()
+
+
+async def test_a_server_that_starts_and_does_not_stay_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed again each time that it takes connections: those starts count too."""
+    monkeypatch.setattr("consumer.jetstream.server.AGAIN_S", 0.01)
+    monkeypatch.setattr("consumer.jetstream.server.FAILURES_MAX", 2)
+    async with Server(tmp_path / "nats") as server:
+
+        def kill(_sentence: str = "") -> None:
+            assert server.pid is not None
+            os.kill(server.pid, signal.SIGKILL)
+
+        kill()
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(ServerError, match=r"2 starts in a row came to nothing .it started, and ended soon"):
+                await server.keep(kill)
+
+
+async def test_a_server_that_stayed_for_a_while_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill now and then is mended for ever."""
+    monkeypatch.setattr("consumer.jetstream.server.CALM_S", -1.0)
+    monkeypatch.setattr("consumer.jetstream.server.FAILURES_MAX", 2)
+    told: list[str] = []
+    async with Server(tmp_path / "nats") as server:
+        keeper = asyncio.create_task(server.keep(told.append))
+        for count in range(1, 5):
+            await until(lambda: server.pid is not None, "the server")
+            assert server.pid is not None
+            os.kill(server.pid, signal.SIGKILL)
+            await until(lambda count=count: len(told) == count, "another start")  # type: ignore[misc]
         assert not keeper.done()
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)

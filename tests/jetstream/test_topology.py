@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumer.errors import ServerError, TopologyError
+from consumer.errors import MissingStreamError, ServerError, TopologyError
 from consumer.jetstream.connection import Connection, connect_reader
 from consumer.jetstream.topology import compare, configs, ensure
 from consumer.settings import Streams
@@ -138,9 +138,19 @@ async def test_a_bucket_fed_from_elsewhere_is_refused(reader: Connection, names:
 
 async def test_bound_streams_are_never_made(reader: Connection, names: Names) -> None:
     """With `bind` an absent stream is refused by its name."""
-    with pytest.raises(TopologyError, match=f"{names.log} is not on .* streams.mode is bind"):
-        await ensure(reader, names, msgspec.structs.replace(SMALL, mode="bind"))
+    bound = msgspec.structs.replace(SMALL, mode="bind")
+    with pytest.raises(MissingStreamError, match=f"the streams {names.log}, {names.input}, .* are not on .* is bind"):
+        await ensure(reader, names, bound)
     assert "error" in json.loads(await api(reader, f"STREAM.INFO.{names.log}"))
+
+
+async def test_one_missing_stream_is_named_alone(reader: Connection, names: Names) -> None:
+    """With `bind`, which one: the error has it as a name too, for whoever waits for it."""
+    await ensure(reader, names, SMALL)
+    await api(reader, f"STREAM.DELETE.{names.refused}")
+    with pytest.raises(MissingStreamError, match=f"the stream {names.refused} is not on ") as missing:
+        await ensure(reader, names, msgspec.structs.replace(SMALL, mode="bind"))
+    assert missing.value.streams == (names.refused,)
 
 
 async def test_subjects_of_another_stream_are_not_taken(reader: Connection, names: Names) -> None:

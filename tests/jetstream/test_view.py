@@ -121,17 +121,14 @@ async def test_what_is_published_to_an_inbox_by_others_is_no_entry(stage: Stage)
 
 
 async def test_a_jobs_entry_in_the_bucket_has_the_number_of_the_log(stage: Stage) -> None:
-    """`job` and `present` read the copy, and say where the original stands; of an unknown job None."""
+    """`present` reads the copy, and says where the original stands."""
     await stage.store(stage.names.advisory("gap", "1"), b"{}")
     await store(stage, 3)
     view = view_of(stage)
 
-    entry = await view.job(KEY)
-    assert entry is not None
-    assert (entry.number, entry.body) == (4, encode_update(life("j-1", *["Running"] * 3)[-1]))
+    body = encode_update(life("j-1", *["Running"] * 3)[-1])
     async with view.present() as present:
-        assert [(one.number, one.body) async for one in present] == [(4, entry.body)]
-    assert await view.job(job_key("default", "j-2")) is None
+        assert [(one.number, one.body) async for one in present] == [(4, body)]
     assert await view.keys() == [KEY]
     assert await view.keys(job="j-2") == []
 
@@ -145,8 +142,6 @@ async def test_a_server_without_jetstream_is_named(tmp_path: Path) -> None:
             with pytest.raises(ServerError, match="no JetStream"):
                 await view.keys()
             with pytest.raises(ServerError, match="no JetStream"):
-                await view.job(KEY)
-            with pytest.raises(ServerError, match="no JetStream"):
                 async with view.follow(">"):
                     pass
         finally:
@@ -159,6 +154,22 @@ async def test_a_reading_of_no_stream_says_so(tmp_path: Path) -> None:
         with pytest.raises(AbsentError, match="no log of cluster main"):
             async with view_of(bare).entries(">"):
                 pass
+
+
+async def test_a_stream_that_alone_is_gone_is_named(stage: Stage) -> None:
+    """The log is there: it is not said that there is none. Of each of the others, by whatever way it is read."""
+    names, view = stage.names, view_of(stage)
+    for stream in (names.bucket_stream, names.refused, names.input):
+        await stage.client.jsm().delete_stream(stream)
+    for stream, reading in ((names.bucket_stream, view.present()), (names.refused, view.refused(">"))):
+        with pytest.raises(AbsentError, match=f"the stream {stream} is gone from .* the log {names.log} is there"):
+            async with reading:
+                pass
+    with pytest.raises(AbsentError, match=f"the stream {names.input} is gone"):
+        await view.report(KEY, b"{}")
+    await stage.client.jsm().delete_stream(names.log)
+    with pytest.raises(AbsentError, match="no log of cluster main"):
+        await view.report(KEY, b"{}")
 
 
 async def test_a_token_that_is_wrong_is_refused_at_once(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from consumer.errors import ConnectionLostError, JobstateError, LogWentBackError
@@ -208,7 +210,7 @@ async def test_a_log_that_was_made_anew_is_noticed(shared_server: Server, reader
     await api(reader, f"STREAM.DELETE.{names.log}")
     await ensure(reader, names, SMALL, bucket=False)
     # What a look finds that was begun while the stream was away.
-    await writer._look(names.log)
+    await connection.send_raw(writer._look(names.log))
     with pytest.raises(LogWentBackError, match="was deleted and made anew"):
         await next_answers(writer)
     await writer.close()
@@ -323,3 +325,63 @@ async def test_what_strangers_send_to_the_inbox_is_nothing(
         await reader.publish(f"{writer._inbox}{token}", b'{"seq": 1}')
     await reader.flush()
     assert await carry(writer, update(names)) == [Stored(1)]
+
+
+@pytest.mark.parametrize("what", ["a look", "a whole read-back"])
+async def test_answers_that_came_before_the_loss_are_given(
+    shared_server: Server, reader: Connection, names: Names, what: str
+) -> None:
+    """Something of what arrived has to be asked on, and the connection is gone: what else arrived is not lost."""
+    await ensure(reader, names, SMALL, bucket=False)
+    connection = await connect_writer(shared_server.address(names.cluster), "log")
+    writer = await open_writer(connection, names)
+    assert await carry(writer, update(names)) == [Stored(1)]
+    if what == "a look":
+        await api(reader, f"STREAM.DELETE.{names.refused}")
+        other = update(names, "x", token=8)
+        asked: Append | ReadBack = msgspec.structs.replace(other, subject=names.refused_subjects[0], stream="refused")
+        asked = msgspec.structs.replace(asked, subject=names.undecodable("x", "y"))
+        expected: list[tuple[int, Answer]] = [(8, Unanswered("no responders"))]
+    else:
+        asked = ReadBack(token=8, filter=names.states(job_key("default", "j-1")), whole=True)
+        expected = []
+    await writer.send([asked, update(names, "j-2", token=9)])
+    await until(lambda: len(writer._arrived) == 2, "both answers")
+    await connection.close()
+    assert sorted(await next_answers(writer)) == [*expected, (9, Stored(2))]
+    with pytest.raises(ConnectionLostError):
+        await next_answers(writer)
+
+
+async def test_each_append_that_was_sent_comes_to_one_outcome(server: Server, names: Names) -> None:
+    """By stream: stored, refused, full, unanswered and lost are counted, each once, and their sum is what was sent."""
+    reader = await connect_reader(server.address(names.cluster), "test")
+    await ensure(reader, names, SMALL, bucket=False)
+    outcomes: Counter[tuple[str, str]] = Counter()
+    connection = await connect_writer(server.address(names.cluster), "log")
+    writer = await open_writer(connection, names, within_s=0.3, outcomes=outcomes)
+    refused = Append(
+        token=3,
+        subject=names.undecodable("x", "y"),
+        filter=names.undecodable("*", "y"),
+        expected=0,
+        body=b"",
+        stream="refused",
+    )
+    await carry(writer, update(names), update(names, token=2), refused)
+    assert outcomes == {("log", "stored"): 1, ("log", "refused"): 1, ("refused", "stored"): 1}
+    await alter(reader, names, max_bytes=500)
+    await carry(writer, update(names, "j-2", token=4, body=b"x" * 900))
+    assert outcomes["log", "full"] == 1
+    server.freeze()
+    await carry(writer, update(names, "j-3", token=5))
+    assert outcomes["log", "unanswered"] == 1
+    await writer.send(
+        [update(names, "j-4", token=6), ReadBack(token=7, filter=names.states(job_key("default", "j-4")))]
+    )
+    await writer.close()
+    await writer.close()
+    server.thaw()
+    assert outcomes["log", "lost"] == 1
+    assert outcomes.total() == 6
+    await reader.close()

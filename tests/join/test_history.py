@@ -1,7 +1,7 @@
 """A job's record beside what the log has of it: `consumer.join.history`."""
 
 from consumer.join.history import Contradicted, Joined, Old, join_history, steps_of
-from consumer.model import OBSERVED, REPORTED, START, HistoryEntry, Known, Place
+from consumer.model import DERIVED, OBSERVED, REPORTED, START, HistoryEntry, Known, Place
 
 PENDING, QUEUED, RUNNING, FAILED = (0, "Pending"), (0, "Queued"), (0, "Running"), (0, "Failed")
 
@@ -91,3 +91,25 @@ def test_the_record_takes_reports_over() -> None:
     assert isinstance(found, Contradicted)
     assert found.reported
     assert said((found.present,)) == [(0, 2, "Running")]
+
+
+def test_a_record_takes_over_what_was_derived_without_it() -> None:
+    """A derived update has no revision: the record goes on from its last entry that says the same, whatever it skips.
+
+    What the frames did not tell of (Queued) is not told afterwards: the log would step back.
+    """
+    entries = history(PENDING, QUEUED, RUNNING, FAILED)
+    found = join_history(known("Running", None, source=DERIVED), entries)
+    assert isinstance(found, Joined)
+    assert said(found.steps) == [(0, 4, "Failed")]
+    found = join_history(known("Failed", None, source=DERIVED), entries)
+    assert isinstance(found, Joined)
+    assert found.steps == ()
+    assert isinstance(join_history(known("Running", None, source=DERIVED), []), Old)
+
+
+def test_a_record_corrects_what_was_derived_wrongly() -> None:
+    """Completed by all its results, and stopped in that moment (`BACALHAU.md` 6.1): no entry says the same."""
+    found = join_history(known("Completed", None, source=DERIVED), history(PENDING, RUNNING, (0, "Stopped")))
+    assert isinstance(found, Contradicted)
+    assert (found.present.state, found.present.revision, found.reported) == ("Stopped", 3, False)

@@ -30,6 +30,7 @@ from consumer.rules import load
 
 RULES = load(None)
 HINTS_ONLY = JoinSettings(lists=False, scan_rate=0)
+NEVER_EARLY = msgspec.structs.replace(HINTS_ONLY, derive=False)
 TURNS_ONLY = JoinSettings(lists=False)
 
 
@@ -118,6 +119,11 @@ class Scene:
         (read,) = self.join.take(now)
         return read
 
+    def read_list(self, now: float) -> OrchestratorRead:
+        """The one list among the reads that are to be made now."""
+        (read,) = (read for read in self.join.take(now) if isinstance(read, ReadJobs))
+        return read
+
     def answer(self, read: OrchestratorRead, answer: HistoryPage | Snapshot | JobPage | Missing, now: float) -> None:
         """The orchestrator answers, and the fold follows."""
         self.join.answered(read, answer, now)
@@ -202,7 +208,7 @@ class TestSnapshot:
 
     def test_a_bid_that_runs_at_once_is_read_until_it_does(self) -> None:
         """Desired state Running: the record is Running at the next revision, so that is waited for."""
-        scene = Scene()
+        scene = Scene(NEVER_EARLY)
         scene.join.frame(ask_for_bid(snapshot("Pending", 1), direct=True), 0.0)
         assert scene.published() == [(1, "Pending")]
         scene.answer(scene.read(0.0), history("Pending"), 0.01)
@@ -417,7 +423,7 @@ class TestHints:
             scene.join.decided(event, Rejected(reason="illegal-transition", rule="no"))
             (notice,) = scene.join.events
             assert isinstance(notice, Notice)
-            assert notice.kind == "stuck"
+            assert notice.kind == "halted"
             scene.join.events = []
         assert scene.join.events == []
 
@@ -619,10 +625,10 @@ class TestLists:
         scene.has("Completed", 3, job="j-1")
         scene.has("Completed", 3, job="j-2")
         read = scene.read(0.0)
-        assert read == ReadJobs(limit=1000)
+        assert read == ReadJobs(limit=5000)
         scene.answer(read, JobPage(jobs=done[:1], next_token="t"), 0.0)
         read = scene.read(0.0)
-        assert read == ReadJobs(limit=1000, next_token="t")
+        assert read == ReadJobs(limit=5000, next_token="t")
         scene.answer(read, JobPage(jobs=done[1:], next_token=""), 0.001)
         read = scene.read(2.0)
         assert read == ReadJobs(limit=100)
@@ -632,7 +638,7 @@ class TestLists:
     def test_all_pages_again_after_a_reconnect_and_once_an_hour(self) -> None:
         """What was missed meanwhile may be anywhere."""
         scene = Scene(JoinSettings(scan_rate=0))
-        full, short = ReadJobs(limit=1000), ReadJobs(limit=100)
+        full, short = ReadJobs(limit=5000), ReadJobs(limit=100)
         nothing = JobPage(jobs=(), next_token="")
         for now, wanted in ((0.0, full), (2.0, short)):
             assert scene.read(now) == wanted
@@ -648,7 +654,7 @@ class TestLists:
         read = scene.read(0.0)
         scene.join.look_everywhere()
         scene.answer(read, JobPage(jobs=(), next_token=""), 0.001)
-        assert scene.read(1.001) == ReadJobs(limit=1000)
+        assert scene.read(1.001) == ReadJobs(limit=5000)
 
     def test_a_list_that_failed_is_asked_again_as_it_was(self) -> None:
         """A second later, and still of all pages."""
@@ -657,12 +663,12 @@ class TestLists:
         scene.join.look_everywhere()
         scene.join.failed(scene.read(2.0), 2.5)
         assert scene.reads(3.4) == []
-        assert scene.read(3.5) == ReadJobs(limit=1000)
+        assert scene.read(3.5) == ReadJobs(limit=5000)
 
     def test_a_page_that_is_too_large_is_halved(self) -> None:
         """So that an orchestrator with huge jobs can be listed at all."""
         scene = Scene(JoinSettings(scan_rate=0))
-        for now, limit in ((0.0, 1000), (2.0, 500), (4.0, 250)):
+        for now, limit in ((0.0, 5000), (2.0, 2500), (4.0, 1250)):
             read = scene.read(now)
             assert read == ReadJobs(limit=limit)
             scene.join.failed(read, now, too_large=True)
@@ -695,7 +701,7 @@ class TestBeginning:
         scene.join.begin(70)
         history_read, full = scene.reads(0.5)
         assert history_read == ReadHistory(job="j-1", namespace="default", cause="hint")
-        assert full == ReadJobs(limit=1000)
+        assert full == ReadJobs(limit=5000)
 
     def test_an_orchestrator_without_jobs_begins_at_nothing(self) -> None:
         """0: everything is newer."""
@@ -742,6 +748,74 @@ class TestBeginning:
         assert scene.published() == [(1, "Pending"), (2, "Running")]
 
 
+class TestWentBack:
+    """A record that says less than the log, for so long that it is no old answer."""
+
+    def shown(self, scene: Scene, answer: HistoryPage | Missing, *, until: float) -> list[object]:
+        """Each read is answered so, until then; what the join came to."""
+        now = 0.0
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), now)
+        while now < until:
+            while reads := scene.reads(now):
+                for read in reads:
+                    scene.answer(read, snapshot("Running", 2) if isinstance(read, ReadJob) else answer, now)
+            due = scene.join.wake_at()
+            if due is None:
+                break
+            now = max(due, now + 0.001)
+        return list(scene.join.events)
+
+    def test_a_shorter_history_for_long_is_a_record_that_went_back(self) -> None:
+        """Announced, and the record's present state follows once, corrected: it is not invented."""
+        earlier, scene = Scene(), Scene()
+        for one in (earlier, scene):
+            one.has("Completed", 3)
+        assert self.shown(earlier, history("Pending", "Running"), until=9.9) == []
+        notice, correction = self.shown(scene, history("Pending", "Running"), until=30.0)
+        assert isinstance(notice, Notice)
+        assert notice.kind == "diverged"
+        assert isinstance(correction, Record)
+        assert (correction.corrected, correction.steps[0].state, correction.steps[0].revision) == (True, "Running", 2)
+
+    def test_a_job_that_is_gone_is_announced_and_let_go(self) -> None:
+        """404 for long: the log's last update stands, nothing is published, and it is not read for ever."""
+        scene = Scene()
+        scene.has("Running", 2)
+        scene.join.resume(identity())
+        events = self.shown(scene, Missing(), until=60.0)
+        assert [(event.kind, event.origin) for event in events if isinstance(event, Notice)] == [("gone", "j-1-2")]
+        assert scene.join.open_jobs == 0
+        assert scene.join._jobs == {}
+
+    def test_a_job_that_only_reports_told_of_is_not_gone(self) -> None:
+        """The orchestrator never knew it."""
+        scene = Scene()
+        scene.has("Running", 2, source=REPORTED)
+        assert self.shown(scene, Missing(), until=60.0) == []
+
+    def test_a_record_that_went_back_as_a_whole_is_announced(self) -> None:
+        """The newest change of all jobs is older than one seen before, for ten seconds."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        for now, newest in ((0.0, 9), (2.0, 5), (13.0, 5)):
+            page = JobPage(jobs=(snapshot("Failed", 2, job="j-9", modified_ns=newest),), next_token="")
+            scene.has("Failed", 2, job="j-9")
+            scene.answer(scene.read(now), page, now)
+        (notice,) = scene.join.events
+        assert isinstance(notice, Notice)
+        assert (notice.kind, notice.origin) == ("diverged", "record-5")
+
+
+class TestResume:
+    """What the log has open is read, whether or not the orchestrator lists it."""
+
+    def test_an_open_job_is_read_in_turn_from_the_start(self) -> None:
+        """A restart: it may have ended meanwhile, or be gone."""
+        scene = Scene(TURNS_ONLY)
+        scene.has("Running", 2)
+        scene.join.resume(identity())
+        assert scene.read(0.0) == ReadHistory(job="j-1", namespace="default", cause="scan")
+
+
 class TestWithoutHistory:
     """A job from before 1.5."""
 
@@ -782,4 +856,52 @@ class TestBounds:
             scene.join.frame(message(FrameKind.RUN_RESULT, job=job), 0.1)
         assert scene.reads(0.1) == [ReadJob(job="j-1", cause="hint")]
         assert scene.join.counts.dropped == 1
-        assert scene.reads(1.0) == [ReadJobs(limit=1000)]
+        assert scene.reads(1.0) == [ReadJobs(limit=5000)]
+
+
+class TestAgreed:
+    """When the record was last seen to have nothing newer than the log: so a job that stands too long is known to."""
+
+    def test_only_a_read_that_brings_nothing_says_so(self) -> None:
+        """No job is known to stand still that was never read, or whose read brought a step, or is old."""
+        scene = Scene()
+        scene.has("Pending", 1)
+        assert scene.join.agreed_at("j-1") is None
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
+        scene.answer(scene.read(0.0), snapshot("Running", 2), 0.1)
+        scene.answer(scene.read(0.1), history("Pending", "Running"), 0.2)
+        assert scene.join.agreed_at("j-1") is None
+        assert scene.published() == [(2, "Running")]
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 1.0)
+        scene.answer(scene.read(1.0), history("Pending"), 1.1)
+        assert scene.join.agreed_at("j-1") is None
+        scene.answer(scene.read(1.2), history("Pending", "Running"), 1.3)
+        assert scene.join.agreed_at("j-1") == 1.3
+
+    def test_an_answer_that_a_hint_overtook_does_not(self) -> None:
+        """The hint came while it was under way: it may be older, so the next one tells."""
+        scene = Scene()
+        scene.has("Running", 2)
+        for now in (0.0, 0.1):
+            scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), now)
+        scene.answer(scene.read(0.1), snapshot("Running", 2), 0.2)
+        read = scene.read(0.2)
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.3)
+        scene.answer(read, history("Pending", "Running"), 0.4)
+        assert scene.join.agreed_at("j-1") is None
+        scene.answer(scene.read(0.4), history("Pending", "Running"), 0.5)
+        assert scene.join.agreed_at("j-1") == 0.5
+
+    def test_no_job_without_a_record_agrees(self) -> None:
+        """Neither one that the orchestrator does not know, nor one whose next step the rules reject."""
+        scene = Scene()
+        scene.has("Running", 2)
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
+        scene.answer(scene.read(0.0), Missing(), 0.1)
+        assert scene.join.agreed_at("j-1") is None
+        scene.answer(scene.read(1.0), snapshot("Pending", 3), 1.1)
+        scene.answer(scene.read(1.1), history("Pending", "Running", "Pending"), 1.2)
+        assert scene.published() == []
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 2.0)
+        scene.answer(scene.read(2.0), history("Pending", "Running", "Pending"), 2.1)
+        assert scene.join.agreed_at("j-1") is None

@@ -29,9 +29,9 @@ def test_a_decision_is_counted_under_its_labels() -> None:
 def test_two_of_them_share_nothing() -> None:
     """There is no global registry: a second daemon in one process counts for itself."""
     one, other = Metrics(), Metrics()
-    one.tap_gaps.inc()
-    assert samples(one)["jobstate_tap_gaps_total", ()] == 1
-    assert samples(other)["jobstate_tap_gaps_total", ()] == 0
+    one.tap_drops.inc()
+    assert samples(one)["jobstate_tap_drops_total", ()] == 1
+    assert samples(other)["jobstate_tap_drops_total", ()] == 0
 
 
 def test_label_values_are_bounded() -> None:

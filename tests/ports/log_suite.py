@@ -131,12 +131,13 @@ class LogSuite:
         (read,) = await carry(case.log, self.back(case))
         assert isinstance(read, Read)
         (entry,) = read.entries
-        assert (entry.number, entry.subject, entry.body, entry.input, entry.expected) == (
+        assert (entry.number, entry.subject, entry.body, entry.input, entry.expected, entry.filter) == (
             answer.number,
             ask.subject,
             ask.body,
             ask.input,
             first,
+            ask.filter,
         )
 
     async def test_a_whole_read_back_finds_all_in_order(self, case: Case) -> None:

@@ -35,7 +35,7 @@ async def test_the_daemon_reads_the_record_as_it_is_at_the_clock() -> None:
             assert [entry.state for entry in page.entries] == [step.state for step in job.changes[: change.number]]
         assert [one.job.id for one in (await orchestrator.jobs(ReadJobs())).jobs] == [job.id]
         assert orchestrator.version == one.release == "v1.9.3"
-        assert server.reads == 2 + 2 * len(job.changes) + 1
+        assert server.reads_by.total() == 2 + 2 * len(job.changes) + 1
 
 
 async def test_an_escaped_slash_in_an_id_stays_in_the_id() -> None:

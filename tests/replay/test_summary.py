@@ -11,7 +11,17 @@ RIGHT = Verdict(jobs=2, updates=6, expected=6, missing=(), surplus=(), misordere
 SHORT = Verdict(
     jobs=1, updates=1, expected=3, missing=("j-1 v1 r2 Running", "j-1 v1 r3 Failed"), surplus=(), misordered=()
 )
-TALLIES = Tallies(by_hint=4, by_scan=2, reads=7, hint_lags_ms=(1.0, 2.0, 3.0, 40.12345), scan_lags_ms=(500.0, 900.0))
+TALLIES = Tallies(
+    by_hint=4,
+    by_scan=2,
+    reads=7,
+    reads_by={"hint": 5, "scan": 1, "list": 1},
+    cost_s=0.0056,
+    running=2,
+    early=1,
+    hint_lags_ms=(1.0, 2.0, 3.0, 40.12345),
+    scan_lags_ms=(500.0, 900.0),
+)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +47,8 @@ def test_a_percentile_is_the_nearest_rank(values: list[float], share: float, exp
     assert percentile(values, share) == expected
 
 
-def test_the_object_has_the_promised_keys_and_no_others() -> None:
-    """As the issue spells them: scripts read this line."""
+def test_the_object_has_the_promised_keys_and_what_it_cost() -> None:
+    """Scripts read this line. Behind the reads stand their kinds, their cost, and what was published early."""
     said = json.loads(json.dumps(summary_object("a/b", RIGHT, TALLIES)))
     assert said == {
         "scenario": "a/b",
@@ -54,6 +64,11 @@ def test_the_object_has_the_promised_keys_and_no_others() -> None:
             "by_hint": 4,
             "by_scan": 2,
             "reads": 7,
+            "reads_by": {"hint": 5, "scan": 1, "list": 1},
+            "orchestrator_ms": 5.6,
+            "running": 2,
+            "early": 1,
+            "corrected": 0,
             "lag_ms": {"hint": {"p50": 2.0, "p99": 40.123}, "scan": {"p50": 500.0, "p99": 900.0}},
             "ok": True,
         },
@@ -90,7 +105,7 @@ def test_a_person_reads_what_is_wrong_below_the_verdict() -> None:
     """One line for all, one for each finding, and of many only how many more there are."""
     first, *findings = summary_lines(SHORT, TALLIES)
     assert first == (
-        "WRONG: 1 jobs, 1 of 3 updates; 4 by hint (p50 2 ms), 2 by scan (p50 500 ms); "
+        "WRONG: 1 jobs, 1 of 3 updates; 4 by hint (p50 2 ms; 1 of them early), 2 by scan (p50 500 ms); "
         "7 reads, 0 rejected, 0 undecodable"
     )
     assert findings == ["  missing: j-1 v1 r2 Running", "  missing: j-1 v1 r3 Failed"]

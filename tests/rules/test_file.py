@@ -27,6 +27,10 @@ source = "here"
 only = ["batch"]
 source = "here"
 
+[dwell]
+Open = "90s"
+Busy = "none"
+
 [[transitions]]
 from = "Open"
 to = "Busy"
@@ -62,6 +66,57 @@ def test_a_sound_file_loads(write: Write) -> None:
     assert rules.following("Open") == ("Busy",)
     assert rules.find("closed") == "Shut"
     assert not rules.completable("service", "Shut")
+    assert rules.dwell == {"Open": 90}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1s", 1), ("90s", 90), ("10m", 600), ("2h", 7_200), ("7d", 604_800), ("999999999d", 86_399_999_913_600)],
+)
+def test_a_dwell_limit_is_a_number_and_a_unit(write: Write, text: str, seconds: int) -> None:
+    """It comes out in seconds."""
+    assert load(write(SOUND.replace('"90s"', f'"{text}"'))).dwell == {"Open": seconds}
+
+
+def test_without_a_table_of_limits_no_state_has_one(write: Write) -> None:
+    """A rules file from before there was one goes on as it is."""
+    head, rest = SOUND.split("[dwell]")
+    assert load(write(head + rest[rest.index("[[") :])).dwell == {}
+
+
+def test_bacalhaus_limits() -> None:
+    """Pending and Queued have one; Running has none, for services are to run for ever."""
+    assert load().dwell == {"Pending": 600, "Queued": 3_600}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '""',
+        '"10"',
+        '"m"',
+        '"0s"',
+        '"-1m"',
+        '"1.5h"',
+        '"1 h"',
+        '"1H"',
+        '"10min"',
+        '"1h30m"',
+        '"None"',
+        "600",
+        "true",
+        "[]",
+    ],
+)
+def test_a_nonsense_limit_is_refused(write: Write, value: str) -> None:
+    """File, key, what it says, and how it is written."""
+    path = write(SOUND.replace('Busy = "none"', f"Busy = {value}"))
+    with pytest.raises(RulesError) as caught:
+        load(path)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: dwell.Busy: ")
+    assert "is no duration; write a number and s, m, h or d" in said
+    assert '"none"' in said
 
 
 REFUSALS = {
@@ -84,6 +139,14 @@ REFUSALS = {
     "alias-blank": ('Closed = "Shut"', '" " = "Shut"', "aliases. :", "is blank"),
     "restriction-unknown": ("[restrictions.Shut]", "[restrictions.Shutt]", "restrictions.Shutt:", "mean Shut?"),
     "restriction-type": ('only = ["batch"]', 'only = ["bach"]', "restrictions.Shut.only:", "did you mean batch?"),
+    "dwell-unknown": ('Open = "90s"', 'Opn = "90s"', "dwell.Opn:", "did you mean Open?"),
+    "dwell-of-an-end": (
+        'Open = "90s"',
+        'Shut = "90s"',
+        "dwell.Shut:",
+        "is an end, where a job stands for ever; remove",
+    ),
+    "dwell-no-table": ('[dwell]\nOpen = "90s"\nBusy = "none"', '[[dwell]]\nOpen = "90s"', "Expected `object`", "dwell"),
     "edge-from-unknown": ('from = "Busy"', 'from = "Bsy"', "transitions[1].from:", "did you mean Busy?"),
     "edge-to-unknown": ('to = "Busy"', 'to = "Bussy"', "transitions[0].to:", "did you mean Busy?"),
     "edge-to-itself": ('to = "Shut"', 'to = "Busy"', "transitions[1]:", "Busy to itself"),
@@ -144,11 +207,21 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_hash_is_that_of_what_is_decided(write: Write) -> None:
-    """Order, comments, sentences and the name do not change the hash."""
+    """Order, comments, sentences, dwell limits and the name do not change the hash."""
     head, first, second = SOUND.split("[[transitions]]\n")
     other = f"# other\n{head}[[transitions]]\n{second}[[transitions]]\n{first}".replace('"here"', '"there"')
     other = other.replace('["Open", "Busy", "Shut"]', '["Shut", "Open", "Busy"]').replace('"small"', '"other"')
+    other = other.replace('"90s"', '"2h"')
     assert load(write(SOUND)).hash == load(write(other)).hash
+
+
+@pytest.mark.parametrize("limits", ["", '[dwell]\nPending = "1s"\nRunning = "24h"\n', "[dwell]\n"])
+def test_no_dwell_limit_is_in_the_hash(write: Write, limits: str) -> None:
+    """They decide no transition: an operator changes them, and the log stays the one that it was."""
+    head, rest = DEFAULT.read_text().split("[dwell]")
+    other = load(write(head + limits + rest[rest.index("[[transitions]]") :]))
+    assert other.dwell != load().dwell
+    assert other.hash == load().hash
 
 
 @pytest.mark.parametrize(

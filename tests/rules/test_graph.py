@@ -1,6 +1,11 @@
 """How the rules are drawn."""
 
+from pathlib import Path
+
+import pytest
+
 from consumer.rules import graph, load
+from tests.rules.test_file import SOUND
 
 
 def test_the_diagram_has_each_transition_once() -> None:
@@ -29,8 +34,25 @@ def test_the_table_of_transitions_has_each_source() -> None:
 
 
 def test_the_notes_say_what_the_tables_do_not_show() -> None:
-    """Ends, the restriction, the alias and the stamp."""
+    """Ends, the restriction, the alias, the dwell limits and the stamp."""
     notes = graph.notes(load())
+    assert "Announced as stuck: Pending longer than 10m, Queued longer than 1h." in notes.splitlines()
     for words in ("Final: Completed, Failed, Stopped", "only for jobs of type batch, ops", "`JobStateTypeStopped`"):
         assert words in notes
     assert load().hash[:12] in notes
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('Open = "90s"', "Open longer than 90s"),
+        ('Open = "120s"', "Open longer than 2m"),
+        ('Open = "24h"\nBusy = "36h"', "Open longer than 1d, Busy longer than 36h"),
+        ("", "nothing"),
+    ],
+)
+def test_the_notes_say_each_limit_in_its_largest_unit(tmp_path: Path, text: str, said: str) -> None:
+    """As an operator would have written it; and that there is none."""
+    path = tmp_path / "rules.toml"
+    path.write_text(SOUND.replace('Open = "90s"\nBusy = "none"', text))
+    assert f"Announced as stuck: {said}." in graph.notes(load(path)).splitlines()

@@ -12,10 +12,11 @@ from unittest.mock import patch
 
 import msgspec
 
-from consumer.fold import Lanes, decide
+from consumer.fold import Lanes, decide, truth
 from consumer.fold.asks import Append, Entry, ReadBack
 from consumer.fold.truth import Truth, judge_last
 from consumer.join import Join
+from consumer.join.lists import Lists
 from consumer.model import (
     OBSERVED,
     REPORTED,
@@ -221,6 +222,69 @@ def _start_believes_last() -> Iterator[Rules]:
 
 
 @contextmanager
+def _imitation_believed() -> Iterator[Rules]:
+    """Whatever has the subject, the body and the `Sequence` of one of ours is believed."""
+    with ExitStack() as stack:
+        for broken in (_header_unread, _filter_unread, _number_unread, _previous_unread):
+            stack.enter_context(broken())
+        yield load()
+
+
+@contextmanager
+def _header_unread() -> Iterator[Rules]:
+    """An entry without a compare-and-set is taken for one that has it."""
+    read = truth.read_update
+
+    def believes(names: Names, key: JobKey, entry: Entry) -> Update | None:
+        if entry.expected is None:
+            entry = msgspec.structs.replace(entry, expected=0, filter=names.states(key))
+        return read(names, key, entry)
+
+    def is_after(entry: Entry, before: int) -> bool:
+        return entry.expected is None or before <= entry.expected < entry.number
+
+    with (
+        patch.object(truth, "read_update", believes),
+        patch(f"{LANES}.read_update", believes),
+        patch.object(truth, "_is_after", is_after),
+    ):
+        yield load()
+
+
+@contextmanager
+def _filter_unread() -> Iterator[Rules]:
+    """A compare-and-set over other subjects than all of the job's is taken for ours."""
+    read = truth.read_update
+
+    def believes(names: Names, key: JobKey, entry: Entry) -> Update | None:
+        return read(names, key, msgspec.structs.replace(entry, filter=names.states(key)))
+
+    with patch.object(truth, "read_update", believes), patch(f"{LANES}.read_update", believes):
+        yield load()
+
+
+@contextmanager
+def _number_unread() -> Iterator[Rules]:
+    """Nobody looks after which entry one was stored, where all of a job's are judged."""
+    with patch.object(truth, "_is_after", lambda _entry, _before: True):
+        yield load()
+
+
+@contextmanager
+def _previous_unread() -> Iterator[Rules]:
+    """An entry's `Sequence` is believed, whatever state it says to have followed."""
+    with patch.object(truth, "_follows", lambda update, sequence, _state: update.Sequence == sequence + 1):
+        yield load()
+
+
+@contextmanager
+def _removal_unforgiven() -> Iterator[Rules]:
+    """What followed an entry that an operator removed since is taken for a stranger's."""
+    with patch.object(truth, "_is_after", lambda entry, before: entry.expected == before):
+        yield load()
+
+
+@contextmanager
 def _read_back_for_ever() -> Iterator[Rules]:
     """A read-back below the number that the server named is read again, whatever became of the job meanwhile."""
     read = Lanes._read
@@ -269,13 +333,13 @@ def _revision_for_entry() -> Iterator[Rules]:
 @contextmanager
 def _full_list_put_off() -> Iterator[Rules]:
     """Each short list puts the full one off."""
-    listed = Join._listed
+    ended = Lists._end_of_changes_page
 
     def puts_off(self: Any, read: Any, page: Any, now: float) -> None:
-        listed(self, read, page, now)
-        self._full_due = now + self._settings.full_every_s
+        ended(self, read, page, now)
+        self._sweep_due = now + self._pacing.full_every_s
 
-    with patch.object(Join, "_listed", puts_off):
+    with patch.object(Lists, "_end_of_changes_page", puts_off):
         yield load()
 
 
@@ -293,6 +357,12 @@ BROKEN: Final[dict[str, Callable[[], AbstractContextManager[Rules]]]] = {
     "checkpoint-early": _checkpoint_early,
     "last-entry-believed": _last_entry_believed,
     "start-believes-last": _start_believes_last,
+    "imitation-believed": _imitation_believed,
+    "header-unread": _header_unread,
+    "filter-unread": _filter_unread,
+    "number-unread": _number_unread,
+    "previous-unread": _previous_unread,
+    "removal-unforgiven": _removal_unforgiven,
     "read-back-for-ever": _read_back_for_ever,
     "report-taken-for-step": _report_taken_for_step,
     "revision-for-entry": _revision_for_entry,

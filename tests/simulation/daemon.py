@@ -29,8 +29,12 @@ JOIN: Final = JoinSettings(
     history_limit=3,
     full_every_s=15.0,
     executions_max=8,
+    derive=False,
 )
-"""Small numbers: pages must be turned, executions forgotten, the hourly list must come."""
+"""Small numbers: pages must be turned, executions forgotten, the hourly list must come.
+
+Frames are noise here, sent for no reason; what may be derived from real ones is `tests.cluster`'s question.
+"""
 
 
 class Life:

@@ -53,7 +53,16 @@ class SimulatedLog:
         if not self.follows(found, ask.expected):
             return Refused(found)
         return Stored(
-            self.put(ask.stream, ask.subject, ask.body, ask.input, time_ns, expected=ask.expected, rollup=ask.rollup)
+            self.put(
+                ask.stream,
+                ask.subject,
+                ask.body,
+                ask.input,
+                time_ns,
+                expected=ask.expected,
+                pattern=ask.filter,
+                rollup=ask.rollup,
+            )
         )
 
     def follows(self, found: int, expected: int) -> bool:
@@ -69,16 +78,25 @@ class SimulatedLog:
         time_ns: int,
         *,
         expected: int | None = None,
+        pattern: str = "",
         rollup: bool = False,
     ) -> int:
-        """Store without any condition, as a stranger may. Returns the entry's number."""
+        """Store without any condition, as a stranger may, with the headers *expected* and *pattern*. Its number."""
         self.version += 1
         self._counts[stream] += 1
         number = self._counts[stream]
         if rollup:
             self._end(self._list_of(subject))
         kept = Kept(
-            Entry(number=number, subject=subject, body=body, input=header, time_ns=time_ns, expected=expected),
+            Entry(
+                number=number,
+                subject=subject,
+                body=body,
+                input=header,
+                time_ns=time_ns,
+                expected=expected,
+                filter=pattern,
+            ),
             self.version,
         )
         self.kept.append(kept)
@@ -93,6 +111,11 @@ class SimulatedLog:
         """Forget what is under *pattern*; the count goes on, so the next one expected is 0 again."""
         self.version += 1
         self._end(self._list_of(pattern))
+
+    def remove(self, entry: Entry) -> None:
+        """Forget one entry of the log, as an operator may."""
+        self.version += 1
+        self._end([kept for kept in self.kept if kept.entry is entry])
 
     def last(self, pattern: str) -> int:
         """The number of the last entry under *pattern*, 0 if there is none."""

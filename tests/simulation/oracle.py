@@ -13,6 +13,7 @@ import msgspec
 
 from consumer.fold.asks import Entry
 from consumer.model import Identity, Junk, Position, Report
+from tests.simulation.log import SimulatedLog
 from tests.simulation.orchestrator import ENDS, JobRecord
 
 EDGES: Final = {
@@ -401,6 +402,15 @@ class Oracle:
         for origin, junk in self.junk.items():
             if junk.position <= upto and origin not in self.junk_kept and origin not in self.junk_lost:
                 raise ViolationError(f"a checkpoint at {upto}, and the junk {origin} is not kept")
+
+    def unannounced(self, log: SimulatedLog) -> list[str]:
+        """Foreign entries that a start must have seen, and that no advisory names: the last ones of their subjects."""
+        prefix = "jobstate.v1.main."
+        return [
+            f"#{entry.number} {entry.subject}"
+            for entry in log.last_per_subject(prefix + "state.", log.version)
+            if entry.number in self.foreign and f"{prefix}advisory.foreign.{entry.number}" not in self.advisories
+        ]
 
     def missing(self, since_ns: int, *, lenient: bool) -> list[str]:
         """What the log has not yet. *lenient*: of a job that was forgotten or forged only a start need take notice."""

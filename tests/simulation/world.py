@@ -13,12 +13,12 @@ import msgspec
 from consumer.fold import Published
 from consumer.fold.asks import Append, Busy, ReadBack, Refused, Stored, Unanswered
 from consumer.join import Missing, OrchestratorRead, ReadHistory, ReadJob
-from consumer.model import Event, Frame, HistoryPage, Identity, JobPage, Junk, Position, Report, Snapshot
+from consumer.model import Event, Frame, HistoryPage, Identity, JobKey, JobPage, Junk, Position, Report, Snapshot
 from consumer.rules import Rules
 from tests.simulation.daemon import NAMES, Life
 from tests.simulation.input import Input, Producer, junk
 from tests.simulation.log import SimulatedLog
-from tests.simulation.oracle import Book, Oracle, ViolationError, decode, merged
+from tests.simulation.oracle import STATES, Book, Oracle, ViolationError, decode, merged
 from tests.simulation.orchestrator import BASE_NS, JobRecord, Orchestrator
 
 REST_STEPS: Final = 12_000
@@ -45,7 +45,12 @@ FAULTS: Final = (
     "foreign garbage",
     "foreign copy",
     "foreign number",
-    "forged",
+    "forged, no headers",
+    "forged, wrong number",
+    "forged, wrong filter",
+    "forged, wrong Previous",
+    "forged, as ours",
+    "foreign entry removed",
     "job forgotten",
     "input made anew",
     "input lost its tail",
@@ -173,6 +178,8 @@ class World:
                 life.alive = False
                 self._start(index)
             self._rest()
+            if unannounced := self.oracle.unannounced(self.log):
+                raise ViolationError(f"foreign, and a start has not announced it: {', '.join(unannounced)}")
 
     def _step(self) -> None:
         self.steps += 1
@@ -518,7 +525,9 @@ class World:
             (0.20, self._kill),
             (0.14, self._pause),
             (0.11, self._reconnect),
-            (0.22, self._foreign),
+            (0.13, self._foreign),
+            (0.07, self._imitate),
+            (0.02, self._remove_foreign),
             (0.08, self._freeze_leader),
             (0.05, self._lose_input),
             (0.04, self._forget),
@@ -606,14 +615,60 @@ class World:
             )
             self._put_foreign("foreign number", one.subject, body, one.input)
 
-    def _put_foreign(self, kind: str, subject: str, body: bytes, header: str) -> None:
+    def _put_foreign(  # noqa: PLR0913 - the fields of one entry
+        self, kind: str, subject: str, body: bytes, header: str, *, expected: int | None = None, pattern: str = ""
+    ) -> None:
         self.faults[kind] += 1
-        number = self.log.put("log", subject, body, header, self._time_ns())
+        number = self.log.put("log", subject, body, header, self._time_ns(), expected=expected, pattern=pattern)
         self.oracle.foreign.add(number)
-        self._entries.pop(number, None)
-        self.say("stranger", f"writes #{number} {subject} {_body(body)}")
-        if kind == "foreign copy":
-            self._entries[number] = body  # who takes it for the entry that it copies is right
+        self.say("stranger", f"writes #{number} {subject} after {expected} of {pattern} {_body(body)} ({kind})")
+
+    def _imitate(self) -> None:
+        """A stranger writes what follows by its `Sequence`, and is wrong in one thing that tells it from ours."""
+        rng = self.rng
+        book = self._pick_book()
+        if book is None:
+            return
+        subjects = f"{NAMES.state_prefix}{book.key}.*"
+        there = self.log.view(subjects)
+        last = there[-1].number if there else 0
+        state = rng.choice(STATES)
+        subject = NAMES.state(JobKey(book.key), state)
+        job = {"ID": book.identity.id, "Namespace": book.identity.namespace, "Version": 1, "Revision": book.count + 1}
+        body: dict[str, object] = {
+            "StateType": state,
+            "Message": "",
+            "Job": job if book.version is None else job | {"Version": book.version},
+            "Previous": book.state,
+            "Sequence": book.count + 1,
+            "Time": None,
+            "Source": rng.choice(("observed", "reported")),
+            "Flags": [],
+        }
+        header = there[-1].input if there else ""
+        expected: int | None = last
+        match rng.choice(("no headers", "wrong number", "wrong filter", "wrong Previous")):
+            case "no headers":
+                kind, expected, subjects = "forged, no headers", None, ""
+            case "wrong number":
+                # None, or one of no entry. Under the right filter a server stores no other entry's: it is what the
+                # compare-and-set is, and a read-back relies on it.
+                kind, expected = "forged, wrong number", rng.choice((None, last + 10_000))
+            case "wrong filter":
+                kind, subjects = "forged, wrong filter", rng.choice(("", subject, f"{NAMES.state_prefix}*.*.*"))
+            case _:
+                kind = "forged, wrong Previous"
+                body["Previous"] = rng.choice([one for one in (*STATES, None) if one != book.state])
+        self._put_foreign(kind, subject, msgspec.json.encode(body), header, expected=expected, pattern=subjects)
+
+    def _remove_foreign(self) -> None:
+        """An operator removes what a stranger wrote; what follows it stays true."""
+        there = [one for one in self.log.view(f"{NAMES.state_prefix}*.*.*") if one.number in self.oracle.foreign]
+        if there:
+            one = self.rng.choice(there)
+            self.faults["foreign entry removed"] += 1
+            self.log.remove(one)
+            self.say("operator", f"removes #{one.number} {one.subject}")
 
     def _forge(self) -> None:
         """A stranger writes what follows, and nobody could tell it from ours."""
@@ -634,8 +689,16 @@ class World:
         state = "Stopped" if book.state != "Stopped" else "Completed"
         body.update(StateType=state, Previous=book.state, Sequence=book.count + 1)
         body["Job"]["Revision"] = book.behind
-        self.faults["forged"] += 1
-        number = self.log.put("log", prefix + state.lower(), msgspec.json.encode(body), "", self._time_ns())
+        self.faults["forged, as ours"] += 1
+        number = self.log.put(
+            "log",
+            prefix + state.lower(),
+            msgspec.json.encode(body),
+            "",
+            self._time_ns(),
+            expected=last.number,
+            pattern=prefix + "*",
+        )
         self._entries[number] = self.log.kept[-1].entry.body
         self.say("stranger", f"forges #{number} {state}")
         book.forge(self.log.kept[-1].entry)

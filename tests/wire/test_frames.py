@@ -10,6 +10,7 @@ from consumer.errors import DecodeError
 from consumer.model import Frame, FrameKind
 from consumer.wire import MESSAGE_MAX, REASONS, bprotocol, decode_frame, document, frame_junk, open_envelope
 from consumer.wire import ncl as ncl_profile
+from consumer.wire.decoding import TEXT_MAX
 from tests.wire import samples
 from tests.wire.samples import IN, JOB, OUT, ask_payload, folders, messages, ncl, seal
 
@@ -167,7 +168,7 @@ def test_the_canary_is_not_even_decoded() -> None:
         assert structs
         for struct in structs:
             assert not secrets & set(struct.__struct_fields__)
-            assert "Event" not in struct.__name__ or struct.__struct_fields__ == ("Timestamp",)
+            assert "Event" not in struct.__name__ or struct.__struct_fields__ == ("Message", "Timestamp")
 
 
 def test_no_error_quotes_the_canary() -> None:
@@ -443,3 +444,28 @@ def test_the_subject_of_a_bid_is_its_verdict() -> None:
     assert read(*bproto("BidRejected", ExecutionID="e")).kind is FrameKind.BID_REJECTED
     frame = read(*bproto("OnBidComplete", ExecutionID="e", JobID="j", Accepted=False, Event={"Message": "no"}))
     assert (frame.accepted, frame.profile, frame.node) == (False, "1.5", "n-c9")
+
+
+def test_what_the_derivation_reads() -> None:
+    """Version and partition of an execution (sample 10), why it failed (sample 7), and 1.5.0's reason of a cancel."""
+    update = read(*messages("1.9.3", "update")[17])
+    assert (update.version, update.partition) == (2, 1)
+    failed = read(*messages("1.9.3", "execution_timeout")[3])
+    assert failed.kind is FrameKind.COMPUTE_ERROR
+    assert failed.reason.startswith("Execution timed out")
+    assert [read(*message).stopped for message in messages("1.5.0", "stop_running")[3:6]] == [True, False, False]
+    assert not any(read(*message).stopped for message in messages("1.5.2", "stop_running"))
+    old = read(*messages("1.5.0", "trap")[3])
+    assert old.kind is FrameKind.COMPUTE_ERROR
+    assert old.reason
+
+
+@pytest.mark.parametrize("message", [12, None, ["x"], {"x": 1}])
+def test_a_reason_that_is_no_text_is_none(message: object) -> None:
+    """Why an execution failed is a detail, never worth an error; and only a failure has one."""
+    payload = {"ExecutionID": "e", "JobID": "j", "Events": [{"Message": message}, {"Message": "second"}]}
+    assert read(OUT, ncl("ComputeError", payload)).reason == ""
+    assert read(OUT, ncl("ComputeError", payload | {"Events": []})).reason == ""
+    assert read(OUT, ncl("RunResult", payload | {"Events": [{"Message": "fine"}]})).reason == ""
+    long = read(OUT, ncl("ComputeError", payload | {"Events": [{"Message": "x" * 500_000}]}))
+    assert len(long.reason) == TEXT_MAX

@@ -1,0 +1,100 @@
+"""What is in our streams: by which rules it was made, who wrote last, what waits, what was refused and announced."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from consumer.doctor.facts import LastEntry, LogHead, Streams, Told
+from consumer.doctor.finding import Finding, fail, ok, say_seconds, skipped, warn
+from consumer.model import Position
+
+FORMAT: Final = 1
+RECENT_S: Final = 86_400.0
+"""Advisories stay in the log for ever; an older one is no news."""
+
+
+def rules(head: LogHead | None, *, name: str, hash_: str, accept: bool) -> Finding:
+    """Whether a daemon with these settings would write this log. *head* None: nothing was written yet."""
+    check = "log.rules"
+    if head is None:
+        return skipped(check, "nothing was written yet")
+    if head.unread:
+        return fail(
+            check,
+            f"the log's format entry cannot be read ({head.unread}): nobody of ours wrote it",
+            "find out who publishes there; remove it (nats stream rmm), and start a daemon",
+        )
+    if head.format != FORMAT:
+        return fail(
+            check,
+            f"the log has format {head.format}, this program writes {FORMAT}",
+            "use the program that made it, or another cluster name",
+        )
+    made = f"{head.rules} ({head.rules_hash[:12]})"
+    if head.rules_hash != hash_ or head.rules != name:
+        found = f"the log was made by the rules {made}, ours are {name} ({hash_[:12]})"
+        if accept:
+            return warn(check, found, "rules.accept is set: the next daemon that starts makes them the log's")
+        return fail(
+            check, found, "name the rules that it was made by (rules.file), or accept ours (rules.accept = true)"
+        )
+    since = ""
+    if head.since is not None and head.since.timestamp() > 0:
+        since = f"; it tells of jobs that were open at {head.since:%Y-%m-%d %H:%M:%SZ} or came later"
+    return ok(check, f"format {head.format}, rules {made}: the same as ours{since}")
+
+
+def last(entry: LastEntry | None) -> Finding:
+    """Who wrote last, and when."""
+    if entry is None:
+        return skipped("log.last", "nothing was written yet")
+    return ok("log.last", f"entry {entry.number}, of the kind {entry.kind}, {say_seconds(max(entry.age_s, 0.0))} ago")
+
+
+def input_(found: Streams, checkpoint: Position | None) -> Finding:
+    """How many reports wait, by the last checkpoint (a running daemon writes one a second)."""
+    check, stream = "log.input", found.input
+    if not stream.there or not found.log.there:
+        return skipped(check, "log and input are not both there")
+    begun = 0 if checkpoint is None else checkpoint.sequence
+    if begun > stream.last_seq:
+        return warn(
+            check,
+            f"the log has decided reports up to {begun}, and the input ends at {stream.last_seq}: it lost its tail, or "
+            "is another one",
+            "reports that came after it are missing; a daemon announces it, and reads the input from its first entry",
+        )
+    waiting = stream.last_seq - max(begun, stream.first_seq - 1)
+    if waiting > 0:
+        return warn(
+            check,
+            f"{waiting} reports came after the checkpoint ({begun})",
+            "is a daemon running? It takes them within seconds",
+        )
+    return ok(check, f"no report waits (checkpoint {begun})")
+
+
+def refused(quarantined: int, undecodable: int) -> Finding:
+    """How much was refused and is kept."""
+    check = "log.refused"
+    if not quarantined and not undecodable:
+        return ok(check, "nothing was refused")
+    return warn(
+        check,
+        f"{quarantined} events are in quarantine, {undecodable} could not be read",
+        "jobstate quarantine list; jobstate quarantine show ORIGIN",
+    )
+
+
+def advisories(told: Sequence[Told]) -> Finding:
+    """What the daemons had to announce."""
+    check = "log.advisories"
+    if not told:
+        return ok(check, "nothing was announced")
+    said = ", ".join(f"{one.count} {one.kind} (last {say_seconds(max(one.last_age_s, 0.0))} ago)" for one in told)
+    if min(one.last_age_s for one in told) > RECENT_S:
+        return ok(check, f"nothing within a day; before: {said}")
+    return warn(
+        check,
+        said,
+        "nats stream view JOBSTATE_<cluster> (advisory.>); docs/operations/troubleshooting.md says what each means",
+    )

@@ -1,0 +1,149 @@
+"""Bacalhau's API: is it that, does it let us read, which release, how far is its clock, what does a list cost."""
+
+import re
+from typing import Final
+
+from consumer.doctor.facts import Answer, History, Listed
+from consumer.doctor.finding import Finding, fail, ok, say_seconds, skipped, warn
+from consumer.doctor.judging.streams import say_ahead
+from consumer.join.options import JoinSettings
+
+KNOWN: Final = ((1, 5), (1, 9))
+"""The first and the last release whose answers are known."""
+LIST_COST_S: Final = 40e-6
+"""What a list costs an orchestrator for each job that it has ever stored (`BACALHAU.md` 6.3)."""
+WAIT_WARN_S: Final = 60.0
+CLOCK_WARN_S: Final = 5.0
+CLOCK_FAIL_S: Final = 60.0
+"""Of jobs that stand still a minute is the precision (docs/operations/troubleshooting.md, a job is stuck)."""
+
+_REACH: Final = frozenset({"unreachable"})
+_TLS: Final = frozenset({"tls"})
+_AUTH: Final = frozenset({"unauthorized", "forbidden"})
+_VERSION: Final = re.compile(r"v(\d+)\.(\d+)\.(\d*)")
+
+
+def reach(answer: Answer) -> Finding:
+    """Whether anything is there."""
+    return _by_kind("orchestrator.reach", answer, _REACH) or ok("orchestrator.reach", f"{answer.address} answers")
+
+
+def tls(answer: Answer) -> Finding:
+    """Whether the way to it is private, as far as that is asked for."""
+    check = "orchestrator.tls"
+    if found := _by_kind(check, answer, _TLS):
+        return found
+    if answer.private:
+        return ok(check, "TLS is spoken, and the certificate holds")
+    if answer.secret and not answer.loopback:
+        return warn(
+            check,
+            f"no TLS: our credential goes to {answer.address} in the clear",
+            "write https:// in orchestrator.url, if the way there is not your own",
+        )
+    return ok(check, "not asked for")
+
+
+def auth(answer: Answer) -> Finding:
+    """Whether we may read jobs."""
+    check = "orchestrator.auth"
+    if found := _by_kind(check, answer, _AUTH):
+        return found
+    if answer.kind:
+        return skipped(check, "no answer that could say so")
+    return ok(check, "it takes our credential" if answer.secret else "it asks for no credential")
+
+
+def answers(answer: Answer) -> Finding:
+    """Whether it is Bacalhau's API that answers; each kind of wrong answer has its own reason."""
+    check = "orchestrator.answer"
+    if answer.kind in _REACH | _TLS | _AUTH:
+        return skipped(check, f"it lets nobody ask ({answer.kind})")
+    if answer.kind:
+        return fail(check, f"its answer is none: {answer.kind}: {answer.detail}", answer.step)
+    return ok(check, "it answers as Bacalhau's API does")
+
+
+def version(answer: Answer) -> Finding:
+    """Whether the release is one whose answers are known, and what its frames look like."""
+    check, found = "orchestrator.version", _VERSION.match(answer.version)
+    if found is None:
+        return warn(
+            check,
+            "its answers name no version (X-Bacalhau-Git-Version)",
+            "does a proxy drop headers? jobstate knows 1.5 to 1.9",
+        )
+    number = (int(found[1]), int(found[2]))
+    if number < KNOWN[0]:
+        return warn(
+            check,
+            f"Bacalhau {answer.version} is older than what is known (1.5 to 1.9)",
+            "upgrade it; states may be missed",
+        )
+    if number > KNOWN[1]:
+        return warn(
+            check,
+            f"Bacalhau {answer.version} is newer than what is known (1.5 to 1.9)",
+            "see whether answers or frames are refused (jobstate_reads_total, …_undecodable_total), and report it",
+        )
+    return ok(check, f"Bacalhau {answer.version}, profile {profile_of(answer.version)}")
+
+
+def profile_of(version_: str) -> str:
+    """The profile of the frames that an orchestrator of *version_* writes (`BACALHAU.md` 0.3); empty if unknown."""
+    found = _VERSION.match(version_)
+    if found is None:
+        return ""
+    number = (int(found[1]), int(found[2]))
+    if number == (1, 5):
+        return "1.5.2" if int(found[3] or 0) >= 2 else "1.5.0"  # noqa: PLR2004 - the release
+    return "1.6-1.7" if number <= (1, 7) else "1.8+"
+
+
+def clock(answer: Answer, jetstream_ahead_s: float | None) -> Finding:
+    """How far its clock is from ours, and (by ours) from JetStream's. Its `Date` is in whole seconds."""
+    check, ahead = "orchestrator.clock", answer.ahead_s
+    if ahead is None:
+        return skipped(check, "its answers name no time (Date)")
+    said = f"its clock is {say_ahead(ahead)} ours"
+    if jetstream_ahead_s is not None:
+        said += f", and {say_ahead(ahead - jetstream_ahead_s)} JetStream's"
+    step = "set the clocks (NTP): times of updates are the orchestrator's, and jobs that stand still are told by them"
+    if abs(ahead) >= CLOCK_FAIL_S:
+        return fail(check, said, step)
+    if abs(ahead) >= CLOCK_WARN_S:
+        return warn(check, said, step)
+    return ok(check, f"{said} (to the second)")
+
+
+def lists(listed: Listed, every_s: float | None) -> Finding:
+    """How often there will be a list: the pause is a multiple of what one takes. *every_s*: `scan.list`, None: auto."""
+    check, pacing = "orchestrator.list", JoinSettings()
+    if listed.kind:
+        return fail(check, f"the list of jobs is none: {listed.kind}: {listed.detail}", listed.step)
+    pause = max(every_s or pacing.list_every_s, pacing.list_share * listed.seconds)
+    jobs = int(listed.seconds / LIST_COST_S)
+    took = f"a list took {say_seconds(listed.seconds)}, as of some {jobs:,} stored jobs at most"
+    said = f"{took}: there will be one every {say_seconds(pause)}"
+    if pause > WAIT_WARN_S:
+        return warn(
+            check,
+            said,
+            "a change that no frame tells of, of a job that was not open, is found that late; jobs are never deleted "
+            "by Bacalhau: only a new database has fewer",
+        )
+    return ok(check, said)
+
+
+def history(found: History | None) -> Finding:
+    """Whether the newest job's history can be read. None: there is no job."""
+    check = "orchestrator.history"
+    if found is None:
+        return skipped(check, "it has no job yet")
+    if found.kind:
+        return fail(check, f"the history of {found.job} cannot be read: {found.kind}: {found.detail}", found.step)
+    return ok(check, f"{found.states} states of {found.job}, its newest job")
+
+
+def _by_kind(check: str, answer: Answer, kinds: frozenset[str]) -> Finding | None:
+    return fail(check, f"{answer.kind}: {answer.detail}", answer.step) if answer.kind in kinds else None

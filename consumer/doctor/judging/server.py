@@ -1,0 +1,238 @@
+"""A NATS server, ours or Bacalhau's: does it answer, is it safe to talk to, does it let us in, what may we do there."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from consumer.doctor.facts import Account, Contact, Permissions
+from consumer.doctor.finding import Finding, fail, ok, say_bytes, say_named, warn
+from consumer.wire.subjects import Names
+
+SERVER_MIN: Final = (2, 11)
+"""2.10 ignores the filter of the compare-and-set without a word (`NATS.md` 1.1)."""
+SERVER_KNOWN: Final = (2, 15)
+"""The last one that was tried."""
+_VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.")
+
+_SECRET: Final = {
+    "nats": "nats.token_file, JOBSTATE_NATS__TOKEN or nats.credentials_file",
+    "bacalhau": "bacalhau.token_file or JOBSTATE_BACALHAU__TOKEN: it is Bacalhau's Orchestrator.Auth.Token",
+}
+_TLS: Final = {
+    "nats": "nats.tls_ca (the authority, in PEM), and that the certificate names the host in nats.url",
+    "bacalhau": "bacalhau.tls_ca and bacalhau.tls_first (Bacalhau's RequireTLS), and that the certificate names the "
+    "host in bacalhau.url",
+}
+
+
+def reach(side: str, contact: Contact) -> Finding:
+    """*side* is "nats" or "bacalhau": the section of the settings, and what the checks' names begin with."""
+    check, where = f"{side}.reach", contact.address
+    match contact.fault:
+        case "away":
+            return fail(
+                check, f"nobody answers at {where}: {contact.why}", f"is the server up, and is {side}.url right?"
+            )
+        case "silent":
+            return fail(
+                check,
+                f"{where} takes the connection and says nothing, and a NATS server speaks first",
+                f"is {side}.url another port's (Bacalhau's API is 1234, NATS is 4222)"
+                + (", or does that server want TLS first (bacalhau.tls_first)?" if side == "bacalhau" else "?"),
+            )
+        case "alien":
+            return fail(check, f"what answers at {where} speaks no NATS", f"{side}.url names another service: mend it")
+        case "other":
+            return fail(check, f"no connection to {where}: {contact.why}", "look at that server's own log")
+    if contact.others_away:
+        return warn(
+            check,
+            f"{where} answers, but not {say_named(contact.others_away)}",
+            f"start it, or take it out of {side}.url: it is tried when the others are gone",
+        )
+    return ok(check, f"{where} answers" + (f" ({contact.server})" if contact.server and side == "bacalhau" else ""))
+
+
+def tls(side: str, contact: Contact) -> Finding:
+    """Whether the way to it is private, as far as that is asked for."""
+    check = f"{side}.tls"
+    if contact.fault == "tls":
+        return fail(check, f"TLS with {contact.address} fails: {contact.why}", f"check {_TLS[side]}")
+    if contact.private:
+        return ok(check, "TLS is spoken, and the certificate holds")
+    if contact.secret and not contact.loopback:
+        return warn(
+            check,
+            f"no TLS: our credential goes to {contact.address} in the clear",
+            f"write tls:// in {side}.url, or name {side}.tls_ca, if the way there is not your own",
+        )
+    return ok(check, "not asked for, and not needed on the loopback" if contact.loopback else "not asked for")
+
+
+def auth(side: str, contact: Contact) -> Finding:
+    """Whether it lets us in."""
+    check = f"{side}.auth"
+    if contact.fault == "refused":
+        ours = "our credential" if contact.secret else "us: it wants a credential, and we have none"
+        return fail(check, f"{contact.address} refuses {ours} ({contact.why})", f"check {_SECRET[side]}")
+    return ok(check, "it takes our credential" if contact.secret else "it asks for no credential")
+
+
+def subscribe(contact: Contact, subjects: int) -> Finding:
+    """Whether Bacalhau's NATS lets us hear all that is read."""
+    check = "bacalhau.subscribe"
+    if contact.fault == "denied":
+        return fail(
+            check,
+            f"a subject may not be subscribed: {contact.why}",
+            "grant this user all subjects of docs/guide/real-cluster.md (the least that is needed); one that is "
+            "missing keeps the tap deaf",
+        )
+    return ok(check, f"all {subjects} subjects are subscribed")
+
+
+def bacalhau_version(contact: Contact) -> Finding:
+    """Which server it is: any version will do, we only listen there."""
+    return ok("bacalhau.version", f"nats-server {contact.version}, named {contact.server} (the orchestrator's node)")
+
+
+def version(contact: Contact) -> Finding:
+    """Whether our NATS keeps what the log relies on."""
+    check, found = "nats.version", _VERSION.match(contact.version)
+    number = (int(found[1]), int(found[2])) if found else (0, 0)
+    if number < SERVER_MIN:
+        return fail(
+            check,
+            f"nats-server {contact.version}; 2.11 or later is needed: older ones ignore the filter of the "
+            "compare-and-set, and two daemons would write states twice",
+            "upgrade every server of that cluster (Bacalhau's own NATS may be older)",
+        )
+    if number > SERVER_KNOWN:
+        return warn(
+            check, f"nats-server {contact.version} is newer than what was tried (2.11 to 2.15)", "report how it goes"
+        )
+    return ok(check, f"nats-server {contact.version}")
+
+
+def jetstream(account: Account | None, trouble: str) -> Finding:
+    """Whether JetStream is there for us. *account* None: it is not, and *trouble* says why."""
+    check = "nats.jetstream"
+    if account is None:
+        return fail(
+            check,
+            f"no JetStream for us: {trouble}",
+            "start nats-server with -js (or a jetstream block), and enable it for the account of this user",
+        )
+    if account.level < 1:
+        return fail(
+            check,
+            "the leader of that cluster is older than nats-server 2.11 (API level 0)",
+            "upgrade every server of the cluster: the check of each append runs where the stream's leader is",
+        )
+    return ok(check, f"there, API level {account.level}; {account.streams} streams in the account")
+
+
+def payload(contact: Contact, needed: int) -> Finding:
+    """Whether the largest report that the settings allow fits into a message."""
+    check, most = "nats.payload", contact.max_payload
+    if most < needed:
+        return fail(
+            check,
+            f"the largest message is {say_bytes(most)} (max_payload), needed are {say_bytes(needed)}",
+            "raise max_payload in the server's configuration, or lower limits.message_bytes: the daemon does not start",
+        )
+    return ok(check, f"messages of up to {say_bytes(most)}")
+
+
+def asks(permissions: Permissions | None, names: Names, *, create: bool) -> Finding:
+    """Whether the user may ask all that the daemon asks. None: the server does not tell (it may not be asked that)."""
+    check = "nats.asks"
+    if permissions is None:
+        return _untold(check)
+    inbox = f"_INBOX_jobstate_{names.cluster}.>"
+    needed = ["$JS.API.INFO"]
+    for stream in _streams(names):
+        needed += [f"$JS.API.STREAM.INFO.{stream}", f"$JS.API.STREAM.MSG.GET.{stream}"]
+        needed += [f"$JS.API.CONSUMER.{verb}.{stream}.>" for verb in ("CREATE", "DELETE", "MSG.NEXT")]
+    missing = list(_not_allowed(needed, permissions.publish_allow, permissions.publish_deny))
+    deaf = list(_not_allowed([inbox], permissions.subscribe_allow, permissions.subscribe_deny))
+    if missing or deaf:
+        what = f"publish {say_named(missing, 4)}" if missing else f"subscribe {inbox}"
+        return fail(check, f"{_who(permissions)} may not {what}", _GRANT)
+    making = [f"$JS.API.STREAM.CREATE.{stream}" for stream in _streams(names)]
+    making.append(f"$JS.API.STREAM.DELETE.{names.bucket_stream}")
+    missing = list(_not_allowed(making if create else [], permissions.publish_allow, permissions.publish_deny))
+    if missing:
+        return warn(
+            check,
+            f"{_who(permissions)} may not publish {say_named(missing, 4)}: streams that are absent cannot be made",
+            f'{_GRANT}, or set streams.mode = "bind" and make them yourself',
+        )
+    return ok(check, f"{_who(permissions)} may ask all that the daemon asks")
+
+
+def writes(permissions: Permissions | None, names: Names) -> Finding:
+    """Whether the user may publish all that the daemon publishes."""
+    check = "nats.writes"
+    if permissions is None:
+        return _untold(check)
+    needed = (*names.log_subjects, *names.refused_subjects)
+    missing = list(_not_allowed(needed, permissions.publish_allow, permissions.publish_deny))
+    if missing:
+        return fail(
+            check, f"{_who(permissions)} may not publish {say_named(missing)}: nothing could be written", _GRANT
+        )
+    return ok(check, f"{_who(permissions)} may publish all that the daemon publishes")
+
+
+_GRANT: Final = "grant what docs/operations/running.md (permissions) lists for the daemon"
+
+
+def _untold(check: str) -> Finding:
+    return warn(
+        check,
+        "this user may not ask the server what it may do",
+        "allow it $SYS.REQ.USER.INFO, or look at its permissions in the server's configuration",
+    )
+
+
+def _who(permissions: Permissions) -> str:
+    return f"user {permissions.user}" if permissions.user else "this user"
+
+
+def _streams(names: Names) -> tuple[str, ...]:
+    return (names.log, names.input, names.refused, names.bucket_stream)
+
+
+def _not_allowed(needed: Iterable[str], allow: tuple[str, ...] | None, deny: tuple[str, ...]) -> Iterator[str]:
+    for subject in needed:
+        allowed = allow is None or any(covers(pattern, subject) for pattern in allow)
+        if not allowed or any(meets(pattern, subject) for pattern in deny):
+            yield subject
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether *pattern* takes in everything that *subject* (which may be a pattern too) names."""
+    pattern = pattern.partition(" ")[0]  # a queue group may follow
+    wide, narrow = pattern.split("."), subject.split(".")
+    for index, token in enumerate(wide):
+        if token == ">":
+            return len(narrow) > index
+        if index >= len(narrow) or narrow[index] == ">":
+            return False
+        if token not in {"*", narrow[index]}:
+            return False
+    return len(wide) == len(narrow)
+
+
+def meets(pattern: str, subject: str) -> bool:
+    """Whether some subject is taken in by both."""
+    one, other = pattern.partition(" ")[0].split("."), subject.split(".")
+    for index in range(max(len(one), len(other))):
+        if index >= len(one) or index >= len(other):
+            return False
+        if ">" in {one[index], other[index]}:
+            return True
+        if one[index] != other[index] and "*" not in {one[index], other[index]}:
+            return False
+    return True

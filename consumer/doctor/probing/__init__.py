@@ -1,0 +1,1 @@
+"""Both sides, asked: facts come back, nothing is judged and nothing is changed. Each question has its time."""

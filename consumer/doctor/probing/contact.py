@@ -1,0 +1,191 @@
+"""The way to a NATS server: first a knock, which tells who is there, then the very client that the daemon uses."""
+
+import asyncio
+import contextlib
+import ipaddress
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from consumer.bacalhau.tap import Tap, TapOptions
+from consumer.doctor.facts import Contact
+from consumer.errors import ServerError, UnreachableError
+from consumer.jetstream.connection import Address, Connection, connect_writer
+from consumer.settings import Settings, redact
+
+KNOCK_S: Final = 2.0
+CONNECT_S: Final = 3.0
+SUBSCRIBE_S: Final = 8.0
+LOOK_S: Final = 0.02
+_LINE_MAX: Final = 64 * 1024
+_TLS_WORDS: Final = ("certificate", "ssl", "tls")
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a server's first line that is used here."""
+
+    version: str = "unknown"
+    server_name: str = ""
+    max_payload: int = 0
+    tls_required: bool = False
+
+
+class Knock(msgspec.Struct, frozen=True, kw_only=True):
+    """What one address said before anybody asked. `fault`: as of a `Contact`; empty with `info` None: not told."""
+
+    where: str
+    fault: str = ""
+    why: str = ""
+    info: Info | None = None
+
+
+async def knock(url: str, *, speaks_first: bool = True) -> Knock:
+    """Connect to *url* and read the server's first line; not where it would not say one (`speaks_first`)."""
+    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    where = redact(url)
+    web = parts.scheme in {"ws", "wss"}
+    port = parts.port or ({"ws": 80, "wss": 443}.get(parts.scheme) or 4222)
+    try:
+        async with asyncio.timeout(KNOCK_S):
+            reader, writer = await asyncio.open_connection(parts.hostname, port, limit=_LINE_MAX)
+    except TimeoutError:
+        return Knock(where=where, fault="away", why=f"no connection within {KNOCK_S:g} s")
+    except OSError as error:
+        return Knock(where=where, fault="away", why=_reason(error))
+    try:
+        if web or not speaks_first:
+            return Knock(where=where)
+        async with asyncio.timeout(KNOCK_S):
+            line = await reader.readline()
+    except TimeoutError:
+        return Knock(where=where, fault="silent")
+    except (OSError, ValueError):
+        return Knock(where=where, fault="alien")
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeError):
+        if line.startswith(b"INFO "):
+            return Knock(where=where, info=msgspec.json.decode(line[5:], type=Info))
+    return Knock(where=where, fault="alien")
+
+
+async def reach_ours(address: Address) -> tuple[Contact, Connection | None]:
+    """Connect to our NATS as the daemon's writer does. The connection is None where there is a fault."""
+    knocks = await asyncio.gather(*map(knock, address.urls))
+    private = address.tls_context is not None
+    contact = _met(knocks, private=private, secret=bool(address.token or address.credentials_file))
+    if contact.fault:
+        return contact, None
+    try:
+        connection = await connect_writer(address, "doctor", within_s=CONNECT_S)
+    except UnreachableError as error:
+        return _failed(contact, _inner(str(error))), None
+    except ServerError as error:
+        return msgspec.structs.replace(contact, fault="refused", why=_inner(str(error))), None
+    return (
+        msgspec.structs.replace(contact, version=connection.server_version, max_payload=connection.max_payload),
+        connection,
+    )
+
+
+class Listening:
+    """Bacalhau's subjects, listened to with the daemon's own tap, until `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises SettingsError as `Tap`."""
+        self._options: Final = TapOptions.of(settings.bacalhau)
+        self.tap: Final = Tap(self._options)
+        self.began_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> Contact:
+        """Connect and subscribe all; gives how that went."""
+        options, tap = self._options, self.tap
+        knocks = await asyncio.gather(*(knock(url, speaks_first=not options.tls_first) for url in options.urls))
+        private = bool(options.tls_ca or options.tls_first) or any(url.startswith("tls://") for url in options.urls)
+        contact = _met(knocks, private=private, secret=bool(options.token or options.token_file))
+        if contact.fault:
+            return contact
+        task = self._task = asyncio.create_task(self._listen(), name="doctor's tap")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SUBSCRIBE_S
+        # It tries for ever; once every address was tried it is known how it goes, and there is no event for that.
+        while not (  # noqa: ASYNC110 - as said
+            tap.connected or task.done() or tap.tries > len(options.urls) or loop.time() > deadline
+        ):
+            await asyncio.sleep(LOOK_S)
+        if task.done():
+            error = task.exception()
+            return msgspec.structs.replace(contact, fault="refused", why=_inner(str(error)))
+        if not tap.connected:
+            return _failed(contact, tap.last_error or "no answer")
+        self.began_at = loop.time()
+        return msgspec.structs.replace(contact, version=tap.server.version, server=tap.server.name)
+
+    async def stop(self) -> None:
+        """End the connection."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ServerError):
+                await task
+
+    async def _listen(self) -> None:
+        await self.tap.run()
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether nobody but this machine is on the way there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _met(knocks: list[Knock], *, private: bool, secret: bool) -> Contact:
+    """What the knocks come to: it is enough if one address answers."""
+    there = [one for one in knocks if not one.fault] or knocks
+    best = there[0]
+    urls = [one.where if "://" in one.where else f"nats://{one.where}" for one in there]
+    info = best.info or Info()
+    return Contact(
+        address=best.where,
+        fault=best.fault,
+        why=best.why,
+        others_away=tuple(one.where for one in knocks if one is not best and one.fault),
+        private=private or info.tls_required,
+        secret=secret or any("@" in one.where for one in knocks),
+        loopback=all(is_loopback(urlsplit(url).hostname) for url in urls),
+        version=info.version,
+        server=info.server_name,
+        max_payload=info.max_payload,
+    )
+
+
+def _failed(contact: Contact, why: str) -> Contact:
+    """*contact* with the fault that the client's words name."""
+    words = why.lower()
+    if "permissions violation" in words:
+        fault = "denied"
+    elif "authorization" in words or "authentication" in words:
+        fault = "refused"
+    else:
+        fault = "tls" if any(word in words for word in _TLS_WORDS) else "other"
+    return msgspec.structs.replace(contact, fault=fault, why=why)
+
+
+def _inner(text: str) -> str:
+    """The reason within brackets, if an error of ours has put one there: what to do about it is said elsewhere."""
+    start, end = text.find("("), text.rfind(")")
+    return text[start + 1 : end] if 0 <= start < end else text
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,248 @@
+"""Our NATS, asked: what this user may do, what the account has, how the streams are, what is in them."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from consumer.doctor.facts import Account, LastEntry, LogHead, Permissions, Replica, Stream, Streams, Told
+from consumer.errors import DecodeError, ServerError, UnreachableError
+from consumer.fold.asks import Entry
+from consumer.jetstream.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, time_ns
+from consumer.jetstream.connection import Connection
+from consumer.jetstream.recovery import last_entry
+from consumer.jetstream.topology import compare, configs
+from consumer.model import JobKey, Position
+from consumer.settings import Settings
+from consumer.wire.entries import decode_checkpoint, decode_format
+from consumer.wire.subjects import Names
+
+ANSWER_S: Final = 2.0
+KINDS: Final = ("gap", "stuck", "diverged", "halted", "gone", "foreign", "undecided", "input")
+"""The advisories that there are."""
+_NO_SUBJECTS: Final = 2**31 - 1
+"""An offset behind all subjects: the answer says how many there are, and names none."""
+
+
+class _Patterns(msgspec.Struct, frozen=True, kw_only=True):
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] = ()
+
+
+class _Allowed(msgspec.Struct, frozen=True, kw_only=True):
+    publish: _Patterns = _Patterns()
+    subscribe: _Patterns = _Patterns()
+
+
+class _UserData(msgspec.Struct, frozen=True, kw_only=True):
+    user: str = ""
+    account: str = ""
+    permissions: _Allowed = _Allowed()
+
+
+class _User(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to `$SYS.REQ.USER.INFO`, which every user may ask unless it is denied."""
+
+    data: _UserData = _UserData()
+
+
+class _Limits(msgspec.Struct, frozen=True, kw_only=True):
+    max_storage: int = -1
+    max_streams: int = -1
+
+
+class _Api(msgspec.Struct, frozen=True, kw_only=True):
+    level: int = 0
+
+
+class _Account(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of an answer to `$JS.API.INFO` that is used here."""
+
+    error: Problem | None = None
+    storage: int = 0
+    reserved_storage: int = 0
+    streams: int = 0
+    limits: _Limits = _Limits()
+    api: _Api = _Api()
+
+
+class _State(msgspec.Struct, frozen=True, kw_only=True):
+    messages: int = 0
+    bytes: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+
+
+class _Replica(msgspec.Struct, frozen=True, kw_only=True):
+    name: str = ""
+    current: bool = False
+    offline: bool = False
+
+
+class _Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    name: str = ""
+    leader: str = ""
+    replicas: tuple[_Replica, ...] = ()
+
+
+class _Info(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of an answer to `STREAM.INFO` that is used here. `ts`: the server's time; `total`: of subjects."""
+
+    error: Problem | None = None
+    config: dict[str, Any] = {}
+    state: _State = _State()
+    cluster: _Cluster = _Cluster()
+    ts: str = ""
+    total: int = 0
+
+
+async def read_permissions(connection: Connection) -> Permissions | None:
+    """What our user may do; None where the server does not tell."""
+    try:
+        user = (await connection.ask("$SYS.REQ.USER.INFO", b"", _User, within_s=ANSWER_S)).data
+    except ServerError:
+        return None
+    publish, subscribe = user.permissions.publish, user.permissions.subscribe
+    return Permissions(
+        publish_allow=publish.allow or None,
+        publish_deny=publish.deny,
+        subscribe_allow=subscribe.allow or None,
+        subscribe_deny=subscribe.deny,
+        user=user.user,
+        account=user.account,
+    )
+
+
+async def read_account(connection: Connection) -> tuple[Account | None, str]:
+    """What JetStream says of our account; or None, and why."""
+    try:
+        found = await connection.ask("$JS.API.INFO", b"", _Account, within_s=ANSWER_S)
+    except UnreachableError as error:
+        return None, str(error)
+    if found.error is not None:
+        return None, str(found.error)
+    account = Account(
+        level=found.api.level,
+        streams=found.streams,
+        streams_max=found.limits.max_streams,
+        storage=found.storage,
+        reserved=found.reserved_storage,
+        storage_max=found.limits.max_storage,
+    )
+    return account, ""
+
+
+async def read_streams(connection: Connection, names: Names, settings: Settings, wall_s: float) -> Streams:
+    """How our streams are. *wall_s*: our clock now. Raises ServerError where one cannot be asked for."""
+    found: list[Stream] = []
+    ahead_s: float | None = None
+    began = asyncio.get_running_loop().time()
+    for config in configs(names, settings.streams):
+        info = await _info(connection, config["name"])
+        found.append(_stream(config, info))
+        if info is not None and info.ts:
+            ours = wall_s + asyncio.get_running_loop().time() - began
+            ahead_s = time_ns(info.ts) / 1e9 - ours
+    log, input_, refused, bucket = found
+    return Streams(log=log, input=input_, refused=refused, bucket=bucket, ahead_s=ahead_s)
+
+
+async def _info(connection: Connection, stream: str, body: bytes = b"") -> _Info | None:
+    info = await connection.ask(f"$JS.API.STREAM.INFO.{stream}", body, _Info, within_s=ANSWER_S)
+    if info.error is None:
+        return info
+    if info.error.err_code == NO_STREAM:
+        return None
+    raise ServerError(f"{stream}: {info.error}")
+
+
+def _stream(config: dict[str, Any], info: _Info | None) -> Stream:
+    if info is None:
+        return Stream(
+            name=config["name"], there=False, max_bytes=config.get("max_bytes", -1), copies=config["num_replicas"]
+        )
+    state, cluster = info.state, info.cluster
+    return Stream(
+        name=config["name"],
+        there=True,
+        differences=tuple(map(str, compare(config, info.config))),
+        messages=state.messages,
+        bytes=state.bytes,
+        max_bytes=info.config.get("max_bytes", -1),
+        first_seq=state.first_seq,
+        last_seq=state.last_seq,
+        copies=info.config.get("num_replicas", 1),
+        cluster=cluster.name,
+        leader=cluster.leader,
+        replicas=tuple(Replica(name=one.name, current=one.current, offline=one.offline) for one in cluster.replicas),
+    )
+
+
+async def read_head(connection: Connection, names: Names) -> LogHead | None:
+    """The log's format entry; None if there is none."""
+    entry = await last_entry(connection, names, names.format)
+    if entry is None:
+        return None
+    try:
+        body = decode_format(entry.body)
+    except DecodeError as error:
+        return LogHead(unread=str(error))
+    since = None if body.Since is None else datetime.fromtimestamp(body.Since / 1e9, UTC)
+    return LogHead(format=body.Format, rules=body.Rules.Name, rules_hash=body.Rules.Hash, since=since)
+
+
+async def read_last(connection: Connection, names: Names, server_s: float) -> LastEntry | None:
+    """The log's last entry. *server_s*: the server's clock now."""
+    entry = await last_entry(connection, names, ">")
+    if entry is None:
+        return None
+    kind = entry.subject.removeprefix(f"{names.prefix}.").partition(".")[0]
+    return LastEntry(number=entry.number, kind=kind, age_s=server_s - entry.time_ns / 1e9)
+
+
+async def read_checkpoint(connection: Connection, names: Names) -> Position | None:
+    """Up to where the input is decided; None if nothing says so."""
+    entry = await last_entry(connection, names, names.checkpoint("0"))
+    if entry is None:
+        return None
+    try:
+        return decode_checkpoint(entry.body)
+    except DecodeError:
+        return None  # nobody of ours wrote it: as if there were none
+
+
+async def count_refused(connection: Connection, names: Names) -> tuple[int, int]:
+    """How many events are in quarantine, and how many could not be read."""
+    quarantined = await _count(connection, names.refused, names.quarantine("*", JobKey("*.*"), "*"))
+    return quarantined, await _count(connection, names.refused, names.undecodable("*", "*"))
+
+
+async def read_advisories(connection: Connection, names: Names, server_s: float) -> tuple[Told, ...]:
+    """What was announced, by kind. *server_s*: the server's clock now."""
+    told: list[Told] = []
+    for kind in KINDS:
+        subjects = names.advisory(kind, "*")
+        entry = await last_entry(connection, names, subjects)
+        if entry is not None:
+            count = await _count(connection, names.log, subjects)
+            told.append(Told(kind=kind, count=count, last_age_s=server_s - entry.time_ns / 1e9))
+    return tuple(told)
+
+
+async def _count(connection: Connection, stream: str, subjects: str) -> int:
+    """How many subjects of the stream hold an entry under *subjects* (each kept notice has one of its own)."""
+    body = msgspec.json.encode({"subjects_filter": subjects, "offset": _NO_SUBJECTS})
+    info = await _info(connection, stream, body)
+    return 0 if info is None else info.total
+
+
+async def read_entry(connection: Connection, stream: str, number: int, subjects: str) -> Entry | None:
+    """The first entry under *subjects* from entry *number* on; None if there is none. No consumer is made for it."""
+    body = msgspec.json.encode({"seq": number, "next_by_subj": subjects})
+    found = await connection.ask(f"$JS.API.STREAM.MSG.GET.{stream}", body, MessageAnswer, within_s=ANSWER_S)
+    if found.message is not None:
+        return found.message.entry()
+    if found.error is not None and found.error.err_code != NO_MESSAGE:
+        raise ServerError(f"{stream}: {found.error}")
+    return None

@@ -1,0 +1,121 @@
+"""Bacalhau's API, asked with the daemon's own client: does it answer, what does a list take, is a history readable."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from consumer.bacalhau.orchestrator import NEXT_STEP, Orchestrator, api_base
+from consumer.doctor.facts import Answer, History, Listed, Looked
+from consumer.doctor.probing.contact import is_loopback
+from consumer.errors import OrchestratorError
+from consumer.join.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
+from consumer.model import HistoryEntry, HistoryPage
+from consumer.settings import Orchestrator as OrchestratorSettings
+
+NOBODY: Final = "j-00000000-0000-4000-8000-000000000000"
+"""A job that there is not: to ask for it costs the orchestrator a look into its store."""
+NEWEST: Final = 10
+AGAIN_S: Final = 1.0
+"""A job that a frame names is looked for again so much later: the record may follow by milliseconds."""
+_HALF_S: Final = 0.5
+"""`Date` is cut to the second."""
+
+
+def _told(error: OrchestratorError) -> tuple[str, str, str]:
+    """Kind, detail and next step of a wrong answer."""
+    step = NEXT_STEP.get(error.kind, "")
+    return error.kind, error.detail.removesuffix(f"; {step}"), step
+
+
+async def ask(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Answer:
+    """The first question: for a job that there is not."""
+    base = api_base(settings.url)
+    kind = detail = step = ""
+    began_s = time.time()
+    try:
+        await orchestrator.job(ReadJob(job=NOBODY))
+    except OrchestratorError as error:
+        kind, detail, step = _told(error)
+    ended_s = time.time()
+    return Answer(
+        address=str(base.origin()),
+        kind=kind,
+        detail=detail,
+        step=step,
+        version=orchestrator.version,
+        ahead_s=_ahead(orchestrator.date, (began_s + ended_s) / 2),
+        private=base.scheme == "https",
+        secret=bool(settings.token or settings.token_file or settings.user),
+        loopback=is_loopback(base.host),
+    )
+
+
+def _ahead(date: str, ours_s: float) -> float | None:
+    """Seconds that *date* (a header) is ahead of *ours_s*; within a second it is 0, more it cannot say."""
+    try:
+        ahead = parsedate_to_datetime(date).timestamp() + _HALF_S - ours_s
+    except (ValueError, OverflowError):
+        return None
+    return 0.0 if abs(ahead) <= 2 * _HALF_S else ahead
+
+
+async def list_newest(orchestrator: Orchestrator) -> Listed:
+    """The newest jobs, and how long it took."""
+    began = asyncio.get_running_loop().time()
+    try:
+        page = await orchestrator.jobs(ReadJobs(limit=NEWEST))
+    except OrchestratorError as error:
+        kind, detail, step = _told(error)
+        return Listed(kind=kind, detail=detail, step=step)
+    return Listed(seconds=asyncio.get_running_loop().time() - began, jobs=page.jobs)
+
+
+async def read_newest(orchestrator: Orchestrator, listed: Listed) -> History | None:
+    """The history of the newest job that was listed; None if there is none."""
+    if not listed.jobs:
+        return None
+    job = listed.jobs[0].job
+    try:
+        page = await orchestrator.history(ReadHistory(job=job.id, namespace=job.namespace))
+    except OrchestratorError as error:
+        kind, detail, step = _told(error)
+        return History(job=job.id, kind=kind, detail=detail, step=step)
+    if isinstance(page, Missing) or not page.entries:
+        step = "the list has it: look at the orchestrator's log, its store may be damaged"
+        return History(job=job.id, kind="missing", detail="it has no history", step=step)
+    return History(job=job.id, states=len(page.entries))
+
+
+async def look_up(orchestrator: Orchestrator, jobs: Iterable[tuple[str, str]]) -> Looked:
+    """Which of *jobs* (id, namespace) it knows. One that it does not is looked for a second time, a second later."""
+    known: list[str] = []
+    missing = list(jobs)
+    try:
+        for pause in (0.0, AGAIN_S):
+            if not missing:
+                break
+            await asyncio.sleep(pause)
+            answers = [(one, await orchestrator.job(ReadJob(job=one[0], namespace=one[1]))) for one in missing]
+            known += [job for (job, _), answer in answers if not isinstance(answer, Missing)]
+            missing = [one for one, answer in answers if isinstance(answer, Missing)]
+    except OrchestratorError as error:
+        return Looked(known=tuple(known), trouble=error.kind)
+    return Looked(known=tuple(known), unknown=tuple(job for job, _ in missing))
+
+
+async def read_history(orchestrator: Orchestrator, job: str, namespace: str) -> HistoryPage | None:
+    """The whole history of *job*, None for a 404. Raises OrchestratorError."""
+    entries: list[HistoryEntry] = []
+    items, token = 0, ""
+    while True:
+        page = await orchestrator.history(ReadHistory(job=job, namespace=namespace, next_token=token))
+        if isinstance(page, Missing):
+            return None
+        entries += page.entries
+        items += page.items
+        token = page.next_token
+        # Of an open job a token comes for ever (`BACALHAU.md` 6.3): a page that is not full is the last one.
+        if not token or not page.items or page.items < HISTORY_LIMIT:
+            return HistoryPage(entries=tuple(entries), items=items, next_token="")

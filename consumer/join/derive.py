@@ -1,0 +1,671 @@
+"""Without an orchestrator: what Bacalhau's frames say of a job by themselves (`BACALHAU.md` 6.1, `DESIGN.md` 6).
+
+Frames are folded into executions in memory, and what those say of their job becomes a `Record` of source "derived".
+What they cannot say becomes a `Notice`, once per job and version. Pure: frames and the time go in, events come out.
+With an orchestrator `consumer.join.join` stands in this place; it needs none of this.
+"""
+
+import heapq
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, Literal, NamedTuple, TypeVar
+
+import msgspec
+
+from consumer.join.reads import OrchestratorRead
+from consumer.model import (
+    DERIVED,
+    REPORTED,
+    Decision,
+    Event,
+    Frame,
+    FrameKind,
+    Identity,
+    JobKey,
+    JobStateType,
+    Known,
+    Notice,
+    Place,
+    Record,
+    Rejected,
+    Snapshot,
+    Step,
+    Unchanged,
+    Work,
+    place_of,
+)
+from consumer.rules import Rules
+from consumer.wire.subjects import escape, job_key
+
+T = TypeVar("T")
+
+BATCH: Final = "batch"
+OPS: Final = "ops"
+CONFIRMED: Final = "1.8+"
+"""The profile in which the orchestrator repeats each end that it took, as a CancelExecution with `Events`."""
+
+End = Literal["completed", "failed", "ended", "rejected", "cancelled", "unseen"]
+"""How an execution ended. "ended": by itself, of a job that should not end; "unseen": a receipt says so, not how."""
+
+WHY: Final[dict[str, str]] = {
+    "failed": "an execution failed and no other was asked for in its place",
+    "ended": "an execution of a long-running job ended and no other was asked for in its place",
+    "rejected": "a bid was refused and no other was asked for in its place",
+    "cancelled": "an execution was cancelled: a stop, a failure, a time-out and a lost node look the same",
+    "unconfirmed": "an execution ended, and no receipt says that the orchestrator took that end",
+    "idle": "an execution ended well, and others are missing of which none was asked for",
+    "unseen": "an execution ended of which not all was heard",
+    "earlier": "executions of an earlier version failed, or are not known, and may count in this one",
+    "missed": "frames may have been missed while the job was open",
+    "forgotten": "too much was open at once, so the oldest was forgotten (limits.jobs, limits.executions)",
+    "halted": "the rules reject what the frames say",
+}
+"""Why a job is undecided, by the word that stands in the notice's facts."""
+
+_END: Final = "end"
+_HOLES: Final = "holes"
+"""Questions about the job as a whole. Others are about a partition, by its index, or an execution, by its id."""
+
+
+class DerivationSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Times in seconds; bounds.
+
+    `verdict_wait_s`: so long after an execution's end another may be asked for in its place, before the job is said to
+    be undecided. In the recordings that took 1.1 s at most where the orchestrator stayed up; an evaluation tried again
+    takes 5.0 s (`BACALHAU.md` 6.2). `settle_s`: so long after the last known execution of an ops job ended others may
+    still be asked for (beyond 20 nodes 0.1 s later, `BACALHAU.md` 5.3; in the recordings all within 0.04 s).
+    """
+
+    verdict_wait_s: float = 10.0
+    settle_s: float = 0.25
+    executions_max: int = 100_000
+    jobs_max: int = 200_000
+
+
+class DerivationCounts(msgspec.Struct, kw_only=True):
+    """What was made of the frames, since the start."""
+
+    frames: int = 0
+    repeats: int = 0
+    late: int = 0
+    unknown_executions: int = 0
+    undecided: int = 0
+    gaps: int = 0
+    dropped: int = 0
+
+
+class _Question(NamedTuple):
+    """A verdict that is pending until *due*."""
+
+    due: float
+    why: str
+    execution: str
+
+
+class _Execution:
+    """One execution of the present version of an open job."""
+
+    __slots__ = ("about", "confirmed", "confirms", "end", "heard", "job", "partition", "runs_at")
+
+    def __init__(self, frame: Frame, snapshot: Snapshot) -> None:
+        self.job = snapshot.job.id
+        self.partition = frame.partition
+        # What its end may leave open: another one of its partition answers that; of an ops job only it itself does.
+        self.about = frame.execution if snapshot.job.type == OPS else str(frame.partition)
+        self.runs_at = snapshot.revision + 1
+        self.confirms = frame.profile == CONFIRMED
+        self.end: End | None = None
+        self.confirmed = False
+        self.heard: set[tuple[FrameKind, bool, int | None]] = set()
+
+
+class _Job:
+    """One job, at its present version. Of a finished one only where it stands is kept."""
+
+    __slots__ = (
+        "announced",
+        "completed",
+        "count",
+        "done",
+        "executions",
+        "failed",
+        "halted",
+        "holes",
+        "identity",
+        "key",
+        "partitioned",
+        "place",
+        "questions",
+        "reason",
+        "revision",
+        "state",
+        "time",
+        "version",
+    )
+
+    def __init__(self, identity: Identity, key: JobKey, known: Known | None, version: int) -> None:
+        self.identity = identity
+        self.key = key
+        self.place = place_of(known)  # of the last event, whether or not it is decided yet
+        self.state = known.state if known is not None else ""
+        self.version = version if known is None or known.version is None else known.version
+        self.revision = (known.revision or 0) if known is not None else 0  # which the record has reached at least
+        self.holes = False  # not all of its executions were heard of
+        self.failed = False  # an execution failed, in this version or an earlier one
+        self._begin()
+
+    def _begin(self) -> None:
+        self.count = 0
+        self.executions: dict[str, _Execution] = {}
+        self.done: set[int] = set()
+        self.completed = 0
+        self.partitioned = False
+        self.reason = ""
+        self.time: datetime | None = None
+        self.questions: dict[str, _Question] = {}
+        self.announced = False
+        self.halted = False
+
+    def begin(self, version: int) -> None:
+        """A rerun or an update: of the executions before counts at most that some failed (`BACALHAU.md` 5.2)."""
+        self.failed |= (self.holes and self.state != JobStateType.COMPLETED) or version > self.version + 1
+        self.holes = False
+        self.version = version
+        self.revision = 0
+        self._begin()
+
+    def finish(self) -> None:
+        """Keep only where the job stands."""
+        self.executions = {}
+        self.done = set()
+        self.questions = {}
+
+
+class Derivation:
+    """One cluster's derivation. *known* gives the log's last update of a job.
+
+    It has the surface of `consumer.join.Join` as far as that needs no orchestrator. After each call drain `events`;
+    `take` when `wake_at` has come: it asks nothing of anybody, and says what is overdue. *origin* is a subject token
+    that names this start.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        known: Callable[[JobKey], Known | None],
+        settings: DerivationSettings | None = None,
+        *,
+        origin: str = "start",
+    ) -> None:
+        self._rules = rules
+        self._known = known
+        self._settings = settings or DerivationSettings()
+        self._jobs: dict[str, _Job] = {}
+        self._ended: dict[str, _Job] = {}
+        self._strangers: dict[str, None] = {}
+        self._executions: dict[str, _Execution] = {}
+        self._past: dict[str, None] = {}
+        self._due: list[tuple[float, str, str]] = []
+        self._start = origin
+        self._heard: Frame | None = None
+        self._gap = False
+        self._gap_told = ""
+        self._listened_at: float | None = None
+        self.events: list[Work] = []
+        self.counts = DerivationCounts()
+
+    # -- what is known, what was missed -------------------------------------------------------------------------------
+
+    def resume(self, job: Identity) -> None:
+        """The log has *job* open. What its executions did before is not known."""
+        key = job_key(job.namespace, job.id)
+        known = self._known(key)
+        if known is None or job.id in self._jobs or self._rules.is_terminal(known.state):
+            return
+        if known.source == REPORTED:
+            self._leave(job.id)
+            return
+        found = _Job(job, key, known, 0)
+        found.holes = True
+        self._keep(job.id, found)
+
+    def look_everywhere(self) -> None:
+        """Frames may have been missed (start, reconnect, slow consumer). Nobody can be asked, so it is announced."""
+        self._gap = True
+
+    def agreed_at(self, name: str) -> float | None:
+        """When the open job *name* was last what the log says, as far as frames tell; None if they do not tell."""
+        job = self._jobs.get(name)
+        return self._listened_at if job is not None and not (job.holes or job.announced or job.questions) else None
+
+    @property
+    def open_jobs(self) -> int:
+        """Jobs that have not ended, as far as is known."""
+        return len(self._jobs)
+
+    @property
+    def executions_known(self) -> int:
+        """Executions of open jobs in memory."""
+        return len(self._executions)
+
+    @property
+    def hints_open(self) -> int:
+        """Jobs with a verdict pending."""
+        return sum(1 for job in self._jobs.values() if job.questions)
+
+    # -- frames -------------------------------------------------------------------------------------------------------
+
+    def frame(self, frame: Frame, now: float) -> None:
+        """Take a frame for what it says."""
+        self.counts.frames += 1
+        self._heard = frame
+        if frame.kind is FrameKind.ASK_FOR_BID:
+            self._ask_for_bid(frame, now)
+            return
+        execution = self._executions.get(frame.execution)
+        if execution is None:
+            self._take_unknown(frame, now)
+            return
+        # Bacalhau repeats whole runs of messages, under their numbers and with a new time (`BACALHAU.md` 2.5). The
+        # subject is the execution's node and the kind's direction.
+        mark = (frame.kind, frame.echo, frame.number)
+        if mark in execution.heard:
+            self.counts.repeats += 1
+            return
+        execution.heard.add(mark)
+        self._take(self._jobs[execution.job], execution, frame, now)
+
+    def _take(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+        match frame.kind:
+            case FrameKind.BID_ACCEPTED:
+                self._run(job, execution, frame)
+            case FrameKind.BID_RESULT if not frame.accepted:
+                self._end(job, execution, "rejected", frame, now)
+            case FrameKind.BID_REJECTED:
+                self._end(job, execution, "rejected", frame, now)
+            case FrameKind.RUN_RESULT:
+                runs_to_end = job.identity.type in {BATCH, OPS}
+                self._end(job, execution, "completed" if runs_to_end else "ended", frame, now)
+            case FrameKind.COMPUTE_ERROR:
+                self._end(job, execution, "failed", frame, now)
+            case FrameKind.CANCEL_EXECUTION if frame.echo:
+                self._confirm(job, execution, frame, now)
+            case FrameKind.CANCEL_EXECUTION:
+                self._cancel(job, execution, frame, now)
+            case _:
+                pass  # an accepted bid, or the end of a cancel: the job does not change
+
+    def _ask_for_bid(self, frame: Frame, now: float) -> None:
+        if frame.execution in self._executions or frame.execution in self._past:
+            self.counts.repeats += 1
+            return
+        snapshot = frame.snapshot
+        if snapshot is None:
+            self._take_unknown(frame, now)
+            return
+        job = self._job_of(snapshot, frame)
+        if job is None:
+            self.counts.late += 1
+            self._put_past(frame.execution)
+            return
+        execution = _Execution(frame, snapshot)
+        self._remember(frame.execution, execution, job, now)
+        job.identity, job.count = snapshot.job, snapshot.count
+        job.partitioned |= execution.confirms or frame.partition > 0
+        for answered in (execution.about, _END, _HOLES):
+            job.questions.pop(answered, None)
+        self._stand(job, snapshot, frame)
+        if frame.direct:
+            self._run(job, execution, frame)
+
+    def _job_of(self, snapshot: Snapshot, frame: Frame) -> _Job | None:
+        """The job of an AskForBid at the version that it is of; None if that is over, or not ours to tell."""
+        name = snapshot.job.id
+        version = frame.version or snapshot.version
+        job = self._jobs.get(name) or self._ended.get(name)
+        if job is None:
+            key = job_key(snapshot.job.namespace, name)
+            known = self._known(key)
+            if known is not None and known.source == REPORTED:
+                # One authority: a producer said it first, and an inference is no record that could take over.
+                self._leave(name)
+                return None
+            job = _Job(snapshot.job, key, known, version)
+            # One that was open before us, as the log or the snapshot says, had executions that we did not hear of.
+            job.holes = known is not None or snapshot.revision > 1 or name in self._strangers
+            self._keep(name, job)
+        if version < job.version:
+            return None
+        if version > job.version:
+            self._begin(name, job, version, snapshot, frame)
+        elif self._rules.is_terminal(job.state):
+            return None
+        return job
+
+    def _begin(self, name: str, job: _Job, version: int, snapshot: Snapshot, frame: Frame) -> None:
+        """A new run: its first state is Pending, whatever the job is by now."""
+        self._end_executions(job)
+        job.begin(version)
+        initial = job.state = self._rules.initial
+        self._keep(name, job)
+        self._emit(job, initial, frame.event_time, snapshot.message if snapshot.state == initial else "")
+
+    def _stand(self, job: _Job, snapshot: Snapshot, frame: Frame) -> None:
+        """The job was as *snapshot* says before the write that made the execution; it never moves a job back."""
+        state, before = snapshot.state, job.state
+        later = snapshot.revision > job.revision
+        # Where Bacalhau's count is not known for what the log has, of Queued and Running either may be the later.
+        either = not job.revision and self._rules.allows(state, before)
+        job.revision = max(job.revision, snapshot.revision)
+        if not before or (later and state != before and self._rules.allows(before, state) and not either):
+            self._emit(job, state, frame.event_time, snapshot.message)
+
+    def _run(self, job: _Job, execution: _Execution, frame: Frame) -> None:
+        """An execution was approved, or started without asking: a job that waited is Running."""
+        later = execution.runs_at > job.revision
+        if later and job.state != JobStateType.RUNNING and self._rules.allows(job.state, JobStateType.RUNNING):
+            job.revision = execution.runs_at
+            self._emit(job, JobStateType.RUNNING, frame.event_time)
+
+    # -- ends of executions -------------------------------------------------------------------------------------------
+
+    def _end(self, job: _Job, execution: _Execution, end: End, frame: Frame, now: float) -> None:
+        if execution.end is not None:
+            return  # the store refuses a second one: so after a cancel a failure is its echo, and a result is void
+        execution.end = end
+        execution.confirmed = not execution.confirms
+        if end == "failed":
+            job.reason = frame.reason
+            job.failed = True
+        self._weigh(job, execution, frame, now)
+
+    def _confirm(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+        """1.8+: the record took the end that this repeats."""
+        if execution.confirmed:
+            return
+        execution.confirmed = True
+        execution.end = execution.end or "unseen"
+        # The rest was weighed at once, and may be answered by now.
+        if execution.end in {"completed", "unseen"} or job.identity.type == OPS:
+            self._weigh(job, execution, frame, now)
+
+    def _cancel(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+        """A real cancel. One that comes between an end and its receipt says that the record did not take that end."""
+        if execution.confirmed:
+            return
+        if frame.stopped:
+            self._emit(job, JobStateType.STOPPED, frame.event_time)
+            return
+        execution.end = "cancelled"
+        execution.confirmed = True
+        self._weigh(job, execution, frame, now)
+
+    def _weigh(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+        """What the end of an execution means for its job."""
+        end = execution.end
+        assert end is not None
+        job.time = frame.event_time
+        if job.identity.type == OPS:
+            self._weigh_ops(job, execution, frame, now)
+        elif end == "completed" and execution.confirmed:
+            self._count_completed(job, execution, frame, now)
+        else:
+            self._wonder(job, execution.about, "unconfirmed" if end == "completed" else end, now, frame.execution)
+
+    def _count_completed(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+        """A batch job is Completed when each partition has completed; on 1.5 and 1.6.0, when so many executions have.
+
+        In a job of several that never showed an index above 0 there are no partitions (`BACALHAU.md` 5.3).
+        """
+        job.completed += 1
+        job.done.add(execution.partition)
+        question = job.questions.get(execution.about)
+        if question is not None and (job.partitioned or question.execution == frame.execution):
+            del job.questions[execution.about]
+        if (len(job.done) if job.partitioned else job.completed) >= job.count:
+            self._emit(job, JobStateType.COMPLETED, frame.event_time)
+        elif all(one.end is not None for one in job.executions.values()):
+            self._wonder(job, _END, "idle", now, frame.execution)
+
+    def _weigh_ops(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+        """An ops job ends with the last of its executions, but more may be made: what comes of it waits a little."""
+        if not execution.confirmed:
+            self._wonder(job, execution.about, "unconfirmed", now, frame.execution)
+            return
+        job.questions.pop(execution.about, None)
+        ends = [one.end if one.confirmed else None for one in job.executions.values()]
+        if execution.end in {"cancelled", "unseen"}:
+            self._wonder(job, execution.about, str(execution.end), now, frame.execution)
+        elif not {None, "cancelled", "unseen"} & set(ends):
+            self._ask_later(job, _END, _Question(now + self._settings.settle_s, str(execution.end), frame.execution))
+
+    def _conclude_ops(self, job: _Job, question: _Question) -> None:
+        if job.holes:
+            self._announce(job, _Question(question.due, "unseen", question.execution))
+        elif any(execution.end == "failed" for execution in job.executions.values()):
+            self._emit(job, JobStateType.FAILED, job.time, job.reason)
+        elif job.failed:
+            # From 1.8 the failed executions of earlier versions are said to count (`BACALHAU.md` 5.2, not seen).
+            self._announce(job, _Question(question.due, "earlier", question.execution))
+        else:
+            self._emit(job, JobStateType.COMPLETED, job.time)
+
+    # -- what cannot be known -----------------------------------------------------------------------------------------
+
+    def _wonder(self, job: _Job, about: str, why: str, now: float, execution: str) -> None:
+        """A verdict is pending: until it is over, or another execution is asked for, the first question stands."""
+        if about not in job.questions:
+            self._ask_later(job, about, _Question(now + self._settings.verdict_wait_s, why, execution))
+
+    def _ask_later(self, job: _Job, about: str, question: _Question) -> None:
+        job.questions[about] = question
+        heapq.heappush(self._due, (question.due, job.identity.id, about))
+
+    def take(self, now: float) -> list[OrchestratorRead]:
+        """Tell what is overdue, in `events`. There is nobody to ask: no read ever."""
+        self._listened_at = now
+        if self._gap:
+            self._tell_gap(now)
+        while self._due and self._due[0][0] <= now:
+            due, name, about = heapq.heappop(self._due)
+            job = self._jobs.get(name)
+            question = job.questions.get(about) if job is not None else None
+            if job is None or question is None or question.due != due:
+                continue
+            del job.questions[about]
+            if about == _END and job.identity.type == OPS:
+                self._conclude_ops(job, question)
+            else:
+                self._announce(job, question)
+        return []
+
+    def wake_at(self) -> float | None:
+        """When `take` will have something to say if nothing comes before; None: never."""
+        if self._gap:
+            return 0.0
+        return self._due[0][0] if self._due else None
+
+    def _announce(self, job: _Job, question: _Question) -> None:
+        """Say that the job is undecided: once per version, whatever the reasons."""
+        if job.announced or self._rules.is_terminal(job.state):
+            return
+        job.announced = True
+        self.counts.undecided += 1
+        self.events.append(
+            Notice(
+                kind="undecided",
+                origin=f"{escape(job.identity.id)}-{job.version}",
+                text=f"{WHY[question.why]}; what the job is after {job.state}, only an orchestrator can tell",
+                key=job.key,
+                facts={
+                    "why": question.why,
+                    "version": job.version,
+                    "state": job.state,
+                    "execution": question.execution,
+                },
+            )
+        )
+
+    def _tell_gap(self, now: float) -> None:
+        self._gap = False
+        # What was heard last names the gap: of two daemons that missed the same, one tells it.
+        last = self._heard
+        origin = self._start if last is None else f"{escape(last.execution)}-{last.kind}-{last.number or 0}"
+        if self._gap_told == origin:
+            return  # nothing was heard since the last: it is still the same one
+        self._gap_told = origin
+        self.counts.gaps += 1
+        self.events.append(
+            Notice(
+                kind="gap",
+                origin=origin,
+                text="frames may have been missed, and nobody can be asked: jobs may have begun, changed or ended "
+                "unheard; each that is open is announced as undecided unless a frame says that it goes on",
+                facts={"open": len(self._jobs)},
+            )
+        )
+        for job in self._jobs.values():
+            job.holes = True
+            job.questions.pop(_HOLES, None)
+            self._wonder(job, _HOLES, "missed", now, "")
+
+    def _take_unknown(self, frame: Frame, now: float) -> None:
+        """A frame of an execution whose AskForBid was not heard, or is long over."""
+        name = frame.job
+        if frame.execution in self._past or name in self._ended:
+            self.counts.late += 1
+            return
+        self.counts.unknown_executions += 1
+        job = self._jobs.get(name)
+        if job is not None:
+            job.holes = True
+            self._wonder(job, _HOLES, "unseen", now, frame.execution)
+        elif name and name not in self._strangers:
+            self._leave(name)
+            self.counts.undecided += 1
+            self.events.append(
+                Notice(
+                    kind="undecided",
+                    origin=f"{escape(name)}-unseen",
+                    text=f"{WHY['unseen']}: the job was asked for before this was heard, so it is in no update",
+                    facts={"why": "unseen", "job": name, "execution": frame.execution},
+                )
+            )
+
+    # -- what the fold came to ----------------------------------------------------------------------------------------
+
+    def decided(self, event: Event, decision: Decision) -> None:
+        """Learn what an event of ours came to. One that does not fit is made anew, after what the log has."""
+        if not isinstance(event, Record):
+            return
+        name = event.job.id
+        job = self._jobs.get(name) or self._ended.get(name)
+        if job is None or job.key != event.key:
+            return
+        if isinstance(decision, Unchanged) and decision.reason == "unjoined":
+            self._rejoin(name, job)
+        elif isinstance(decision, Rejected) and not job.halted:
+            known = self._known(job.key)
+            job.place = place_of(known)
+            job.state = known.state if known is not None else ""
+            self._announce(job, _Question(0.0, "halted", ""))
+            job.halted = True
+            self._keep(name, job)
+
+    def _rejoin(self, name: str, job: _Job) -> None:
+        """Another daemon wrote first, or the log forgot: say again what it does not know yet, and nothing that it does.
+
+        Of a pair of states that lead to each other either may be the later: then the log's word stands.
+        """
+        rules, wanted = self._rules, job.state
+        known = self._known(job.key)
+        job.place = place_of(known)
+        if known is not None and known.source == REPORTED:
+            self._leave(name)
+            return
+        version = known.version or 0 if known is not None else -1
+        if known is None or version < job.version:
+            if known is not None and wanted != rules.initial:
+                self._emit(job, rules.initial, None)
+            self._emit(job, wanted, job.time)
+            return
+        forward = rules.allows(known.state, wanted) and not rules.allows(wanted, known.state)
+        if version == job.version and forward:
+            self._emit(job, wanted, job.time)
+            return
+        if version > job.version:
+            self._end_executions(job)
+            job.begin(version)
+            job.holes = True
+        assert known is not None
+        job.state = known.state
+        self._keep(name, job)
+
+    def _emit(self, job: _Job, state: str, time: datetime | None, message: str = "") -> None:
+        if job.halted:
+            return
+        step = Step(version=job.version, revision=None, state=state, message=message, time=time)
+        self.events.append(
+            Record(key=job.key, job=job.identity, after=job.place, steps=(step,), cause="hint", source=DERIVED)
+        )
+        job.place = Place(job.place.sequence + 1, job.version, None, state)
+        job.state = state
+        self._keep(job.identity.id, job)
+
+    # -- bounds -------------------------------------------------------------------------------------------------------
+
+    def _keep(self, name: str, job: _Job) -> None:
+        """Have the job among those that are open, or, if it has ended, as a place among those."""
+        self._strangers.pop(name, None)
+        if self._rules.is_terminal(job.state):
+            self._end_executions(job)
+            job.finish()
+            self._jobs.pop(name, None)
+            _put(self._ended, name, job, self._settings.jobs_max)
+        elif name not in self._jobs:
+            self._ended.pop(name, None)
+            if len(self._jobs) >= self._settings.jobs_max:
+                self._let_go(next(iter(self._jobs)))
+            self._jobs[name] = job
+
+    def _let_go(self, name: str) -> None:
+        """More is open than may be: the oldest is told of no more."""
+        job = self._jobs.pop(name)
+        self.counts.dropped += 1
+        self._end_executions(job)
+        self._announce(job, _Question(0.0, "forgotten", ""))
+
+    def _leave(self, name: str) -> None:
+        """A job that is not ours to tell."""
+        job = self._jobs.pop(name, None) or self._ended.pop(name, None)
+        if job is not None:
+            self._end_executions(job)
+        _put(self._strangers, name, None, self._settings.jobs_max)
+
+    def _end_executions(self, job: _Job) -> None:
+        """What is said of them from now on is late."""
+        for execution in job.executions:
+            del self._executions[execution]
+            self._put_past(execution)
+        job.executions = {}
+
+    def _put_past(self, execution: str) -> None:
+        _put(self._past, execution, None, self._settings.executions_max)
+
+    def _remember(self, name: str, execution: _Execution, job: _Job, now: float) -> None:
+        if len(self._executions) >= self._settings.executions_max:
+            oldest = next(iter(self._executions))
+            loser = self._jobs[self._executions.pop(oldest).job]
+            del loser.executions[oldest]
+            loser.holes = True
+            self.counts.dropped += 1
+            self._wonder(loser, oldest, "forgotten", now, oldest)
+        self._executions[name] = job.executions[name] = execution
+
+
+def _put(among: dict[str, T], name: str, what: T, bound: int) -> None:
+    """Put it last, and let the first go if there are more than *bound*."""
+    among.pop(name, None)
+    if len(among) >= bound:
+        del among[next(iter(among))]
+    among[name] = what

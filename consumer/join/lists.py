@@ -1,0 +1,198 @@
+"""When all jobs are listed, and which page of what: never more than a share of the orchestrator's time.
+
+Pure: the time and the answers' outlines go in, the page to read next comes out. What a list says of a job is
+`consumer.join.join`'s. A list costs the orchestrator by all it has ever stored, whatever page is asked for
+(`BACALHAU.md` 6.3): so each page is followed by a pause that is a multiple of what it took.
+"""
+
+from typing import Final
+
+import msgspec
+
+from consumer.join.options import JoinSettings
+from consumer.join.reads import ReadJobs
+from consumer.model import JobPage
+
+NEVER: Final = float("inf")
+ALWAYS: Final = float("-inf")
+
+
+class Lists:
+    """Two kinds of rounds, a page at a time, newest first: of what has changed, and (the sweep) of all there is.
+
+    A sweep may take an hour at a huge orchestrator; so that a change still is found meanwhile, the two take turns.
+    """
+
+    def __init__(self, pacing: JoinSettings) -> None:
+        self._pacing: Final = pacing
+        self._asked: ReadJobs | None = None
+        self._asked_at = 0.0
+        self._of_sweep = False
+        self._free_at = ALWAYS  # no page before: the share
+        self._list_limit = pacing.list_limit
+        self._full_limit = pacing.full_limit
+        # -- the round of changes: pages until one reaches what was seen before --
+        self._changes: ReadJobs | None = None
+        self._changes_due = ALWAYS
+        self._newest = 0
+        # -- the sweep --
+        self._sweep: ReadJobs | None = None
+        self._sweep_wanted = True
+        self._sweep_due = NEVER
+        # -- what the pages said --
+        self._unheard = True
+        self._lower_since: float | None = None
+        self.high_water = 0
+        """The newest ModifyTime up to which all changes were seen (ns)."""
+        self.newest_ns: int | None = None
+        """The newest ModifyTime of the first list (0: no job at all); None until it was answered."""
+        self.heard_from_ns: int | None = None
+        """What was written after this was written while we listened; None until a list since then was answered."""
+        self.count = 0
+        """Pages asked for, so far."""
+
+    # -- what is wanted -----------------------------------------------------------------------------------------------
+
+    def want_all(self) -> None:
+        """Something may have been missed: everything is looked at, and first what is newest."""
+        self._sweep_wanted = True
+        self._unheard = True
+        self.heard_from_ns = None
+        self._changes_due = ALWAYS
+        self._sweep_due = NEVER
+
+    def want_room(self) -> None:
+        """Some job could not be taken: all are looked at again, with the next list."""
+        self._sweep_due = min(self._sweep_due, self._changes_due)
+
+    def want_none(self) -> None:
+        """No list until `want_all`, and nothing was missed so far."""
+        self._sweep_wanted = False
+        self._sweep_due = NEVER
+        self._unheard = False
+        self.heard_from_ns = 0
+
+    def hurry(self, now: float) -> None:
+        """Some job has changed, and nobody knows which: look as soon as the share allows."""
+        self._changes_due = min(self._changes_due, max(now, self._free_at))
+
+    # -- pages --------------------------------------------------------------------------------------------------------
+
+    def take(self, now: float) -> ReadJobs | None:
+        """The page to read now, if there is one. One at a time."""
+        if self._asked is not None or now < self._free_at:
+            return None
+        if now >= self._sweep_due:
+            self._sweep_wanted = True
+            self._sweep_due = NEVER  # until this one is done
+        changes_due = self._pacing.lists and (self._changes is not None or now >= self._changes_due)
+        sweep_due = self._sweep_wanted or self._sweep is not None
+        if not changes_due and not sweep_due:
+            return None
+        within = self._sweep is not None and self._of_sweep  # at its top there is what has changed, too
+        self._of_sweep = sweep_due and not (changes_due and within)
+        read = self._next_of_sweep() if self._of_sweep else self._changes or ReadJobs(limit=self._list_limit)
+        self._asked, self._asked_at = read, now
+        self._unheard = self._unheard and bool(read.next_token)
+        self.count += 1
+        return read
+
+    def _next_of_sweep(self) -> ReadJobs:
+        if self._sweep is not None:
+            return self._sweep
+        self._sweep_wanted = False  # what is missed from now on is the next one's
+        return ReadJobs(limit=self._full_limit)
+
+    def wake_at(self) -> float | None:
+        """When `take` may have a page; None: not before something happens."""
+        if self._asked is not None:
+            return None
+        if self._sweep_wanted or self._sweep is not None or self._changes is not None:
+            return self._free_at
+        due = min(self._sweep_due, self._changes_due if self._pacing.lists else NEVER)
+        return None if due == NEVER else max(self._free_at, due)
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether the page that is being read is one of a sweep."""
+        return self._of_sweep
+
+    def started(self, at: float) -> None:
+        """The request left at *at*: the pause is measured by the orchestrator's time, not by that in our queue."""
+        self._asked_at = at
+
+    def answered(self, page: JobPage, now: float, *, begun: bool) -> bool:
+        """Take a page that has been looked at. *begun*: the log's beginning is agreed; else its top alone counts.
+
+        Gives whether the record has gone back: its newest change is older than what was seen, and has been for long.
+        """
+        read, pacing = self._asked, self._pacing
+        self._asked = None
+        pause = pacing.list_share * (now - self._asked_at)
+        self._free_at = now + pause
+        went_back = False
+        if read is None or not read.next_token:
+            self._newest = max((job.modified_ns for job in page.jobs), default=0)
+            self.newest_ns = self._newest if self.newest_ns is None else self.newest_ns
+            if not self._unheard and self.heard_from_ns is None:
+                self.heard_from_ns = self._newest
+            went_back = self._is_back(now)
+        if not begun:
+            self._sweep_wanted, self._sweep, self._changes = False, None, None
+            self._changes_due = self._sweep_due = now + pacing.list_every_s
+        elif self._of_sweep:
+            self._end_of_sweep_page(read, page, now)
+        else:
+            self._end_of_changes_page(read, page, now)
+        return went_back
+
+    def _end_of_sweep_page(self, read: ReadJobs | None, page: JobPage, now: float) -> None:
+        if read is not None and not read.next_token:
+            # Its top is what a round of changes would have read; what lies between is the sweep's.
+            self._seen(now)
+        self._sweep = _following(read, page)
+        if self._sweep is None:
+            self._sweep_due = now + self._pacing.full_every_s
+
+    def _end_of_changes_page(self, read: ReadJobs | None, page: JobPage, now: float) -> None:
+        oldest = min((job.modified_ns for job in page.jobs), default=0)
+        self._changes = _following(read, page) if oldest > self.high_water else None
+        if self._changes is None:
+            self._seen(now)
+
+    def _seen(self, now: float) -> None:
+        self.high_water = max(self.high_water, self._newest)
+        self._changes, self._changes_due = None, now + self._pacing.list_every_s
+
+    def _is_back(self, now: float) -> bool:
+        if self._newest >= self.high_water:
+            self._lower_since = None
+        elif self._lower_since is None:
+            self._lower_since = now
+        elif now - self._lower_since >= self._pacing.doubt_s:
+            self._lower_since, self.high_water, self._sweep_wanted = None, self._newest, True
+            return True
+        return False
+
+    def failed(self, now: float, *, too_large: bool) -> None:
+        """The page was not answered: it is asked for again a little later, a smaller one if it was *too_large*."""
+        read, self._asked = self._asked, None
+        self._free_at = now + self._pacing.retry_s
+        if read is not None and not read.next_token and self.heard_from_ns is None:
+            self._unheard = True
+        if too_large and self._of_sweep:
+            self._full_limit = max(self._full_limit // 2, 1)
+            self._sweep, self._sweep_wanted = None, True  # a token holds its limit: from the first page
+        elif too_large:
+            self._list_limit = max(self._list_limit // 2, 1)
+            self._changes = None
+        elif self._of_sweep and self._sweep is None:
+            self._sweep_wanted = True
+        self._of_sweep = not self._of_sweep  # so that the same kind comes next
+
+
+def _following(read: ReadJobs | None, page: JobPage) -> ReadJobs | None:
+    """The page behind *page*, if there is one."""
+    if read is None or not page.next_token or not page.jobs:
+        return None
+    return msgspec.structs.replace(read, next_token=page.next_token)

@@ -1,0 +1,35 @@
+"""How eagerly the join reads, and what it may keep: its settings, as the pure part takes them."""
+
+import msgspec
+
+from consumer.join.reads import HISTORY_LIMIT
+
+
+class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How eagerly the join reads. Times in seconds.
+
+    `repeats`: so long after a hint it is read again while unanswered. The record follows the frame by milliseconds, or
+    by 5.0 s where Bacalhau tried an evaluation again (`BACALHAU.md` 6.2): the last is just behind that.
+    `scan_rate`: reads a second of open jobs in turn, 0 for none. `list_every_s`: at least so long between two lists;
+    `list_share`: and the pause is so many times the last one's duration (20: at most a twentieth of the time).
+    `lists`: whether lists come by themselves at all. `history_limit`: rows a page of history is asked for.
+    `derive`: whether Running is published when a frame proves it. `doubts`, `doubt_s`: after so many answers in a row
+    that are shorter than the log, or know no job, over so long, they are no old answers: the record went back.
+    """
+
+    repeats: tuple[float, ...] = (0.05, 0.2, 1.0, 5.05)
+    scan_every_s: float = 1.0
+    scan_rate: float = 50.0
+    list_every_s: float = 1.0
+    list_share: float = 20.0
+    list_limit: int = 100
+    full_limit: int = 5000
+    lists: bool = True
+    full_every_s: float = 3600.0
+    retry_s: float = 1.0
+    history_limit: int = HISTORY_LIMIT
+    executions_max: int = 100_000
+    jobs_max: int = 200_000
+    derive: bool = True
+    doubts: int = 8
+    doubt_s: float = 10.0

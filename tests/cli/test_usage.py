@@ -1,0 +1,322 @@
+"""What is typed wrong: every option of every verb, the error it gets, and that nothing else happens."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+from consumer.cli import VERBS, Verb, main
+from consumer.errors import ExitCode
+from tests.cli.conftest import ROOT, Stage
+
+FAR: Final = "nats://127.0.0.1:1"
+"""Where no server is: an error that needs none comes first."""
+
+PLACE: Final = [
+    ("--nats http://x:1", "--nats: nats.url: ", "`nats://host:4222`", "'http://x:1'"),
+    ("--nats nats://x:99999", "--nats: nats.url: ", "`nats://host:4222`", "'nats://x:99999'"),
+    ("--cluster a.b", "--cluster: cluster: ", "A-Z, a-z, 0-9, `_`, `-`", "'a.b'"),
+    ("--config /nowhere/x.toml", "/nowhere/x.toml: cannot be read", "name another file with --config"),
+    ("--token-file /nowhere/x", "--token-file: nats.token_file: ", "/nowhere/x cannot be read", "write the secret"),
+]
+"""What every verb that reads a log takes."""
+
+STATES: Final = "write Pending, Queued, Running, Completed, Failed, Stopped"
+RULES: Final = ("/nowhere/x.toml: cannot be read", "name another rules file")
+NOBODY: Final = ("JOB", "'ns/' names no job", "write an id, or NAMESPACE/JOB")
+COUNT: Final = "is no count: write a whole number from 0"
+
+WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
+    "run": [
+        ("--config /nowhere/x.toml", "/nowhere/x.toml: cannot be read", "name another file with --config"),
+        ("--folder x", "'--folder'", "give --embedded too"),
+    ],
+    "list": [
+        ("--state bogus", "'--state'", "'bogus' is no state", STATES),
+        ("--state runing", "'--state'", "'runing' is no state", "did you mean Running?"),
+        ("--namespace ''", "'--namespace'", "'' names nothing", "write text that is not blank"),
+        ("--limit -1", "'--limit'", f"'-1' {COUNT}"),
+        *PLACE,
+    ],
+    "get": [("ns/", *NOBODY), *((f"j-1 {flags}", *words) for flags, *words in PLACE)],
+    "history": [("ns/", *NOBODY), *((f"j-1 {flags}", *words) for flags, *words in PLACE)],
+    "watch": [
+        ("--job ns/", "--job", *NOBODY[1:]),
+        ("--namespace ' '", "'--namespace'", "' ' names nothing", "write text that is not blank"),
+        ("--state bogus", "'--state'", "'bogus' is no state", STATES),
+        ("--since yesterday", "'--since'", "'yesterday' is no time", "write now, start, 2026-11-24T05:00:00Z or 10m"),
+        ("--count 1.5", "'--count'", f"'1.5' {COUNT}"),
+        *PLACE,
+    ],
+    "wait": [
+        ("j-1 ns/", *NOBODY),
+        ("j-1 --for bogus", "'--for'", "'bogus' is no state", f"{STATES}, terminal"),
+        ("j-1 --timeout 30", "'--timeout'", "'30' is no duration", "write 250ms, 30s"),
+        *((f"j-1 {flags}", *words) for flags, *words in PLACE),
+    ],
+    "send": [
+        ("'' Running", "'JOB'", "'' names nothing", "write text that is not blank"),
+        ("' ' Running", "'JOB'", "' ' names nothing"),
+        ("j-1 ''", "'STATE'", "'' names nothing"),
+        ("j-1 running", "'STATE'", "'running' is not how the rules spell it", "did you mean Running?"),
+        ("j-1 Running --message \udcff", "'--message'", r"'\udcff' is no text", "write UTF-8"),
+        ("j-1 Running --namespace ''", "'--namespace'", "'' names nothing"),
+        ("j-1 Running --version -1", "'--version'", f"'-1' {COUNT}"),
+        ("j-1 Running --revision x", "'--revision'", f"'x' {COUNT}"),
+        ("j-1 Running --type Batch", "'--type'", "'Batch' is no type of job", "write batch, ops, "),
+        ("j-1 Running --name \udcff", "'--name'", r"'\udcff' is no text", "write UTF-8"),
+        ("j-1 Running --time later", "'--time'", "'later' is no time", "write now, 2026-11-24T05:00:00Z or 10m"),
+        *((f"j-1 Running {flags}", *words) for flags, *words in PLACE),
+    ],
+    "quarantine list": [("--limit x", "'--limit'", f"'x' {COUNT}"), *PLACE],
+    "quarantine show": [
+        ("''", "'ORIGIN'", "'' names nothing", "write text that is not blank"),
+        *((f"1-1 {flags}", *words) for flags, *words in PLACE),
+    ],
+    "rules": [
+        ("--file /nowhere/x.toml", *RULES),
+        ("--check /nowhere/x.toml", *RULES),
+        ("--check README.md", "README.md: ", "`jobstate rules --check FILE`"),
+        ("--explain Foo Bar", "'--explain'", "'Foo' is no state", f"{STATES}, new"),
+        ("--explain Running Runing", "'--explain'", "'Runing' is no state", "did you mean Running?"),
+    ],
+    "replay": [
+        ("''", "'PATH...'", "'' names nothing"),
+        ("x --rules /nowhere/x.toml", *RULES),
+        ("x --loss 2", "'--loss'", "'2' is no share", "write a number from 0 to 1"),
+        ("x --loss nan", "'--loss'", "'nan' is no share", "write a number from 0 to 1"),
+        ("x --seed x", "'--seed'", f"'x' {COUNT}"),
+    ],
+    "doctor": [
+        ("--config /nowhere/x.toml", "/nowhere/x.toml: cannot be read", "name another file with --config"),
+        ("--listen 30", "'--listen'", "'30' is no duration", "write 250ms, 30s"),
+        ("--monitor host:8222", "'--monitor'", "'host:8222' is no address", "write http://host:8222"),
+    ],
+    "demo": [
+        ("--recording ''", "'--recording'", "'' names nothing"),
+        ("--recording /nowhere --speed x", "'--speed'", "'x' is no speed", "write a number above 0, or max"),
+    ],
+    "version": [
+        ("--cluster main", "'--cluster'", "name it with --nats URL"),
+        *((flags if "--nats" in flags else f"--nats {FAR} {flags}", *words) for flags, *words in PLACE),
+    ],
+}
+"""Of each verb: what is typed, and what the error says. Blanks part the arguments, quotes hold them together."""
+
+ROWS: Final = [(verb, flags, words) for verb, rows in WRONG.items() for flags, *words in rows]
+
+
+class Ended(NamedTuple):
+    """What came of a command line."""
+
+    code: object
+    out: str
+    err: str
+
+
+class Call:
+    """Runs `jobstate` in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch: Final = monkeypatch
+        self._capsys: Final = capsys
+
+    def __call__(self, *arguments: str, **environ: str) -> Ended:
+        """Code and output of `jobstate` with *arguments*."""
+        for name, text in environ.items():
+            self._monkeypatch.setenv(name, text)
+        self._monkeypatch.setattr(sys, "argv", ["jobstate", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = self._capsys.readouterr()
+        return Ended(ended.value.code, out, err)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """`jobstate` in the root of a checkout, with no settings."""
+    for name in [name for name in os.environ if name.startswith("JOBSTATE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(ROOT)
+    return Call(monkeypatch, capsys)
+
+
+def parted(line: str) -> list[str]:
+    """*line* as a shell parts it. `shlex` would not take what is no UTF-8."""
+    return [quoted or plain for quoted, plain in re.findall(r"'([^']*)'|(\S+)", line)]
+
+
+@pytest.mark.parametrize("flags", ["", " --json"])
+@pytest.mark.parametrize(("verb", "line", "words"), ROWS, ids=[f"{verb} {line!a}" for verb, line, _ in ROWS])
+def test_what_is_wrong_is_named_with_the_reason_and_what_to_write(
+    call: Call, verb: str, line: str, words: list[str], flags: str
+) -> None:
+    """Exit 2, nothing on stdout; on stderr the option, what was given, what may be: also where JSON is asked for."""
+    if flags and verb == "run":
+        pytest.skip("it has no --json")
+    ended = call(*verb.split(), *parted(line + flags))
+
+    assert (ended.code, ended.out) == (ExitCode.USAGE, "")
+    assert [word for word in words if word not in ended.err] == []
+    assert "Traceback" not in ended.err
+
+
+def takers() -> Iterator[tuple[str, str]]:
+    """Every verb and option or argument of it that takes a value."""
+    for name, (place, line) in VERBS.items():
+        verb = Verb(name, place, line)
+        commands = {name: verb.load()}
+        if hasattr(commands[name], "commands"):
+            commands = {f"{name} {below}": command for below, command in commands[name].commands.items()}
+        for path, command in commands.items():
+            for parameter in command.params:
+                if parameter.param_type_name == "argument":
+                    yield path, "argument"
+                elif not parameter.is_flag:
+                    yield path, parameter.opts[0]
+
+
+@pytest.mark.parametrize(("verb", "option"), sorted(set(takers())))
+def test_every_option_is_in_the_table(verb: str, option: str) -> None:
+    """An option that takes a value, and every verb's arguments, have a row here."""
+    lines = [parted(line) for line, *_ in WRONG[verb]]
+    if option == "argument":
+        assert any(line[:1] and not line[0].startswith("--") for line in lines)
+    else:
+        assert any(option in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "Usage: jobstate"),
+        ("bogus", "No such command 'bogus'"),
+        ("get", "Missing argument 'JOB'"),
+        ("get a b", "unexpected extra argument"),
+        ("list --bogus", "No such option: --bogus"),
+        ("list --limit", "'--limit' requires an argument"),
+        ("quarantine bogus", "No such command 'bogus'"),
+    ],
+)
+def test_what_is_no_command_line_is_refused(call: Call, line: str, words: str) -> None:
+    """No verb, no such verb or option, too few and too many arguments: exit 2, on stderr."""
+    ended = call(*line.split())
+
+    assert ended.code == ExitCode.USAGE
+    assert words in ended.err + ended.out
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "words"),
+    [
+        ("JOBSTATE_CLUSTER", "a.b", "environment: JOBSTATE_CLUSTER: cluster: "),
+        ("JOBSTATE_NATS__URL", "http://x", "environment: JOBSTATE_NATS__URL: nats.url: "),
+        ("JOBSTATE_NATS__TOKEN_FILE", "/nowhere", "environment: JOBSTATE_NATS__TOKEN_FILE: nats.token_file: "),
+        ("JOBSTATE_RULES__FILE", "/nowhere", "/nowhere: cannot be read"),
+    ],
+)
+def test_a_variable_is_blamed_only_for_what_it_said(call: Call, variable: str, text: str, words: str) -> None:
+    """The same value from the environment names the variable, and a flag beside it comes before it."""
+    assert words in call("list", "--state", "running", **{variable: text}).err
+    flag = {"JOBSTATE_CLUSTER": "--cluster", "JOBSTATE_NATS__URL": "--nats"}.get(variable, "")
+    if flag:
+        ended = call("list", flag, "a b", **{variable: text})
+        assert f"jobstate: {flag}: " in ended.err
+        assert variable not in ended.err
+
+
+@pytest.mark.parametrize("url", ["nats://u:canary@x:y", "http://canary@x", "nats://u:can/ary@x:1:2"])
+def test_a_secret_in_a_url_is_not_quoted(call: Call, url: str) -> None:
+    """A URL with a user is named and not shown."""
+    ended = call("list", "--nats", url)
+
+    assert ended.code == ExitCode.USAGE
+    assert not re.search("canary|can/ary", ended.err)
+
+
+def test_what_is_quoted_is_escaped_and_bounded(call: Call) -> None:
+    """Escapes reach no terminal, and a long value does not flood it."""
+    ended = call("list", "--state", "\x1b[2J" + "x" * 5000)
+
+    assert r"'\x1b[2Jxxx" in ended.err
+    assert "(5004 characters)" in ended.err
+    assert len(ended.err) < 500
+    assert "\x1b" not in call("list", "--cluster", "\x1b[2J").err
+
+
+def test_a_demo_without_a_clone_says_where_recordings_come_from(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The default recordings are the repository's: exit 3, and how to name others."""
+    monkeypatch.chdir(tmp_path)
+    ended = call("demo")
+
+    assert ended.code == ExitCode.NO_INPUT
+    assert "come with the repository" in ended.err
+    assert "--recording PATH" in ended.err
+
+
+READERS: Final = (
+    "list",
+    "list --json",
+    "get j-1",
+    "history j-1",
+    "watch --since start --count 2",
+    "wait j-1",
+    "send j-2 Running",
+    "quarantine list",
+    "quarantine show 1-1",
+    "rules",
+    "rules --explain Running Failed",
+    "replay tests/recordings/bacalhau-v1.9.3/rerun",
+    "version",
+    "list --help",
+    "--help",
+)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_a_reader_that_went_away_is_no_failure(stage: Stage, unbuffered: str) -> None:
+    """`| head -1` of every verb: exit 0 and not a word, whether the output is written at once or at the end."""
+    await stage.live("j-1", "Pending", "Failed")
+    await stage.store(f"{stage.names.prefix}.quarantine.illegal-transition.default.j-1.1-1", b"{}")
+    for line in READERS:
+        reading, writing = os.pipe()
+        os.close(reading)
+        running = await stage.begin(*line.split(), stdout=writing, environ={"PYTHONUNBUFFERED": unbuffered})
+        os.close(writing)
+        assert (line, *await running.end()) == (line, 0, "", "")
+
+
+async def test_a_closed_output_is_no_failure(stage: Stage) -> None:
+    """`>&-`: the verb does its work, and its exit code is its answer."""
+    for line, code in (("rules --explain Failed Running", 1), ("version", 0), ("list", 0)):
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "consumer", *line.split()),
+            env=dict(os.environ) | {"JOBSTATE_NATS__URL": stage.server.url},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+        assert (line, process.returncode, said) == (line, code, b"")
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), [("watch --since start", 0), ("wait j-1 --for Completed", 130), ("replay RECORDINGS", 130)]
+)
+async def test_ctrl_c_ends_quietly(stage: Stage, line: str, code: int) -> None:
+    """The documented code, and nothing on standard error: of a verb that waits and of one that works."""
+    await stage.live("j-0", "Pending", "Failed")
+    recordings = [str(path) for path in (ROOT / "tests/recordings/bacalhau-v1.9.3").iterdir() if path.is_dir()] * 20
+    arguments = [part for word in line.split() for part in (recordings if word == "RECORDINGS" else [word])]
+    arguments += ["j-0"] if arguments[0] == "wait" else []  # what it says of j-0 shows that it is at work
+    running = await stage.begin(*arguments, environ={"PYTHONUNBUFFERED": "1"})
+    await running.line()
+    ended = await running.end(signal.SIGINT)
+
+    assert (ended.code, ended.err) == (code, "")

@@ -1,0 +1,169 @@
+"""Every fault of an orchestrator before a real daemon: named in /readyz and in the log within 5 s, and it heals."""
+
+import asyncio
+import gzip
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, Self
+
+import pytest
+from aiohttp import web
+from nats.aio.client import Client
+
+from consumer.bacalhau.orchestrator import NEXT_STEP
+from consumer.errors import ExitCode
+from tests.daemon.process import Daemon
+from tests.server import Server
+from tests.wire.samples import seal
+
+pytestmark = pytest.mark.server
+
+NAMED_WITHIN_S: Final = 5.0
+JOBS: Final = b'{"NextToken":"","Items":[]}'
+CANARY: Final = "canary-5f1c"
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+def says(status: int, body: bytes = b"", content_type: str = "application/json", **headers: str) -> Answer:
+    """This answer to everything."""
+
+    async def answer(_request: web.BaseRequest) -> web.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return web.Response(status=status, body=body, content_type=content_type, headers=named)
+
+    return answer
+
+
+async def drop(request: web.BaseRequest) -> web.StreamResponse:
+    """Close the connection in place of an answer."""
+    assert request.transport is not None
+    request.transport.close()
+    return web.Response()
+
+
+FAULTS: Final[dict[str, Answer]] = {
+    "html": says(200, f"<html>{CANARY}".encode(), "text/html"),
+    "not-json": says(200, CANARY.encode(), "text/plain"),
+    "cut": says(200, JOBS[:-3]),
+    "wrong-shape": says(200, b'{"Items":7}'),
+    "encoded": says(200, gzip.compress(JOBS), Content_Encoding="gzip"),
+    "redirect": says(307, Location="http://127.0.0.1:1/"),
+    "unauthorized": says(401, CANARY.encode()),
+    "forbidden": says(403, CANARY.encode()),
+    "not-an-api": says(404, b"<html>", "text/html"),
+    "throttled": says(429, Retry_After="1"),
+    "refused": says(400, CANARY.encode()),
+    "server-error": says(503, CANARY.encode()),
+    "wrong-status": says(204),
+    "unreachable": drop,
+}
+"""What a server may say; `slow` is that it says nothing."""
+
+
+class Orchestrator:
+    """An API without jobs, healthy or as *answer* has it."""
+
+    def __init__(self) -> None:
+        self.healthy: Final = says(200, JOBS, X_Bacalhau_Git_Version="v1.9.3")
+        self.answer: Answer = self.healthy
+        self._runner: Final = web.ServerRunner(web.Server(self._serve), shutdown_timeout=0.1)
+        self.url = ""
+
+        self._heal: Final = asyncio.Event()
+
+    def fall(self, fault: Answer | None) -> None:
+        """From now on this is what it says; None: nothing at all."""
+        self._heal.clear()
+        self.answer = fault or self._silence
+
+    def heal(self) -> None:
+        """It is well again, and answers what it has left unanswered."""
+        self.answer = self.healthy
+        self._heal.set()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self.answer(request)
+
+    async def _silence(self, request: web.BaseRequest) -> web.StreamResponse:
+        await self._heal.wait()
+        return await self.healthy(request)
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+
+async def test_each_fault_is_named_within_five_seconds_and_heals(tmp_path: Path) -> None:
+    """Kind and next step in /readyz, the kind in a log line; nothing that the server sent; ready again afterwards."""
+    async with Server(tmp_path / "nats") as server, Orchestrator() as orchestrator:
+        daemon = Daemon(
+            tmp_path / "daemon",
+            {
+                "JOBSTATE_NATS__URL": server.url,
+                "JOBSTATE_ORCHESTRATOR__URL": orchestrator.url,
+                "JOBSTATE_ORCHESTRATOR__TOKEN": CANARY,
+            },
+        )
+        try:
+            await daemon.until_ready()
+            took = {}
+            for kind, fault in (*FAULTS.items(), ("slow", None)):
+                orchestrator.fall(fault)
+                began = time.monotonic()
+                answer = await daemon.until_status(503, f"its answers are none: {kind}")
+                took[kind] = time.monotonic() - began
+                said = str(answer["parts"]["orchestrator"])
+                assert kind == "slow" or NEXT_STEP[kind] in said, said
+                orchestrator.heal()
+                await daemon.until_ready()
+            assert {kind: seconds for kind, seconds in took.items() if seconds > NAMED_WITHIN_S} == {}
+            assert {line["kind"] for line in daemon.lines("read.failed")} == set(FAULTS)
+            assert [line["version"] for line in daemon.lines("orchestrator.version")] == ["v1.9.3"]
+            assert await daemon.stop() == ExitCode.OK
+            assert CANARY not in daemon.said()
+        finally:
+            daemon.kill()
+
+
+async def test_an_orchestrator_of_another_cluster_is_named(tmp_path: Path) -> None:
+    """Frames of jobs that the API does not know: /readyz says that the two addresses may not belong together."""
+    missing = says(404, b'{"Status":404,"Message":"job not found","Code":"NotFound"}')
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        return await (orchestrator.healthy if request.path.endswith("/jobs") else missing)(request)
+
+    async with Server(tmp_path / "nats") as server, Orchestrator() as orchestrator:
+        orchestrator.answer = answer
+        daemon = Daemon(
+            tmp_path / "daemon",
+            {
+                "JOBSTATE_NATS__URL": server.url,
+                "JOBSTATE_BACALHAU__URL": server.url,
+                "JOBSTATE_ORCHESTRATOR__URL": orchestrator.url,
+            },
+        )
+        client = Client()
+        await client.connect(server.url, allow_reconnect=False)
+        try:
+            await daemon.until_ready()
+            for number in range(3):
+                frame = {
+                    "metadata": {"Bacalhau-Type": "RunResult", "Bacalhau-PayloadEncoding": "json"},
+                    "payload": {"ExecutionID": f"e-{number}", "JobID": f"j-{number}", "JobType": "batch", "Events": []},
+                }
+                await client.publish("bacalhau.global.compute.n-1.out.msgs", seal(json.dumps(frame).encode()))
+            answered = await daemon.until_status(503, "the same cluster")
+            assert "none of the last 3 jobs" in answered["parts"]["orchestrator"]
+            numbers = await daemon.numbers("jobstate_reads_total")
+            assert sum(count for labels, count in numbers.items() if "missing" in labels) >= 3
+        finally:
+            await client.close()
+            daemon.kill()

@@ -1,0 +1,94 @@
+"""What the watch says of what it is told: numbers that mean one thing each, reasons that name the right stream."""
+
+from collections import Counter
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from consumer.daemon.watch import LOG, Watch
+from consumer.fold import Lanes
+from consumer.fold.dwell import Dwell
+from consumer.model import Notice
+from consumer.observe import Health, Metrics
+from consumer.rules import load
+from consumer.wire.subjects import Names
+
+
+class Clock:
+    """Time as the test has it."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def wall(self) -> float:
+        return self.time
+
+
+class Place:
+    """A watch and all that it tells."""
+
+    def __init__(self) -> None:
+        rules = load()
+        self.clock, self.metrics, self.health = Clock(), Metrics(), Health()
+        self.lanes = Lanes(rules, Names())
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.watch = Watch(self.metrics, self.health, self.clock)
+        self.follow()
+
+    def follow(self) -> None:
+        """A life begins."""
+        self.watch.follow_life(self.lanes, None, Dwell(load(), 0.0), self.outcomes)
+
+    def samples(self, name: str) -> dict[tuple[str, ...], float]:
+        """The samples of the metric *name*, by their labels' values in the order of the labels' names."""
+        return {
+            tuple(value for _, value in sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(self.metrics.expose().decode())
+            for sample in family.samples
+            if sample.name == name
+        }
+
+    def wait_for_something(self) -> None:
+        """Have the lanes hold an event that the log has not confirmed."""
+        self.lanes.offer(Notice(kind="gap", origin="1", text="x"))
+
+
+@pytest.fixture
+def place() -> Place:
+    """One of its own for each test."""
+    return Place()
+
+
+@pytest.mark.parametrize(("stream", "words"), [("log", "the log has"), ("refused", "what was refused has")])
+def test_the_stream_that_is_full_is_the_one_that_is_named(place: Place, stream: str, words: str) -> None:
+    """Its own gauge and no other's, and it is named in the reason; until something is stored in it again."""
+    place.wait_for_something()
+    place.outcomes[stream, "full"] += 1
+    other = {"log": "refused", "refused": "log"}[stream]
+    for _ in range(3):  # between two tries nothing comes of it
+        place.watch.take_stock()
+        assert place.samples("jobstate_stream_full") == {(stream,): 1, (other,): 0}
+        assert f"{words} no room" in place.health.unready()[LOG]
+    place.outcomes[other, "stored"] += 1
+    place.watch.take_stock()
+    assert place.samples("jobstate_stream_full")[stream,] == 1
+    place.outcomes[stream, "stored"] += 1
+    place.watch.take_stock()
+    assert place.samples("jobstate_stream_full") == {(stream,): 0, (other,): 0}
+
+
+def test_appends_are_counted_by_the_one_thing_that_each_came_to(place: Place) -> None:
+    """Every stock adds what came since the one before; a new life begins at nothing, and the numbers go on."""
+    place.outcomes.update({("log", "stored"): 3, ("refused", "busy"): 1})
+    place.watch.take_stock()
+    place.watch.take_stock()
+    place.outcomes["log", "stored"] += 2
+    place.watch.take_stock()
+    assert place.samples("jobstate_appends_total") == {("stored", "log"): 5, ("busy", "refused"): 1}
+    place.outcomes = Counter({("log", "stored"): 4})
+    place.follow()
+    place.watch.take_stock()
+    assert place.samples("jobstate_appends_total") == {("stored", "log"): 9, ("busy", "refused"): 1}

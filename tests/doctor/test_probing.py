@@ -1,0 +1,131 @@
+"""What is asked of real servers comes back as facts."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from consumer.doctor.facts import Readiness
+from consumer.doctor.finding import Verdict
+from consumer.doctor.probing.agreement import read_frames
+from consumer.doctor.probing.contact import is_loopback, knock
+from consumer.doctor.probing.http import read_monitor, read_readiness
+from consumer.observe import Health, Metrics, serve
+from consumer.ports import RawFrame
+from consumer.settings import Http
+from tests.bacalhau.servers import free_port, http_server, nats_server
+from tests.daemon.test_secrets import found_in
+from tests.doctor.world import CANARY, says, world
+from tests.replay.shared import recording
+
+pytestmark = pytest.mark.server
+
+
+async def test_a_knock_tells_who_is_there(tmp_path: Path) -> None:
+    """A NATS server by its first line; who says something else, or nothing; nobody. A URL's secret is not told."""
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example ESMTP\r\n")
+        writer.close()
+
+    mail = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = mail.sockets[0].getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        async with nats_server(tmp_path) as server:
+            found = await knock(server.url.replace("://", f"://{CANARY}@"))
+            assert found.info is not None
+            assert (found.fault, found.info.version.count(".")) == ("", 2)
+            assert CANARY not in found.where
+            plain = await knock(f"127.0.0.1:{server.port}")
+            assert plain.info == found.info
+        assert (await knock(f"nats://127.0.0.1:{port}")).fault == "alien"
+        silent = await knock(f"nats://127.0.0.1:{mute.getsockname()[1]}")
+        assert silent.fault == "silent"
+        assert (await knock(f"nats://127.0.0.1:{mute.getsockname()[1]}", speaks_first=False)).fault == ""
+    away = await knock(f"nats://127.0.0.1:{free_port()}")
+    assert (away.fault, away.why) == ("away", "connection refused")
+    mail.close()
+
+
+async def test_the_monitoring_port_tells_how_the_server_syncs(tmp_path: Path) -> None:
+    """`sync_interval: always` and the server's own limit; whatever else answers there is a fault of it, in words."""
+    port = free_port()
+    config = (
+        f'http: "127.0.0.1:{port}"\n'
+        f'jetstream {{ store_dir: "{tmp_path}/store", max_file_store: 1000000, sync_interval: always }}\n'
+    )
+    async with nats_server(tmp_path, config):
+        found = await read_monitor(f"http://127.0.0.1:{port}")
+    assert (found.fault, found.sync_always, found.storage_max) == ("", True, 1_000_000)
+    async with http_server(says(200, b"<html>")) as url:
+        assert (await read_monitor(url)).fault == "its answer is no /jsz"
+    assert (await read_monitor(f"http://127.0.0.1:{free_port()}")).fault == "connection refused"
+
+
+async def test_a_daemon_says_how_it_is() -> None:
+    """Ready, or the parts that are not; another service at its address is none."""
+    health = Health()
+    async with serve(Http(port=0), Metrics(), health) as port:
+        assert await read_readiness(Http(port=port)) == Readiness(address=f"http://127.0.0.1:{port}", ready=True)
+        health.failing("log", "no connection")
+        found = await read_readiness(Http(host="0.0.0.0", port=port))  # noqa: S104 - asked at home
+        assert found is not None
+        assert (found.ready, found.unready) == (False, {"log": "no connection"})
+    gone = await read_readiness(Http(port=port))
+    assert gone is not None
+    assert gone.away == "connection refused"
+    async with http_server(says(404, b"not found", "text/plain")) as url:
+        other = await read_readiness(Http(port=int(url.rpartition(":")[2])))
+    assert other is not None
+    assert other.alien
+    assert await read_readiness(Http(port=0)) is None
+
+
+def test_of_frames_only_what_tells_them_apart_is_kept() -> None:
+    """Kinds, profiles, ids; and why some could not be read. Nothing of what a job carries."""
+    frames = [RawFrame(frame.subject, frame.data) for frame in recording("bacalhau-v1.9.3/secret").frames]
+    heard = read_frames([*frames, RawFrame(frames[0].subject, b"\1")], 1.0, 1 << 20, 0)
+    assert heard.frames == len(frames) + 1
+    assert heard.unread == {"too-short": 1}
+    assert set(heard.profiles) <= {"1.8+", "ncl"}
+    assert {job for job, _ in heard.jobs} == {job.id for job in recording("bacalhau-v1.9.3/secret").jobs}
+    assert sum(heard.kinds.values()) == len(frames)
+    assert found_in(repr(heard).encode()) == []
+
+
+async def test_one_address_of_several_is_enough(tmp_path: Path) -> None:
+    """The one where nobody answers is told, and is no fault: on both sides."""
+    async with world(tmp_path) as made:
+        await made.rise()
+        for side in ("NATS", "BACALHAU"):
+            made.variables[f"JOBSTATE_{side}__URL"] += f",nats://127.0.0.1:{free_port()}"
+        findings = {finding.check: finding for finding in await made.examine()}
+    assert [one for one in findings.values() if one.verdict is Verdict.FAIL] == []
+    for side in ("nats", "bacalhau"):
+        assert findings[f"{side}.reach"].verdict is Verdict.WARN
+        assert "but not nats://127.0.0.1:" in findings[f"{side}.reach"].found
+
+
+async def test_without_bacalhau_its_checks_are_skipped_with_the_reason(tmp_path: Path) -> None:
+    """Reports alone: both of Bacalhau's sides are skipped. Frames alone: that is told, and the record is skipped."""
+    async with world(tmp_path) as made:
+        await made.rise()
+        made.variables["JOBSTATE_ORCHESTRATOR__URL"] = ""
+        derived = {finding.check: finding for finding in await made.examine()}
+        made.variables["JOBSTATE_BACALHAU__URL"] = ""
+        reports = {finding.check: finding for finding in await made.examine()}
+    assert derived["settings"].verdict is Verdict.WARN
+    assert "states are derived from frames alone" in derived["settings"].found
+    assert derived["frames.heard"].verdict is Verdict.OK
+    assert derived["frames.known"].found == "orchestrator.url is not set: no record is read"
+    for check in ("bacalhau.subscribe", "orchestrator.answer", "frames.heard", "record.agrees"):
+        assert reports[check].verdict is Verdict.SKIPPED
+    assert reports["settings"].verdict is Verdict.OK
+    assert [one for one in (*derived.values(), *reports.values()) if one.verdict is Verdict.FAIL] == []
+
+
+def test_only_this_machine_is_loopback() -> None:
+    """A name that is not localhost may be anybody."""
+    found = [is_loopback(host) for host in ("localhost", "127.0.0.2", "::1", "10.0.0.1", "nats", None)]
+    assert found == [True, True, True, False, False, False]
