@@ -5,13 +5,14 @@ escapes, no secrets in URLs or in fields that are named after one. Lines of libr
 line is decided where it happens.
 """
 
+import contextlib
 import json
 import logging
 import re
 import sys
 import time
 from collections.abc import Callable
-from typing import Final, TextIO
+from typing import Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -71,16 +72,43 @@ class _Library(logging.Handler):
         _write(record.levelno, "library.said", library=record.name, text=record.getMessage(), exc_info=exc_info)
 
 
+class _Lossy:
+    """A stream that a full disk or a reader that went away cannot make raise: a lost line must not stop the work."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out: Final = out
+        self._lost = 0
+
+    def write(self, text: str) -> None:
+        """Hand *text* on. What fails here fails in `flush` too, which every line ends with, and is counted there."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
+            self._out.write(text)
+
+    def flush(self) -> None:
+        """End a line; one that could not be written is counted."""
+        try:
+            self._out.flush()
+        except (OSError, ValueError):
+            self._lost += 1
+
+    def take(self) -> int:
+        """How many lines were lost since somebody was last told."""
+        taken, self._lost = self._lost, 0
+        return taken
+
+
 _bound: RateBound = RateBound(20)
+_out: _Lossy = _Lossy(sys.stderr)
 
 
 def configure(settings: Log, stream: TextIO | None = None) -> None:
     """Send every line of the program to *stream* (standard error) as *settings* say. May be called again."""
-    global _bound  # noqa: PLW0603 - there is one log in a process, as there is one standard error
+    global _bound, _out  # noqa: PLW0603 - there is one log in a process, as there is one standard error
     out = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     _bound = RateBound(settings.lines_per_s)
+    _out = _Lossy(out)
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
             colors=out.isatty(),
@@ -101,7 +129,7 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _out)),
         cache_logger_on_first_use=False,
     )
     # Debug lines of libraries may hold whole messages: theirs begin at warning, whatever ours do.
@@ -112,6 +140,9 @@ def tell_left_out() -> None:
     """Say how many lines were left out of each kind, if any. Called now and then, and at the end."""
     for event, lines in _bound.take().items():
         _write(logging.WARNING, "log.left-out", of=event, lines=lines)
+    lost = _out.take()
+    if lost:
+        _write(logging.WARNING, "log.lost", lines=lost, reason="standard error could not be written")
 
 
 def _write(level: int, event: str, **facts: object) -> None:

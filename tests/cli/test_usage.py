@@ -14,6 +14,7 @@ import pytest
 from consumer.cli import VERBS, Verb, main
 from consumer.errors import ExitCode
 from tests.cli.conftest import ROOT, Stage
+from tests.logs import untouched_log
 
 FAR: Final = "nats://127.0.0.1:1"
 """Where no server is: an error that needs none comes first."""
@@ -139,12 +140,13 @@ class Call:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """`jobstate` in the root of a checkout, with no settings."""
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+    """`jobstate` in the root of a checkout, with no settings. The log that a verb set up is not left to other tests."""
     for name in [name for name in os.environ if name.startswith("JOBSTATE_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(ROOT)
-    return Call(monkeypatch, capsys)
+    with untouched_log():
+        yield Call(monkeypatch, capsys)
 
 
 def parted(line: str) -> list[str]:

@@ -1,5 +1,6 @@
 """What becomes of a line: shape, level, bound, and what is never in it."""
 
+import errno
 import io
 import json
 import logging
@@ -11,6 +12,7 @@ import structlog
 from consumer.observe import configure, tell_left_out
 from consumer.observe.log import TRACEBACK_MAX, VALUE_MAX, RateBound
 from consumer.settings import Log
+from tests.logs import untouched_log
 
 
 class Terminal(io.StringIO):
@@ -23,12 +25,8 @@ class Terminal(io.StringIO):
 @pytest.fixture(autouse=True)
 def untouched() -> Iterator[None]:
     """The log is one for the process: leave it as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with untouched_log():
+        yield
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
@@ -186,3 +184,31 @@ def test_what_a_library_says_comes_the_same_way() -> None:
     (line,) = lines(out)
     assert line["event"] == "library.said"
     assert (line["library"], line["text"], line["level"]) == ("asyncio", "Task was destroyed: x", "error")
+
+
+class Full(io.StringIO):
+    """A stream that cannot be written to, until it can."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error: Exception | None = error
+
+    def flush(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError(), ValueError("closed file")]
+)
+def test_a_line_that_cannot_be_written_stops_nothing_and_is_told_of_later(error: Exception) -> None:
+    """A log on a full disk must not end a daemon: the lines lost are counted, and said when there is room again."""
+    out = Full(error)
+    configure(Log(format="json"), out)
+    structlog.get_logger().warning("one")
+    logging.getLogger("nats").error("two")
+    out.error = None
+    tell_left_out()
+
+    (said,) = [line for line in lines(out) if line["event"] == "log.lost"]
+    assert (said["lines"], said["level"]) == (2, "warning")
