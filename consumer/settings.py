@@ -9,6 +9,7 @@ nothing shows it.
 import difflib
 import os
 import re
+import ssl
 import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -431,6 +432,17 @@ def read_secret(path: str, name: str) -> str:
 def secret_of(given: Secret, path: str, name: str) -> str:
     """What the environment gave, else what the file at *path* holds, else nothing. Raises as `read_secret`."""
     return given.reveal() or (read_secret(path, name) if path else "")
+
+
+def trust(ca: str, name: str) -> ssl.SSLContext:
+    """How TLS is spoken by whoever trusts the authorities in the file at *ca*; without one, those of the system.
+
+    Raises `SettingsError`, with *name* of the setting.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca or None)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"{name}: {ca} is no certificate authority in PEM; check the file") from error
 
 
 def redact(url: str) -> str:

@@ -24,7 +24,7 @@ from consumer.errors import DecodeError, OrchestratorError, SettingsError
 from consumer.join.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage, JobPage, Snapshot
 from consumer.settings import Orchestrator as OrchestratorSettings
-from consumer.settings import Secret, secret_of
+from consumer.settings import Secret, secret_of, trust
 from consumer.wire.rest import decode_history, decode_job, decode_jobs
 
 log = structlog.get_logger()
@@ -166,7 +166,7 @@ class Orchestrator:
             raise SettingsError("orchestrator.user must not have a colon: HTTP's basic auth cannot carry it")
         self._options: Final = options
         self._base: Final = api_base(options.url)
-        self._tls: Final = _tls(options.tls_ca)
+        self._tls: Final = trust(options.tls_ca, "orchestrator.tls_ca")
         self._authorization: str | None = self._read_authorization()
         self._session: aiohttp.ClientSession | None = None
         self._under_way: dict[object, float] = {}
@@ -387,13 +387,6 @@ def _retry_after(response: aiohttp.ClientResponse) -> float | None:
     except ValueError:
         return None
     return min(seconds, _RETRY_AFTER_MAX_S) if seconds > 0 else None
-
-
-def _tls(ca: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca or None)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"orchestrator.tls_ca: {ca} is no certificate authority in PEM; check the file") from error
 
 
 def _why(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from consumer.client import MendedClient
 from consumer.errors import ServerError, SettingsError
 from consumer.ports import RawFrame
 from consumer.settings import Bacalhau as BacalhauSettings
-from consumer.settings import Secret, redact, secret_of
+from consumer.settings import Secret, redact, secret_of, trust
 
 log = structlog.get_logger()
 
@@ -333,12 +333,7 @@ def _tls(options: TapOptions) -> ssl.SSLContext | None:
     by_url = any(url.startswith("tls://") for url in options.urls)
     if not (options.tls or options.tls_ca or options.tls_first or by_url):
         return None
-    try:
-        return ssl.create_default_context(cafile=options.tls_ca or None)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(
-            f"bacalhau.tls_ca: {options.tls_ca} is no certificate authority in PEM; check the file"
-        ) from error
+    return trust(options.tls_ca, "bacalhau.tls_ca")
 
 
 def _why(error: BaseException) -> str:

@@ -531,8 +531,8 @@ class _Life:
             else:
                 meanwhile = "nothing is heard" if self._reads is None else "changes are found by reading in turn"
                 health.failing(TAP, f"not connected ({self._tap.last_error}); {meanwhile}")
-        if self._reads is not None:
-            self._daemon.metrics.reads_in_flight.set(self._reads.in_flight)
+        if (reads := self._reads) is not None:
+            self._daemon.watch.reads_wait(reads.waiting, reads.waited_s, reads.in_flight, away=bool(reads.away))
         if self._orchestrator is not None and (silent_s := self._orchestrator.silent_s) > SILENT_S:
             # Given up only later: a list may take long. The next answer makes it ready again.
             health.failing(ORCHESTRATOR, f"its answers are none: slow; it has not said a word for {silent_s:.0f} s")

@@ -32,6 +32,9 @@ ORCHESTRATOR: Final = "orchestrator"
 STUCK_S: Final = 10.0
 """Events wait and nothing was confirmed for so long: the daemon is not ready, whatever its connections say."""
 
+BEHIND_S: Final = 2.0
+"""Reads that wait for so long are held back by `orchestrator.max_rate`, which somebody should know."""
+
 WRONG_IN_ROW: Final = 3
 """So many lists, or histories, or jobs in a row that could not be read, however well the others can: not ready."""
 
@@ -57,6 +60,7 @@ class Watch:
         self._full: set[str] = set()
         self._errors: dict[str, tuple[int, str]] = {}
         self._agreement: Final = Agreement()
+        self._behind = False
         self._confirmed_at = clock.now()
         self._lags: Final = {cause: metrics.lag(cause) for cause in ("hint", "scan", "report")}
 
@@ -178,6 +182,26 @@ class Watch:
             self._health.failing(ORCHESTRATOR, doubt)
         elif answered:
             self._health.ready(ORCHESTRATOR)
+
+    def reads_wait(self, waiting: int, waited_s: float, in_flight: int, *, away: bool) -> None:
+        """How the reads stand: *waiting* have not left, the oldest since *waited_s*, and *in_flight* are under way.
+
+        Where they are held back by the rate, it is said once, and again when it is over: nothing is forgotten.
+        """
+        self._metrics.reads_waiting.set(waiting)
+        self._metrics.reads_waited.set(waited_s)
+        self._metrics.reads_in_flight.set(in_flight)
+        if waited_s > BEHIND_S and not away and not self._behind:
+            self._behind = True
+            log.warning(
+                "orchestrator.behind",
+                waiting=waiting,
+                waited_s=round(waited_s, 1),
+                next_step="the oldest go first and none is forgotten; raise orchestrator.max_rate, if it can bear more",
+            )
+        elif self._behind and waited_s < BEHIND_S / 2:
+            self._behind = False
+            log.info("orchestrator.caught-up", waiting=waiting)
 
     def gap(self, count: int) -> None:
         """Frames may have been missed: all jobs are listed, or, where nobody can be asked, it is announced."""

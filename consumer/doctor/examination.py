@@ -167,8 +167,6 @@ class _Examination:
                 self._orchestrator = Orchestrator(OrchestratorOptions.of(given.orchestrator))
         except SettingsError as error:
             return fail(check, str(error), "mend it; docs/reference/config.md has every setting")
-        except OSError as error:  # ssl.SSLError is one
-            return fail(check, f"nats.tls_ca: {given.nats.tls_ca}: {error}", "name a file of certificates in PEM")
         found = f"cluster {given.cluster}, our streams on {redact(given.nats.url)}"
         if given.warnings:
             return warn(check, f"{found}; {'; '.join(given.warnings)}", "as it says")

@@ -24,7 +24,7 @@ from nats.aio.subscription import Subscription
 from consumer.client import MendedClient
 from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
 from consumer.jetstream.api import Problem
-from consumer.settings import Nats, redact, secret_of
+from consumer.settings import Nats, redact, secret_of, trust
 
 log = structlog.get_logger()
 
@@ -86,7 +86,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             cluster=cluster,
             token=secret_of(settings.token, settings.token_file, "nats.token_file"),
             credentials_file=settings.credentials_file,
-            tls=ssl.create_default_context(cafile=settings.tls_ca) if settings.tls_ca else None,
+            tls=trust(settings.tls_ca, "nats.tls_ca") if settings.tls_ca else None,
         )
 
     def __repr__(self) -> str:

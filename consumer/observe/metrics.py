@@ -103,6 +103,11 @@ class Metrics:
         self.input_lag: Final = self._gauge("input_lag", "Entries of the input that were not read yet.")
         self.hints_waiting: Final = self._gauge("hints_waiting", "Hints that wait to be read.")
         self.reads_in_flight: Final = self._gauge("reads_in_flight", "Requests that the orchestrator has not answered.")
+        self.reads_waiting: Final = self._gauge("reads_waiting", "Reads of the orchestrator that have not left.")
+        self.reads_waited: Final = self._gauge(
+            "reads_waited_seconds",
+            "How long the oldest of these has waited: above a second, orchestrator.max_rate holds them back.",
+        )
         self.jobs_open: Final = self._gauge("jobs_open", "Jobs that have not ended.")
         self.jobs_known: Final = self._gauge("jobs_known", "Jobs in memory.")
         self.executions_known: Final = self._gauge("executions_known", "Executions whose job is remembered.")

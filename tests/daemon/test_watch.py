@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from consumer.daemon.watch import LOG, Watch
 from consumer.fold import Lanes
@@ -92,3 +93,20 @@ def test_appends_are_counted_by_the_one_thing_that_each_came_to(place: Place) ->
     place.follow()
     place.watch.take_stock()
     assert place.samples("jobstate_appends_total") == {("stored", "log"): 9, ("busy", "refused"): 1}
+
+
+def test_reads_that_the_rate_holds_back_are_told_once_and_when_they_caught_up(place: Place) -> None:
+    """Said when the oldest has waited for more than two seconds, not again each second; not of an orchestrator away."""
+    with capture_logs() as lines:
+        for waited_s in (0.5, 2.5, 3.5, 1.5, 2.5, 0.5, 0.1):
+            place.watch.reads_wait(40, waited_s, 8, away=False)
+        place.watch.reads_wait(40, 60.0, 1, away=True)
+
+    assert [(line["event"], line["waiting"]) for line in lines] == [
+        ("orchestrator.behind", 40),
+        ("orchestrator.caught-up", 40),
+    ]
+    assert "orchestrator.max_rate" in str(lines[0]["next_step"])
+    assert place.samples("jobstate_reads_waited_seconds") == {(): 60.0}
+    assert place.samples("jobstate_reads_waiting") == {(): 40}
+    assert place.samples("jobstate_reads_in_flight") == {(): 1}

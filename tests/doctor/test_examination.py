@@ -66,6 +66,12 @@ async def a_certificate_file_is_none(world: World) -> None:
     world.variables["JOBSTATE_BACALHAU__TLS_CA"] = str(world.folder / "ca.pem")
 
 
+@broken("settings", "nats.tls_ca", "no certificate authority in PEM")
+async def a_certificate_file_of_our_side_is_none(world: World) -> None:
+    (world.folder / "ca.pem").write_text("nothing")
+    world.variables["JOBSTATE_NATS__TLS_CA"] = str(world.folder / "ca.pem")
+
+
 @broken("rules", "/nowhere/rules.toml", "cannot be read")
 async def the_rules_are_missing(world: World) -> None:
     world.variables["JOBSTATE_RULES__FILE"] = "/nowhere/rules.toml"
