@@ -14,7 +14,7 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fmt test demo simulate bench fuzz load faults torture docs clean
+.PHONY: help setup check fmt test demo simulate bench fuzz load live faults torture docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ fuzz: $(STAMP) ## Mutated bytes against the decoders
 
 load: $(STAMP) ## What an orchestrator feels, and how quick it is under load
 	$(BIN)/python -m tests.load $(ARGS)
+
+live: $(STAMP) ## The delay at the recordings' own pace
+	$(BIN)/python -m tests.live $(ARGS)
 
 faults: $(STAMP) ## An orchestrator that is stopped, wrong or slow while jobs run
 	$(BIN)/python -m tests.faults $(ARGS)
