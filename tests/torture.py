@@ -234,7 +234,7 @@ class _Play:
             assert stage.daemon is not None
             daemons = [stage.daemon]
             for number in range(1, self._daemons):
-                beside = DaemonProcess(make_folder(folder / f"daemon-{number}"), stage._variables(), ends)
+                beside = DaemonProcess(make_folder(folder / f"daemon-{number}"), stage.variables(), ends)
                 daemons.append(await stack.enter_async_context(beside))
             for daemon in daemons:
                 await until_said(daemon, b"log.recovered")

@@ -29,8 +29,8 @@ class OrchestratorServer:
         self.url: str = ""
         self.reads_by: Final[Counter[str]] = Counter()
         """Requests so far, by what they asked for: "list", "job", "history", "other"."""
-        self.fault: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] | None = None
-        """What answers in place of the record while it is set: for whoever wants to see what becomes of that."""
+        self.fault: Callable[[web.BaseRequest], Awaitable[web.StreamResponse | None]] | None = None
+        """What answers in place of the record while it is set, where it answers at all: to see what becomes of that."""
         self.asked_at: Final[list[float]] = []
         """When each of them came, by the loop's clock."""
         self.cost_s = 0.0
@@ -65,8 +65,8 @@ class OrchestratorServer:
         kind = _kind(request.path)
         self.reads_by[kind] += 1
         self.asked_at.append(asyncio.get_running_loop().time())
-        if self.fault is not None:
-            return await self.fault(request)
+        if self.fault is not None and (wrong := await self.fault(request)) is not None:
+            return wrong
         cost_s = self._orchestrator.cost_s(self._clock.now_ns, of_list=kind == "list")
         self.cost_s += cost_s
         await asyncio.sleep(cost_s)

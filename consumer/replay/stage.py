@@ -162,11 +162,12 @@ class Stage:
         self._view = View(connection, self.names, where=self.server.url, tell=self._tell)
         keeper = asyncio.create_task(self.server.keep(self._tell), name="keep the server")
         self._stack.push_async_callback(_end, keeper)
-        self.daemon = DaemonProcess(self._folder, self._variables(), self._tell)
+        self.daemon = DaemonProcess(self._folder, self.variables(), self._tell)
         await self._stack.enter_async_context(self.daemon)
         await self._until_begun()
 
-    def _variables(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
+        """The daemon's settings, as environment."""
         return {
             "JOBSTATE_NATS__URL": self.server.url,
             "JOBSTATE_BACALHAU__URL": self.server.url,
@@ -183,7 +184,7 @@ class Stage:
     def write_settings(self) -> Path:
         """The daemon's settings as a file of the stage's folder, for whoever wants to look as it does."""
         lines: list[str] = []
-        for variable, text in self._variables().items():
+        for variable, text in self.variables().items():
             section, _, key = variable.removeprefix("JOBSTATE_").lower().partition("__")
             lines += [f"[{section}]"] if f"[{section}]" not in lines else []
             lines.append(f"{key} = {text if text.isdecimal() else msgspec.json.encode(text).decode()}")
