@@ -1,4 +1,5 @@
-# jobstate in a container: non-root, and fine with a read-only root (it writes nothing outside of /data).
+# jobstate in a container: user 10001, and made for a read-only root (it writes nothing outside of /data). It has no
+# nats-server in it, so no --embedded. Never built where it was written: there was no container engine.
 FROM python:3.11-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./

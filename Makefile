@@ -45,8 +45,9 @@ test: $(STAMP) ## All tests, with real nats-servers
 demo: $(STAMP) ## Real Bacalhau traffic through a real server, in under a minute
 	$(BIN)/jobstate demo --recording $(DEMO)/queued_then_runs --recording $(DEMO)/rerun $(ARGS)
 
-simulate: $(STAMP) ## Three daemons and every fault, seed by seed (SEEDS=20000 FIRST=1)
+simulate: $(STAMP) ## Two simulations with every fault, seed by seed (SEEDS=20000 FIRST=1)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+	$(BIN)/python -m tests.cluster --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 bench: $(STAMP) ## Reports end to end, beside the plain loop of nats-py
 	$(BIN)/python -m tests.bench $(ARGS)

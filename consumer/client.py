@@ -6,18 +6,75 @@ The mends lean on private names of nats-py; `consumer.jetstream.connection.check
 
 import asyncio
 import contextlib
+import errno
 import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import nats.errors
+import structlog
 from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport
 
+from consumer import reach
+
+log = structlog.get_logger()
+
 CLOSE_S: Final = 1.0
+SAID_FIRST_S: Final = 1.0
+SAID_LAST_S: Final = 60.0
+_SPEAKS_NO_NATS: Final = "nats: what answers speaks no NATS"
+_NO_NATS: Final = (
+    _SPEAKS_NO_NATS,
+    "nats: empty response from server when expecting INFO message",
+    "nats: info message, json parse error",
+)
+"""The same in nats-py's words."""
 BROKEN_HEADERS: Final = "Jobstate-Broken-Headers"
 """Marks a message whose header block could not be read."""
+
+
+class Outage:
+    """A server that is away, told seldom: the first trouble at once, then after 1 s, 2 s, 4 s, at last once a minute.
+
+    It outlives the connections that are tried meanwhile; whoever makes several for one purpose gives each the same.
+    """
+
+    def __init__(self, name: str, now: Callable[[], float] = time.monotonic) -> None:
+        self._name: Final = name
+        self._now: Final = now
+        self._began: float | None = None
+        self._again_at = 0.0
+        self._pause = SAID_FIRST_S
+        self._untold = 0
+
+    def tell(self, event: str, server: object, reason: str, next_step: str) -> None:
+        """Write the line *event*, unless one was written a short while ago."""
+        now = self._now()
+        if self._began is None:
+            self._began, self._again_at, self._pause, self._untold = now, now, SAID_FIRST_S, 0
+        if now < self._again_at:
+            self._untold += 1
+            return
+        log.warning(
+            event,
+            connection=self._name,
+            server=str(server),
+            reason=reason,
+            for_s=round(now - self._began, 1),
+            untold=self._untold,
+            next_step=next_step,
+        )
+        self._untold = 0
+        self._again_at = now + self._pause
+        self._pause = min(2 * self._pause, SAID_LAST_S)
+
+    def end(self) -> float:
+        """A connection stands. For how many seconds none did; 0 if nothing was wrong."""
+        began, self._began = self._began, None
+        return 0.0 if began is None else self._now() - began
 
 
 class _Transport(TcpTransport):
@@ -49,6 +106,20 @@ class MendedClient(Client):
     def __init__(self, *, tls: bool) -> None:
         super().__init__()
         self._tls_wanted: Final = tls
+        self._taken = self._introduced = False
+
+    def fault_of(self, error: BaseException) -> tuple[str, str]:
+        """The fault (`consumer.reach`) that *error* is, by how far the connection had come, and the reason in words."""
+        why = _reason(error)
+        if not self._taken:
+            if isinstance(error, OSError | nats.errors.TimeoutError) and not isinstance(error, ssl.SSLError):
+                return reach.AWAY, why
+        elif not self._introduced:
+            if isinstance(error, TimeoutError | nats.errors.TimeoutError):
+                return reach.SILENT, why
+            if why.startswith(_NO_NATS):
+                return reach.ALIEN, why
+        return reach.fault_of(why), why
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
@@ -74,6 +145,7 @@ class MendedClient(Client):
             if not info.get("tls_available"):
                 raise nats.errors.Error("the server offers no TLS, and the settings ask for it")
             info["tls_required"] = True
+        self._introduced = True
         await super()._process_info(info, initial_connection)
 
     async def connect(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - nats-py's own
@@ -84,7 +156,7 @@ class MendedClient(Client):
             raise
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             await self.close()
-            raise nats.errors.Error(f"nats: what answers speaks no NATS ({type(error).__name__})") from error
+            raise nats.errors.Error(f"{_SPEAKS_NO_NATS} ({type(error).__name__})") from error
 
     async def close(self) -> None:
         """End it. What waits to be sent is sent, unless the server does not take it within a second."""
@@ -103,7 +175,9 @@ class MendedClient(Client):
             writer.transport.abort()
 
     async def _connect_to_server(self, s: Srv) -> None:
+        self._taken = self._introduced = False
         await super()._connect_to_server(s)
+        self._taken = True
         if type(self._transport) is TcpTransport:
             self._transport = _Transport(self._transport)
 
@@ -118,3 +192,15 @@ class MendedClient(Client):
             self._pending, self._pending_data_size = [], 0
             self._status = Client.DISCONNECTED
             await super()._close(status, do_cbs)
+
+
+def _reason(error: BaseException) -> str:
+    """A few words for the operator: one line, bounded, no control characters of a stranger."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in text:
+        return "connection refused"
+    if isinstance(error, TimeoutError):
+        return "no connection in time"
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
+        text = error.strerror
+    return "".join(character for character in text if character.isprintable())[:200]

@@ -19,6 +19,8 @@ class ExitCode(IntEnum):
     """What was named is not there or not what it should be: no recording, no such job."""
     TIMEOUT = 4
     """The time that was given is over."""
+    OUTPUT = 5
+    """What was to be written could not be: the disk is full. The work itself may have been done."""
     TOPOLOGY = 10
     """A stream differs from what is needed, or belongs to other rules or another format."""
     SERVER = 11
@@ -99,6 +101,24 @@ class LogWentBackError(JobstateError):
     """The log is not the one we knew: made anew, or shorter than what it confirmed. All memory is void; start again."""
 
 
+OF_ONE_READ: Final = frozenset(
+    {
+        "cut",
+        "no-job",
+        "not-askable",
+        "not-utf8",
+        "other-job",
+        "out-of-range",
+        "too-deep",
+        "too-large",
+        "unknown-history-entry",
+        "unknown-state",
+        "wrong-shape",
+    }
+)
+"""Kinds of `OrchestratorError` that say nothing of other reads."""
+
+
 class OrchestratorError(JobstateError):
     """The orchestrator's answer is no answer. `kind` names it (html, cut, too-large, …); it is never a state."""
 
@@ -107,6 +127,11 @@ class OrchestratorError(JobstateError):
         self.kind = kind
         self.detail = detail
         self.retry_after_s = retry_after_s
+
+    @property
+    def alone(self) -> bool:
+        """Whether it says nothing of other reads; after any other error the orchestrator counts as away."""
+        return self.kind in OF_ONE_READ
 
 
 class AbsentError(JobstateError):

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -28,10 +29,14 @@ ENVIRONMENT: Final = "JOBSTATE_"
 CONFIG: Final = "JOBSTATE_CONFIG"
 """The variable that names the file; the command line's `--config` comes first."""
 
+RULES_FILE: Final = "rules.file (JOBSTATE_RULES__FILE)"
+"""What names the rules file, for an error about that file."""
+
 MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
 
 _USER_INFO: Final = re.compile(r"(^|://|,)[^/,]*@")
+_QUERY: Final = re.compile(r"[?#][^,\s]*")
 
 _AGES: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -121,7 +126,8 @@ class Bacalhau(_Section, frozen=True, kw_only=True):
     url: Annotated[
         _Url,
         Meta(
-            description="Bacalhau's NATS server, `nats://host:4222`; several with commas. Empty: follow reports only."
+            description="Bacalhau's NATS server, `nats://host:4222`; several with commas. Empty: jobs are "
+            "read in turn only, or, if `orchestrator.url` is empty too, reports only."
         ),
     ] = ""
     token_file: Annotated[
@@ -155,7 +161,8 @@ class Orchestrator(_Section, frozen=True, kw_only=True):
     url: Annotated[
         str,
         Meta(
-            description="Address of the API, `http://host:1234`. Empty: states are derived from frames alone.",
+            description="Address of the API, `http://host:1234`. Empty: states are derived from frames alone, or, "
+            "if `bacalhau.url` is empty too, reports only.",
             pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*)?)?$",
         ),
     ] = ""
@@ -167,13 +174,16 @@ class Orchestrator(_Section, frozen=True, kw_only=True):
     tls_ca: Annotated[_File, Meta(description="Certificate authority of the API (PEM).")] = ""
     max_rate: Annotated[float, Meta(description="Most requests a second, whatever happens.", ge=1, le=10_000)] = 100.0
     timeout_s: Annotated[
-        float, Meta(description="Seconds after which an unanswered request is given up.", ge=0.1, le=300)
+        float,
+        Meta(
+            description="Seconds after which an unanswered request is given up; a list has 30 at least.", ge=0.1, le=300
+        ),
     ] = 10.0
     concurrency: Annotated[int, Meta(description="Most requests at once.", ge=1, le=256)] = 16
     answer_bytes: Annotated[
         int,
         Meta(
-            description="Largest list that is read; of a job a sixteenth. A larger one is an error (`too-large`).",
+            description="Largest list that is read; of a job a sixteenth. A list too large is asked for in halves.",
             ge=MIB,
             le=GIB,
         ),
@@ -237,9 +247,9 @@ class Lanes(_Section, frozen=True, kw_only=True):
 class Limits(_Section, frozen=True, kw_only=True):
     """The bound of everything that could grow."""
 
-    message_bytes: Annotated[int, Meta(description="Largest frame or report that is read.", ge=1_024, le=64 * MIB)] = (
-        MIB
-    )
+    message_bytes: Annotated[
+        int, Meta(description="Largest frame or report that is read, and largest entry.", ge=65_536, le=64 * MIB)
+    ] = MIB
     executions: Annotated[int, Meta(description="Executions whose job is remembered.", ge=1, le=100_000_000)] = 100_000
     jobs: Annotated[
         int,
@@ -407,6 +417,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, giv
         chosen["cluster"] = values["cluster"]
     settings = Settings(**chosen)
     _check_together(settings, origins)
+    _check_hosts(settings, origins)
     return msgspec.structs.replace(settings, warnings=tuple(_look_at_files(settings, origins)))
 
 
@@ -419,7 +430,9 @@ def read_secret(path: str, name: str) -> str:
         text = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise SettingsError(f"{name}: the file {path} cannot be read ({reason}); write the secret into it") from error
+        # Without a slash it may be the secret itself, given by mistake: that must not be said on.
+        file = f"the file {path}" if "/" in path else "the file of the name that is given"
+        raise SettingsError(f"{name}: {file} cannot be read ({reason}); write the secret into it") from error
     if not text:
         raise SettingsError(f"{name}: the file {path} is empty; write the secret into it, or leave the setting out")
     if not _is_one_word(text) and not name.endswith("password_file"):
@@ -446,8 +459,8 @@ def trust(ca: str, name: str) -> ssl.SSLContext:
 
 
 def redact(url: str) -> str:
-    """*url* (several: with commas) without user, password or token: fit to be shown."""
-    return _USER_INFO.sub(r"\1***@", url)
+    """*url* (several: with commas) without user, password, token or query: fit to be shown."""
+    return _QUERY.sub("?***", _USER_INFO.sub(r"\1***@", url))
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -484,25 +497,32 @@ def _from_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The values of the variables that are ours by their names, each of its kind.
+def check_names(environ: Mapping[str, str]) -> None:
+    """Refuse a variable that is almost one of ours. Raises `SettingsError`; no value is looked at.
 
     Kubernetes sets variables like `JOBSTATE_PORT_9090_TCP` for a service of our name: those are not ours and no error.
     """
-    known = {setting.variable: setting for setting in all_settings()}
+    known = {setting.variable for setting in all_settings()}
     flat = {re.sub("_+", "_", variable): variable for variable in known}
-    values: dict[str, Any] = {}
-    for variable, text in environ.items():
-        if not variable.startswith(ENVIRONMENT) or variable == CONFIG:
+    for variable in environ:
+        if not variable.startswith(ENVIRONMENT) or variable == CONFIG or variable in known:
             continue
         where = f"environment: {variable}"
-        if variable in known:
-            values[known[variable].name] = _convert(where, known[variable], text, lax=True)
-        elif (meant := flat.get(re.sub("_+", "_", variable))) is not None:
+        if (meant := flat.get(re.sub("_+", "_", variable))) is not None:
             raise SettingsError(f"{where}: unknown; did you mean {meant} (two underscores)?")
-        elif "__" in variable:
+        if "__" in variable:
             raise SettingsError(f"{where}: unknown{_nearest(variable, known)}")
-    return values
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The values of the variables that are ours by their names, each of its kind."""
+    check_names(environ)
+    known = {setting.variable: setting for setting in all_settings()}
+    return {
+        known[variable].name: _convert(f"environment: {variable}", known[variable], text, lax=True)
+        for variable, text in environ.items()
+        if variable in known
+    }
 
 
 def _convert(where: str, setting: Setting, value: object, *, lax: bool = False) -> Any:  # noqa: ANN401 - of any kind
@@ -538,7 +558,11 @@ def _reason(error: msgspec.ValidationError, setting: Setting) -> str:
 
 def _shown(setting: Setting, value: object) -> str:
     """What was given, fit to be shown; nothing where it is, or may hold, a secret."""
-    secret = setting.secret or setting.key.endswith("_file") or (setting.key == "url" and "@" in str(value))
+    secret = (
+        setting.secret
+        or setting.key.endswith("_file")
+        or (setting.key == "url" and not {"@", "?"}.isdisjoint(str(value)))
+    )
     return "" if secret or not isinstance(value, str | int | float) else f" (given: {quoted(str(value))})"
 
 
@@ -610,10 +634,52 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
             )
     orchestrator = settings.orchestrator
     if bool(orchestrator.user) != bool(orchestrator.password_file or orchestrator.password):
-        missing = "password_file" if orchestrator.user else "user"
-        raise SettingsError(f"orchestrator.{missing}: is missing; a user and a password need each other")
+        given = next(key for key in ("user", "password_file", "password") if getattr(orchestrator, key))
+        missing = (
+            "a password: give orchestrator.password_file or JOBSTATE_ORCHESTRATOR__PASSWORD"
+            if given == "user"
+            else "a user: give orchestrator.user (JOBSTATE_ORCHESTRATOR__USER)"
+        )
+        origin = origins[f"orchestrator.{given}"]
+        raise SettingsError(f"{origin}: orchestrator.{given}: needs {missing}, or leave both out")
     if settings.streams.replicas not in {1, 3, 5}:
-        raise SettingsError("streams.replicas: is 1, 3 or 5: an even number of servers has no better majority")
+        raise SettingsError(
+            f"{origins['streams.replicas']}: streams.replicas: is 1, 3 or 5: an even number of servers has no better "
+            f"majority (given: {settings.streams.replicas})"
+        )
+
+
+def _check_hosts(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Refuse a host that no resolver could be asked for: each would find its own words for it, or none."""
+    hosts = [("http.host", settings.http.host)]
+    hosts += [
+        (f"{section}.url", _host_of(url.strip()))
+        for section in ("nats", "bacalhau", "orchestrator")
+        for url in getattr(settings, section).url.split(",")
+    ]
+    for name, host in hosts:
+        if not is_host(host):
+            raise SettingsError(
+                f"{origins[name]}: {name}: {quoted(host)} can be no host: between two dots stand 1 to 63 characters; "
+                "write the name as DNS has it, or an address"
+            )
+
+
+def _host_of(url: str) -> str:
+    """The host of *url*, or what stands in its place."""
+    try:
+        return urlsplit(url if "://" in url else f"//{url}").hostname or ""
+    except ValueError:  # brackets that hold no address
+        return url.rpartition("@")[2]
+
+
+def is_host(name: str) -> bool:
+    """Whether a resolver can be asked for *name*: the way it is spelled in DNS (IDNA) has a length for each label."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return "[" not in name
 
 
 def _look_at_files(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
@@ -634,5 +700,6 @@ def _look_at_files(settings: Settings, origins: Mapping[str, str]) -> Iterator[s
         if setting.key != "tls_ca" and Path(path).stat().st_mode & stat.S_IROTH:
             yield f"{setting.name}: everybody on this machine may read {path}; chmod o-r"
     for section in ("nats", "bacalhau", "orchestrator"):
+        variable = f"{ENVIRONMENT}{section.upper()}__TOKEN"  # in the file it would be refused
         if "@" in getattr(settings, section).url:
-            yield f"{section}.url: holds a secret, and is not kept as one; use {section}.token_file or {section}.token"
+            yield f"{section}.url: holds a secret, and is not kept as one; use {section}.token_file or {variable}"

@@ -29,9 +29,10 @@ from unittest.mock import patch
 import msgspec
 import nats
 
-from consumer.daemon import assemble
+from consumer.daemon import assemble, life
 from consumer.daemon.watch import Watch
 from consumer.fold import Decided
+from consumer.jetstream import topology
 from consumer.jetstream.api import INPUT, StreamInfo, header
 from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.input import JetStreamInput
@@ -269,8 +270,8 @@ async def follow(part: Part) -> Took | None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     with (
         patch.object(assemble, "JetStreamInput", TimedInput),
-        patch.object(assemble, "Watch", CountingWatch),
-        patch.object(assemble, "ensure", functools.partial(ensure, bucket=part.bucket)),
+        patch.object(life, "Watch", CountingWatch),
+        patch.object(topology, "ensure", functools.partial(ensure, bucket=part.bucket)),
     ):
         await assemble.run_daemon(settings, stop)
     tell_left_out()

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from consumer.cli import VERBS
+from consumer.cli.verbs import VERBS
 from consumer.errors import ExitCode
 from consumer.model import Position
 from consumer.observe import Metrics

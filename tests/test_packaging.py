@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from consumer.cli import VERBS
+from consumer.cli.verbs import VERBS
 from consumer.settings import CONFIG, all_settings
 
 ROOT: Final = Path(__file__).parents[1]

@@ -7,8 +7,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from consumer.errors import ExitCode, SettingsError
-from consumer.settings import Setting, Settings, all_settings, bounds, describe, load, read_secret, redact, secret_of
+from consumer.errors import ExitCode, SettingsError, quoted
+from consumer.settings import (
+    Setting,
+    Settings,
+    all_settings,
+    bounds,
+    check_names,
+    describe,
+    load,
+    read_secret,
+    redact,
+    secret_of,
+)
 
 CONFIG = Path(__file__).parents[1] / "config/jobstate.toml"
 
@@ -145,8 +156,18 @@ def test_backfill_is_an_age(backfill: str, seconds: float) -> None:
         ({"JOBSTATE_NATS__URL": ""}, "nats.url: expected `str` of length >= 1"),
         ({"JOBSTATE_ORCHESTRATOR__URL": "x:1234"}, "orchestrator.url: is not what it must be: Address of the API"),
         ({"JOBSTATE_CLUSTER": "a.b"}, "cluster: is not what it must be: Name of the Bacalhau cluster"),
-        ({"JOBSTATE_STREAMS__REPLICAS": "2"}, "streams.replicas: is 1, 3 or 5"),
-        ({"JOBSTATE_ORCHESTRATOR__USER": "me"}, "orchestrator.password_file: is missing"),
+        (
+            {"JOBSTATE_STREAMS__REPLICAS": "2"},
+            "environment: JOBSTATE_STREAMS__REPLICAS: streams.replicas: is 1, 3 or 5: an even number of servers has",
+        ),
+        (
+            {"JOBSTATE_ORCHESTRATOR__USER": "me"},
+            "environment: JOBSTATE_ORCHESTRATOR__USER: orchestrator.user: needs a password: give orchestrator.password",
+        ),
+        (
+            {"JOBSTATE_ORCHESTRATOR__PASSWORD": "me"},
+            "environment: JOBSTATE_ORCHESTRATOR__PASSWORD: orchestrator.password: needs a user: give orchestrator.user",
+        ),
         (
             {"JOBSTATE_NATS__TOKEN_FILE": "/nowhere/token"},
             "nats.token_file: the file /nowhere/token cannot be read (No",
@@ -250,6 +271,13 @@ def test_a_password_may_hold_blanks(tmp_path: Path) -> None:
 SECRETS = [setting for setting in all_settings() if setting.secret]
 
 
+def test_a_secret_given_in_place_of_its_file_is_not_shown() -> None:
+    """The token itself as the name of its file: the file is not there, and the error does not say its name."""
+    with pytest.raises(SettingsError, match="the file of the name that is given") as error:
+        load(environ={"JOBSTATE_ORCHESTRATOR__URL": "http://h:1", "JOBSTATE_ORCHESTRATOR__TOKEN_FILE": "c4n4ry"})
+    assert "c4n4ry" not in str(error.value)
+
+
 def test_which_settings_are_secrets() -> None:
     """Beside each file that holds a secret there is the secret itself, for the environment."""
     names = {setting.name for setting in all_settings()}
@@ -307,7 +335,7 @@ def test_an_empty_variable_is_no_secret() -> None:
         ({"BACALHAU__TOKEN": "x", "BACALHAU__TOKEN_FILE": "a"}, "bacalhau.token_file: is set together with bacalhau"),
         ({"NATS__TOKEN": "x", "NATS__CREDENTIALS_FILE": "a"}, "nats.token: is set together with nats.credentials_file"),
         ({"ORCHESTRATOR__TOKEN": "x", "ORCHESTRATOR__PASSWORD": "y"}, "orchestrator.token: is set together with"),
-        ({"ORCHESTRATOR__PASSWORD": "y"}, "orchestrator.user: is missing"),
+        ({"ORCHESTRATOR__PASSWORD": "y"}, "orchestrator.password: needs a user: give orchestrator.user"),
     ],
 )
 def test_secrets_that_exclude_each_other_are_refused(environ: dict[str, str], reason: str) -> None:
@@ -361,6 +389,40 @@ def test_a_wrong_url_with_a_secret_is_refused_without_showing_it() -> None:
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64, f"x.{'a' * 64}", "ä" * 64])
+@pytest.mark.parametrize(
+    ("name", "spelled"),
+    [
+        ("nats.url", "nats://a:1,nats://canary@{}:4222"),
+        ("bacalhau.url", "{}"),
+        ("orchestrator.url", "http://{}:1234/api"),
+        ("http.host", "{}"),
+    ],
+)
+def test_a_host_that_no_resolver_can_be_asked_for_is_refused(name: str, spelled: str, host: str) -> None:
+    """Where it was given, the key, the reason and what to do; never an error of the resolver's, later."""
+    variable = f"JOBSTATE_{name.upper().replace('.', '__')}"
+    with pytest.raises(SettingsError) as caught:
+        load(None, {variable: spelled.format(host)})
+    said = str(caught.value)
+    assert said.startswith(f"environment: {variable}: {name}: {quoted(host)} can be no host: ")
+    assert said.endswith("write the name as DNS has it, or an address")
+    assert "canary" not in said
+
+
+def test_brackets_that_hold_no_address_are_no_host() -> None:
+    """The pattern of an URL of HTTP lets them through."""
+    with pytest.raises(SettingsError, match=r"orchestrator\.url: 'http://\[x' can be no host"):
+        load(None, {"JOBSTATE_ORCHESTRATOR__URL": "http://[x"})
+
+
+@pytest.mark.parametrize("host", ["localhost", "a" * 63, "a.b.", "a_b", "bücher.example", "[::1]", "127.0.0.1"])
+def test_other_hosts_are_taken(host: str) -> None:
+    """Names and addresses, however they are written."""
+    assert load(None, {"JOBSTATE_NATS__URL": f"nats://{host}:4222,{host}"}).nats.url
+    assert load(None, {"JOBSTATE_HTTP__HOST": host.strip("[]")}).http.host
+
+
 def test_settings_are_frozen() -> None:
     """Nobody changes a setting while the daemon runs."""
     with pytest.raises(AttributeError):
@@ -380,3 +442,17 @@ def test_frames_without_an_orchestrator_are_derived_from(bacalhau: str, orchestr
     """Each of the two may be left out; only frames alone have states derived from them."""
     settings = load(None, {"JOBSTATE_BACALHAU__URL": bacalhau, "JOBSTATE_ORCHESTRATOR__URL": orchestrator})
     assert settings.derives is derives
+
+
+def test_a_credential_in_an_url_is_told_with_what_takes_its_place() -> None:
+    """The file, or the variable: the key of the file would be refused."""
+    (warning,) = load(None, {"JOBSTATE_NATS__URL": "nats://me:secret@x:4222"}).warnings
+    assert warning.endswith("use nats.token_file or JOBSTATE_NATS__TOKEN")
+
+
+def test_names_of_variables_are_looked_at_without_their_values() -> None:
+    """A verb that reads little refuses a misspelt variable as the daemon does; the values are not its own."""
+    check_names({"JOBSTATE_HTTP__PORT": "any", "JOBSTATE_PORT_9090_TCP": "x", "JOBSTATE_CONFIG": "x", "PATH": ""})
+    for name, meant in (("JOBSTATE_NATS_URL", "JOBSTATE_NATS__URL"), ("JOBSTATE_HTTP__PROT", "JOBSTATE_HTTP__PORT")):
+        with pytest.raises(SettingsError, match=f"environment: {name}: unknown; did you mean {meant}"):
+            check_names({name: ""})

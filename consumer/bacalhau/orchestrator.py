@@ -9,6 +9,7 @@ import re
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -24,8 +25,8 @@ from consumer.errors import DecodeError, OrchestratorError, SettingsError
 from consumer.join.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage, JobPage, Snapshot
 from consumer.settings import Orchestrator as OrchestratorSettings
-from consumer.settings import Secret, secret_of, trust
-from consumer.wire.rest import decode_history, decode_job, decode_jobs
+from consumer.settings import Secret, is_host, secret_of, trust
+from consumer.wire.rest import KNOWN_VERSIONS, decode_history, decode_job, decode_jobs
 
 log = structlog.get_logger()
 
@@ -35,8 +36,6 @@ API: Final = "/api/v1"
 
 _VERSION: Final = "X-Bacalhau-Git-Version"
 _VERSION_WORD: Final = re.compile(r"v(\d{1,4})\.(\d{1,4})\.[0-9A-Za-z.+-]{1,50}")
-KNOWN_VERSIONS: Final = ((1, 5), (1, 9))
-"""The first and the last release whose answers are known."""
 LIST_TIMEOUT_S: Final = 30.0
 """So long a list may take, as Bacalhau's own server lets it (`BACALHAU.md` 6.3): 40 us for each job it ever stored."""
 PROBES: Final = 1
@@ -45,8 +44,11 @@ ONE_JOB_SHARE: Final = 16
 """So many times smaller than a list's is the bound of a job and of a page of its history."""
 _CHUNK: Final = 64 * 1024
 _JOB_ID_MAX: Final = 1024
-_RETRY_AFTER_MAX_S: Final = 3600.0
+_RETRY_AFTER_MAX_S: Final = 60.0
 _STATUS: Final = {401: "unauthorized", 403: "forbidden", 429: "throttled"}
+
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"})
+"""What OpenSSL's versions call bytes that are no TLS."""
 
 _SOMETHING_ELSE: Final = "check orchestrator.url: a proxy, a login page or the web interface answers there"
 _NEWER: Final = "is this Bacalhau newer than 1.9? report it, with its version"
@@ -61,8 +63,10 @@ NEXT_STEP: Final = {
     "not-askable": "find out who publishes such a job on Bacalhau's subjects: no API could name it",
     "not-http": "check the port of orchestrator.url: the API's is 1234, that of NATS 4222",
     "not-json": _SOMETHING_ELSE,
+    "not-tls": "the server speaks plain HTTP: write http:// in orchestrator.url, or name the port that speaks TLS",
     "not-utf8": _NEWER,
     "other-job": "look at what is between: answers are mixed up, or another job has this id for its name",
+    "out-of-range": "look at what is between, and at the orchestrator's store: no job has such a version or revision",
     "redirect": "set orchestrator.url to where the API itself is",
     "refused": "look at the orchestrator's log, and at any proxy before it: one of them refuses the request",
     "server-error": "look at the orchestrator's own log",
@@ -70,7 +74,8 @@ NEXT_STEP: Final = {
     "throttled": "lower orchestrator.max_rate",
     "tls": "check orchestrator.tls_ca, and that the certificate names the host in orchestrator.url",
     "too-deep": _NEWER,
-    "too-large": "report it: no answer of 1.5 to 1.9 is so large",
+    "too-large": "a list is asked for again by itself, half as many jobs at once; raise orchestrator.answer_bytes if "
+    "it goes on, or if it is one job that is so large",
     "unauthorized": "check orchestrator.token_file, or orchestrator.user with its password_file, or their variables",
     "unknown-history-entry": _NEWER,
     "unknown-state": _NEWER,
@@ -135,7 +140,7 @@ def api_base(url: str) -> URL:
         base = URL(url)
     except ValueError as error:
         raise SettingsError("orchestrator.url is no URL; write it like http://host:1234") from error
-    if base.scheme not in {"http", "https"} or not base.host:
+    if base.scheme not in {"http", "https"} or not base.host or not is_host(base.host):
         raise SettingsError("orchestrator.url must be http:// or https:// and name a host, like http://host:1234")
     if base.user is not None or base.password is not None:
         raise SettingsError("orchestrator.url holds a secret; put it into orchestrator.token_file or password_file")
@@ -149,8 +154,9 @@ class Orchestrator:
     """`consumer.ports.Orchestrator` over HTTP. Use as `async with`; many reads may be under way at once.
 
     Raises `OrchestratorError` for every answer that is none, by kind, each with its `NEXT_STEP`:
-    unreachable, tls, slow, not-http, redirect, unauthorized, forbidden, throttled, server-error, refused (another 4xx),
-    wrong-status, not-an-api (a 404 that is not Bacalhau's), html, not-json, encoded (compressed though we said not to);
+    unreachable, tls, not-tls, slow, not-http, redirect, unauthorized, forbidden, throttled, server-error, refused
+    (another 4xx), wrong-status, not-an-api (a 404 that is not Bacalhau's), html, not-json, encoded (compressed though
+    we said not to);
     and of this one read: cut, too-large, other-job, not-askable (no path can name this job), and the reasons that
     `consumer.wire.rest` has for a JSON body that it cannot take (wrong-shape, unknown-history-entry, …).
     """
@@ -174,8 +180,6 @@ class Orchestrator:
         self._list_took_s = 0.0
         self.version: str = ""
         """Bacalhau's version, as its last answer said (`v1.9.3`); empty until one did."""
-        self.version_changes = 0
-        """How often an answer named another version than the one before."""
         self.date: str = ""
         """What its last answer said of its clock (header `Date`, whole seconds); empty if nothing."""
 
@@ -211,7 +215,7 @@ class Orchestrator:
         """One page of the job-level history of all versions, oldest first (`BACALHAU.md` 6.3)."""
         query = {"event_type": "job", "all_job_versions": "true", "limit": str(HISTORY_LIMIT)}
         body = await self._get(f"{_job_path(read.job)}/history", _with(query, read.next_token, read.namespace))
-        return Missing() if body is None else _decoded(decode_history, body)
+        return Missing() if body is None else _decoded(partial(decode_history, job=read.job), body)
 
     async def job(self, read: ReadJob) -> Snapshot | Missing:
         """The job itself. Bacalhau also finds jobs by name or short id: another one than asked for is an error."""
@@ -259,7 +263,7 @@ class Orchestrator:
         except TimeoutError as error:
             raise _error("slow", f"no whole answer within {timeout_s:g} s") from error
         except aiohttp.ClientSSLError as error:
-            raise _error("tls", f"{self._base.origin()}: {_why(error)}") from error
+            raise _error(*self._tls_fault(error)) from error
         except aiohttp.ClientPayloadError as error:
             raise _error("cut", "the connection ended within the body") from error
         except aiohttp.ClientResponseError as error:
@@ -290,6 +294,13 @@ class Orchestrator:
         self._hear_version(response)
         return body
 
+    def _tls_fault(self, error: aiohttp.ClientSSLError) -> tuple[str, str]:
+        """Kind and detail of a handshake that failed: what answers may speak no TLS at all."""
+        # Of aiohttp's two, one has OpenSSL's error within it and the other one not.
+        if getattr(getattr(error, "os_error", None), "reason", "") in _NO_TLS:
+            return "not-tls", f"{self._base.origin()}: no TLS is spoken there"
+        return "tls", f"{self._base.origin()}: {_why(error)}"
+
     def _hear_version(self, response: aiohttp.ClientResponse) -> None:
         """Keep what an answer of the API says of itself. What is no version tells nothing, and is as if not said."""
         self.date = response.headers.get(hdrs.DATE, "")
@@ -297,7 +308,6 @@ class Orchestrator:
         if said is None or said[0] == self.version:
             return
         before, self.version = self.version, said[0]
-        self.version_changes += bool(before)
         first, last = KNOWN_VERSIONS
         if first <= (int(said[1]), int(said[2])) <= last:
             log.info("orchestrator.version", version=said[0], before=before)
@@ -397,4 +407,4 @@ def _why(error: BaseException) -> str:
     return getattr(cause, "strerror", None) or type(cause).__name__
 
 
-__all__ = ["KNOWN_VERSIONS", "NEXT_STEP", "Orchestrator", "OrchestratorOptions", "api_base"]
+__all__ = ["NEXT_STEP", "Orchestrator", "OrchestratorOptions", "api_base"]

@@ -14,22 +14,6 @@ from consumer.errors import OrchestratorError
 from consumer.join.reads import OrchestratorRead, ReadJobs
 from consumer.settings import Orchestrator as OrchestratorSettings
 
-OF_ONE_READ: Final = frozenset(
-    {
-        "cut",
-        "no-job",
-        "not-askable",
-        "not-utf8",
-        "other-job",
-        "too-deep",
-        "too-large",
-        "unknown-history-entry",
-        "unknown-state",
-        "wrong-shape",
-    }
-)
-"""Wrong answers that say nothing of other reads. After any other kind the orchestrator counts as away."""
-
 _SCAN_EACH: Final = 8
 """Under load every so many reads one is a scan: hints go first, but a state that has no frame must still be found."""
 
@@ -58,7 +42,7 @@ class Pace:
     """Hands out reads, oldest first, hints before scans, never more than the bounds allow.
 
     Away: after an answer that is none, nothing goes out until the pause is over, then one read alone, the probe. Its
-    answer ends the pause, its failure doubles it. `Retry-After` makes a pause longer, up to an hour, never shorter.
+    answer ends the pause, its failure doubles it. `Retry-After` makes a pause longer, up to a minute, never shorter.
     """
 
     def __init__(self, options: PaceOptions, dice: Callable[[], float]) -> None:
@@ -118,7 +102,7 @@ class Pace:
         if self.away_since is not None and started_at <= self.away_since:
             return
         self._probing = False
-        if error is None or error.kind in OF_ONE_READ:
+        if error is None or error.alone:
             self.away, self.away_since, self.failures, self._resume_at = "", None, 0, 0.0
             return
         self.away = error.kind

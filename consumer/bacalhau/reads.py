@@ -19,9 +19,10 @@ OrchestratorAnswer = HistoryPage | Snapshot | JobPage | Missing
 
 
 class Reads:
-    """Reads go in through `ask` and come back, each exactly once, through `answers`; `run` carries them.
+    """Reads go in through `ask` and come back, each exactly once, through `answers`, as long as `run` goes on.
 
-    Which of two reads comes back first is not said. After `run` was cancelled, what was under way is lost: ask again.
+    Which of two reads comes back first is not said. When `run` ends, cancelled or by a fault of ours in any one read,
+    all that were under way or waited are lost: the life ends with it, and the next one asks again.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Reads:
         return answered
 
     async def run(self) -> None:
-        """Carry reads until cancelled. Raises only what is a fault of ours."""
+        """Carry reads until cancelled. Raises only what is a fault of ours, in a group; the other reads end with it."""
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()

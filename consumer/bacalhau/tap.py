@@ -16,7 +16,8 @@ import structlog
 from nats.errors import Error as NatsError
 from nats.errors import NoServersError, StaleConnectionError, UnexpectedEOF
 
-from consumer.client import MendedClient
+from consumer import reach
+from consumer.client import MendedClient, Outage
 from consumer.errors import ServerError, SettingsError
 from consumer.ports import RawFrame
 from consumer.settings import Bacalhau as BacalhauSettings
@@ -185,11 +186,19 @@ class Tap:
         """The server that listened to us last."""
         self.last_error = ""
         """Why the last connection failed or ended, in a few words."""
+        self.next_step = ""
+        """What to do about that."""
+        self._outage: Final = Outage("jobstate tap")
 
     @property
     def gaps(self) -> int:
         """How often frames may have been missed so far: each asks for a full list."""
         return self.gaps_by.total()
+
+    @property
+    def where(self) -> str:
+        """The servers that are tried, fit to be shown."""
+        return redact(",".join(self._options.urls))
 
     @property
     def connected(self) -> bool:
@@ -219,11 +228,12 @@ class Tap:
             url = self._options.urls[(self.connections + failures) % len(self._options.urls)]
             before = self.connections
             self.tries += 1
+            client = _Listener(tls=self._tls is not None, take=self._take)
             try:
-                await self._listen(url)
+                await self._listen(url, client)
             except (NatsError, OSError, TimeoutError, SettingsError) as error:
                 if not isinstance(error, NoServersError):  # the errors that led to it say more
-                    self.last_error = _why(error)
+                    self._note(client, error)
                 if not self.connections and "authorization" in self.last_error.lower():
                     raise ServerError(
                         f"Bacalhau's NATS refuses us ({self.last_error}); check bacalhau.token_file, "
@@ -233,18 +243,23 @@ class Tap:
                 failures = 0
             else:
                 failures += 1
+                self._outage.tell("tap.trouble", redact(url), self.last_error, self.next_step)
                 self._missed_by = self._missed_by or LATE  # somebody may have spoken while nobody listened
             pause = min(self._options.pause_s * 2.0 ** min(failures, 30), self._options.pause_max_s)
             await asyncio.sleep(pause * (0.5 + self._dice() / 2))
 
-    async def _listen(self, url: str) -> None:
+    async def _listen(self, url: str, client: _Listener) -> None:
         """Connect to *url* and listen until that connection ends."""
         options = self._options
-        client = _Listener(tls=self._tls is not None, take=self._take)
         ended = asyncio.Event()
 
         async def closed() -> None:
             ended.set()
+
+        async def hear_error(error: Exception) -> None:
+            self._note(client, error)
+            if "permissions violation for subscription" in self.last_error.lower():
+                self._denied = self.last_error
 
         async def lame_duck() -> None:
             client.lame_duck = True
@@ -264,7 +279,7 @@ class Tap:
                     connect_timeout=options.connect_timeout_s,
                     ping_interval=options.ping_interval_s,
                     max_outstanding_pings=2,
-                    error_cb=self._hear_error,
+                    error_cb=hear_error,
                     closed_cb=closed,
                     lame_duck_mode_cb=lame_duck,
                 )
@@ -295,6 +310,7 @@ class Tap:
         if cause == RECONNECT and server.id != before.id:
             cause = RESTART if server.name == before.name else SERVER_CHANGE
         self.connections += 1
+        self._outage.end()
         log.info("tap.listens", url=redact(url), server=server.name, version=server.version, missed_by=cause)
         if before.name and server.name != before.name:
             step = "every job is looked at; is it the same cluster?"
@@ -316,10 +332,9 @@ class Tap:
         self.taken += 1
         self._something.set()
 
-    async def _hear_error(self, error: Exception) -> None:
-        self.last_error = _why(error)
-        if "permissions violation for subscription" in self.last_error.lower():
-            self._denied = self.last_error
+    def _note(self, client: _Listener, error: Exception) -> None:
+        fault, why = client.fault_of(error)
+        self.last_error, self.next_step = reach.words(fault, why), reach.next_step("bacalhau", fault)
 
     def _tell_gap(self, cause: str) -> None:
         self.gaps_by[cause] += 1

@@ -1,109 +1,54 @@
-"""The command `jobstate`: which verbs there are, and where each one lives. What a verb does stands in its module.
+"""The command `jobstate`, from its first instant to its exit code. Which verbs there are is `consumer.cli.verbs`.
 
-A verb's module is imported when that verb is used: the list of verbs costs no import, and no verb pays for what another
-needs.
+Nothing that takes time is imported before `main` is at work: whoever presses Ctrl-C as soon as the command is typed
+gets what a later Ctrl-C gets.
 """
 
-import importlib
+import errno
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import typer
-from typer.core import TyperCommand, TyperGroup
 
 from consumer.errors import ExitCode, JobstateError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+INTERRUPTED = 130
+"""As a shell has it for Ctrl-C."""
 
-VERBS: Final["Mapping[str, tuple[str, str]]"] = {
-    "run": ("consumer.cli.run:run", "Follow a cluster: the daemon."),
-    "list": ("consumer.cli.jobs:list_jobs", "Jobs and their present states."),
-    "get": ("consumer.cli.jobs:get", "The present state of one job."),
-    "history": ("consumer.cli.jobs:history", "Every update of one job, in order."),
-    "watch": ("consumer.cli.watch:watch", "Updates as they come."),
-    "wait": ("consumer.cli.wait:wait", "Wait until jobs have ended, or are in a state."),
-    "send": ("consumer.cli.send:send", "Report a job's state by hand."),
-    "quarantine": ("consumer.cli.quarantine:quarantine", "What was refused, and why."),
-    "doctor": ("consumer.cli.doctor:doctor", "What is wrong, on both sides, and what to do next."),
-    "rules": ("consumer.cli.rules:rules", "States and transitions: print, check, draw, explain."),
-    "replay": ("consumer.cli.replay:replay", "Judge recordings in virtual time, without a server."),
-    "demo": ("consumer.cli.demo:demo", "See it work: recorded traffic through a real daemon and a real server."),
-    "version": ("consumer.cli.version:version", "Our version, and of what we stand on."),
-}
-"""Verb: (module:function or module:typer app, one line of help). In the order in which they are listed."""
-
-
-class Verb(TyperCommand):
-    """A verb by name and one line; the real one takes its place when it is used."""
-
-    def __init__(self, name: str, place: str, line: str) -> None:
-        super().__init__(name, help=line)
-        self._place = place
-
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:  # noqa: ANN401 (typer's own types are private)
-        """Import the real verb and let it read its arguments; the context is that one's from here on."""
-        return self.load().make_context(info_name, args, parent, **extra)
-
-    def load(self) -> Any:  # noqa: ANN401 (typer's own)
-        """Import the real verb."""
-        module, _, attribute = self._place.partition(":")
-        found = getattr(importlib.import_module(module), attribute)
-        if not isinstance(found, typer.Typer):
-            app = typer.Typer(add_completion=False, rich_markup_mode=None)
-            app.command(self.name)(found)
-            found = app
-        return typer.main.get_command(found)
-
-
-class Verbs(TyperGroup):
-    """All verbs."""
-
-    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 (typer's own)
-        super().__init__(**attributes)
-        verbs: MutableMapping[str, Any] = self.commands
-        verbs.update({name: Verb(name, place, line) for name, (place, line) in VERBS.items()})
-
-
-app = typer.Typer(
-    cls=Verbs, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
-)
-
-
-@app.callback()
-def jobstate() -> None:
-    """Bacalhau's missing push feed: one clean stream of job states, on NATS JetStream.
-
-    Verbs that read a running log need NATS alone. Each has --help with an example. `jobstate demo` shows it at work.
-    """
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def main() -> None:
     """Run the command line. An error of ours is one line on stderr and its exit code, never a traceback.
 
-    Whoever reads us may have had enough (`| head`), or listen to nothing at all: neither is an error.
+    Whoever reads us may have had enough (`| head`), or listen to nothing at all: neither is an error. A disk that is
+    full is one.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
-    sys.exit(_end_output(_run()))
+    try:
+        code = _end_output(_run())
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 def _run() -> str | int | None:
     """Do what the command line says. Its exit code."""
     try:
+        from consumer.cli.verbs import app  # noqa: PLC0415 (it takes a while: see above)
+
         app(prog_name="jobstate")
     except JobstateError as error:
         from consumer.wire.display import printable  # noqa: PLC0415 (only an error needs it)
 
-        lines = [printable(line) for line in str(error).splitlines()]
-        sys.stderr.write("jobstate: " + "\n".join(lines) + "\n")
+        _complain("\n".join(printable(line) for line in str(error).splitlines()))
         return error.exit_code
     except SystemExit as end:
         # Typer makes 1 of a reader that went away, and that is our "no".
         return ExitCode.OK if isinstance(end.__context__, BrokenPipeError) else end.code
+    except OSError as error:
+        return _say_unwritten(error)
     return ExitCode.OK
 
 
@@ -112,5 +57,30 @@ def _end_output(code: str | int | None) -> str | int | None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _let_go(sys.stdout.fileno())
+    except OSError as error:
+        if code != ExitCode.OUTPUT:  # it was said already
+            code = _say_unwritten(error)
+        _let_go(sys.stdout.fileno())
     return code
+
+
+def _say_unwritten(error: OSError) -> ExitCode:
+    """Say that the output went nowhere. Any other error of the system is a bug of ours, and goes on."""
+    if error.errno not in _NO_ROOM:
+        raise error
+    _complain(f"what was to be written could not be ({error.strerror}): make room there, or write elsewhere")
+    return ExitCode.OUTPUT
+
+
+def _complain(sentence: str) -> None:
+    try:
+        sys.stderr.write(f"jobstate: {sentence}\n")
+        sys.stderr.flush()
+    except OSError:  # nobody can be told that nobody can be told: the exit code says it
+        _let_go(sys.stderr.fileno())
+
+
+def _let_go(descriptor: int) -> None:
+    """Send to nowhere what waits to be written there: Python would try once more at exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

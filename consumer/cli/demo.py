@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from consumer.cli.display import HEAD, Page, update_row, write_json
-from consumer.cli.options import AsJson, read_name
+from consumer.cli.options import AsJson, called, read_name
 from consumer.daemon.supervise import unless
 from consumer.errors import ExitCode, RecordingError, quoted
 from consumer.fold.asks import Entry
@@ -127,12 +127,14 @@ class _Demo:
                 found = await unless(told, self._play(stage))
                 if found is None:
                     return None
-                self._conclude(*found)
+                self._conclude(*found, keep=keep)
                 if keep:
                     self._say_how_to_look(stage)
                     await told.wait()
         finally:
-            if not keep:
+            if keep:
+                self._tell(f"the folder {folder} stays: remove it when you are done with it")
+            else:
                 shutil.rmtree(folder, ignore_errors=True)
         return is_right(*found)
 
@@ -240,22 +242,23 @@ class _Demo:
         else:
             self._page.add(update_row(entry, update))
 
-    def _conclude(self, verdict: Verdict, tallies: Tallies) -> None:
+    def _conclude(self, verdict: Verdict, tallies: Tallies, *, keep: bool) -> None:
         if self._as_json:
             write_json(summary_object(self._scenario, verdict, tallies))
             return
         sys.stdout.writelines(f"{line}\n" for line in summary_lines(verdict, tallies))
-        sys.stdout.write("look further: run it with --keep, which leaves it all running and says how\n")
+        if not keep:
+            sys.stdout.write("look further: run it with --keep, which leaves it all running and says how\n")
         sys.stdout.flush()
 
     def _say_how_to_look(self, stage: Stage) -> None:
-        url = stage.server.url
+        url, jobstate = stage.server.url, called()
         self._tell(
             "all of it is left running until Ctrl-C. In another terminal:\n"
-            f"  jobstate list --nats {url}\n"
-            f"  jobstate history JOB --nats {url}\n"
-            f"  jobstate watch --since start --nats {url}\n"
-            f"  jobstate doctor --config {stage.write_settings()}\n"
+            f"  {jobstate} list --nats {url}\n"
+            f"  {jobstate} history JOB --nats {url}\n"
+            f"  {jobstate} watch --since start --nats {url}\n"
+            f"  {jobstate} doctor --config {stage.write_settings()}\n"
             f"  nats --server {url} sub 'jobstate.v1.main.state.*.*.failed'\n"
             f"  nats --server {url} kv watch jobstate_main\n"
             f"  nats --server {url} stream view JOBSTATE_main"

@@ -59,9 +59,9 @@ def update_object(
 ) -> dict[str, object]:
     """What `--json` says of an entry of the log or of its copy in the bucket. The keys are promised.
 
-    `subject` and `sequence` are the log's, and so is `stored`: when the log stored it (null where only the copy was
-    read, which knows when it was copied). `update` is the body as it is on the wire (null if it is none). `foreign` is
-    there, and true, only for an entry that nobody of ours wrote.
+    `subject` and `sequence` are the log's, and so is `stored`: when the log stored it (not there where only the copy
+    was read, which knows when it was copied). `update` is the body as it is on the wire (null if it is none). `foreign`
+    is there, and true, only for an entry that nobody of ours wrote.
     """
     subject = entry.subject
     bucket = names.key_in_bucket(JobKey(""))
@@ -71,7 +71,7 @@ def update_object(
     said: dict[str, object] = {
         "subject": subject,
         "sequence": entry.number,
-        "stored": None if copied else say_ns(entry.time_ns),
+        **({} if copied else {"stored": say_ns(entry.time_ns)}),
         "update": None if update is None else json.loads(encode_update(update)),
     }
     return said | {"foreign": True} if foreign or update is None else said

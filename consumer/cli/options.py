@@ -8,6 +8,8 @@ import asyncio
 import difflib
 import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -33,7 +35,15 @@ Cluster = Annotated[
     str | None,
     typer.Option("--cluster", metavar="NAME", help="Whose log. [env var: JOBSTATE_CLUSTER; default: main]"),
 ]
-Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="A jobstate.toml to take these from.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="A jobstate.toml to take these from, and what has no option: TLS and credentials of NATS (nats.tls_ca, "
+        "nats.credentials_file, or their variables). [env var: JOBSTATE_CONFIG]",
+    ),
+]
 TokenFile = Annotated[
     Path | None,
     typer.Option(
@@ -55,9 +65,20 @@ _OURS: Final = ("JOBSTATE_NATS__", "JOBSTATE_CLUSTER", "JOBSTATE_RULES__FILE")
 
 def read_count(text: str | int) -> int:
     """A whole number that a signed counter of 64 bits can hold, 0 or more."""
+    return _read_whole(text, _COUNT_MAX)
+
+
+def read_number(text: str | int) -> int:
+    """A version or a revision: a whole number that no daemon refuses as `out-of-range`."""
+    from consumer.model import NUMBER_MAX  # noqa: PLC0415
+
+    return _read_whole(text, NUMBER_MAX)
+
+
+def _read_whole(text: str | int, most: int) -> int:
     digits = str(text)  # a default comes as it is
-    if not _COUNT.match(digits) or int(digits) > _COUNT_MAX:
-        raise typer.BadParameter(f"{quoted(digits)} is no count: write a whole number from 0 to {_COUNT_MAX}")
+    if not _COUNT.match(digits) or int(digits) > most:
+        raise typer.BadParameter(f"{quoted(digits)} is no count: write a whole number from 0 to {most}")
     return int(digits)
 
 
@@ -109,15 +130,15 @@ def read_job(text: str) -> str:
     return read_name(text)
 
 
-def read_state(rules: "Rules", text: str, option: str, *words: str) -> str:
-    """The state of the rules that *text* spells, in whatever case, or one of *words*."""
+def read_state(rules: "Rules", text: str, option: str, *words: str, else_: str = "") -> str:
+    """The state of the rules that *text* spells, in whatever case, or one of *words*. *else_* ends the error."""
     found = rules.find(text) or next((word for word in words if word == text.lower()), None)
     if found is None:
         allowed = (*rules.states, *words)
         near = difflib.get_close_matches(text.lower(), [word.lower() for word in allowed], n=1)
         meant = next((f"; did you mean {word}?" for word in allowed if word.lower() in near), "")
         raise typer.BadParameter(
-            f"{quoted(text)} is no state: write {', '.join(allowed)} (rules {quoted(rules.name)}){meant}",
+            f"{quoted(text)} is no state: write {', '.join(allowed)} (rules {quoted(rules.name)}){meant}{else_}",
             param_hint=f"'{option}'",
         )
     return found
@@ -141,6 +162,17 @@ def tell(sentence: str) -> None:
     sys.stderr.flush()
 
 
+def called() -> str:
+    """How a shell calls this program again, as it was called now: it may not be on PATH."""
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m consumer"
+    found = shutil.which(program.name)
+    if found is not None and Path(found).resolve() == program.resolve():
+        return program.name
+    return shlex.quote(sys.argv[0])
+
+
 class Where(NamedTuple):
     """The options that say where the log is. What is None comes from the environment, the file or the default."""
 
@@ -151,7 +183,7 @@ class Where(NamedTuple):
 
     def settings(self) -> "Settings":
         """The settings, as far as a reader needs them. Raises `SettingsError`."""
-        from consumer.settings import CONFIG, Given, load  # noqa: PLC0415
+        from consumer.settings import CONFIG, Given, check_names, load  # noqa: PLC0415
 
         token_file = None if self.token_file is None else str(self.token_file)
         said = (
@@ -159,6 +191,7 @@ class Where(NamedTuple):
             ("--cluster", "cluster", self.cluster),
             ("--token-file", "nats.token_file", token_file),
         )
+        check_names(os.environ)
         # The daemon's other variables may name files that a reader may not open.
         environ = {name: text for name, text in os.environ.items() if name.startswith(_OURS)}
         file = os.environ.get(CONFIG)
@@ -171,14 +204,18 @@ class Where(NamedTuple):
     def rules(self) -> "Rules":
         """The rules by which states are spelled. Raises `SettingsError`, `RulesError`."""
         from consumer.rules import load  # noqa: PLC0415
+        from consumer.settings import RULES_FILE  # noqa: PLC0415
 
-        return load(self.settings().rules.path)
+        return load(self.settings().rules.path, RULES_FILE)
 
 
 @asynccontextmanager
-async def connected(where: Where) -> AsyncIterator["View"]:
-    """The cluster's streams, through a connection of their own. Raises `ServerError` where nobody answers."""
-    from consumer.jetstream.view import View, connect_reader  # noqa: PLC0415
+async def connected(where: Where, within_s: float | None = None) -> AsyncIterator["View"]:
+    """The cluster's streams, through a connection of their own. Raises `ServerError` where nobody answers.
+
+    *within_s*: so long it is tried, if that is shorter than usual.
+    """
+    from consumer.jetstream.view import CONNECT_S, View, connect_reader  # noqa: PLC0415
     from consumer.observe.log import configure  # noqa: PLC0415
     from consumer.settings import Log, redact  # noqa: PLC0415
     from consumer.wire.subjects import Names  # noqa: PLC0415
@@ -188,7 +225,8 @@ async def connected(where: Where) -> AsyncIterator["View"]:
     configure(Log(level="error", format="console"))
     for sentence in settings.warnings:
         tell(sentence)
-    client = await connect_reader(settings.nats, settings.cluster)
+    bound_s = CONNECT_S if within_s is None else min(within_s, CONNECT_S)
+    client = await connect_reader(settings.nats, settings.cluster, within_s=bound_s)
     try:
         yield View(client, Names(settings.cluster), where=redact(settings.nats.url), tell=tell)
     finally:

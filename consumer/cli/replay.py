@@ -14,7 +14,7 @@ from consumer.errors import ExitCode, quoted
 from consumer.fold import Published
 from consumer.replay.derived import DerivedReplay, DerivedVerdict, add_up, derived_lines, derived_object, judge_derived
 from consumer.replay.recording import Recording
-from consumer.replay.summary import Tallies, is_right, percentile, summary_lines, summary_object
+from consumer.replay.summary import Tallies, is_right, percentile, say_ms, summary_lines, summary_object
 from consumer.replay.verdict import Verdict, judge
 from consumer.replay.virtual import Outcome, VirtualReplay
 from consumer.rules import Rules, load
@@ -58,7 +58,7 @@ def replay(
 
     Example: jobstate replay tests/recordings/bacalhau-v1.9.3/rerun
     """
-    table = load(rules)
+    table = load(rules, "--rules")
     recordings = [Recording.load(path) for path in paths]
     if derived:
         _replay_derived(recordings, table, loss=loss, seed=seed, as_json=as_json)
@@ -144,8 +144,8 @@ def _sum_up(totals: list[tuple[Verdict, Tallies]], rules: Rules) -> None:
     cost = sum(tallies.cost_s for _, tallies in totals)
     sys.stdout.write(
         f"{right} of {len(totals)} scenarios right by rules {printable(rules.name)}: {updates} of {expected} updates, "
-        f"{len(hints)} by hint (p50 {percentile(hints, 0.5)} ms, p99 {percentile(hints, 0.99)} ms), "
-        f"{len(scans)} by scan (p50 {percentile(scans, 0.5)} ms, p99 {percentile(scans, 0.99)} ms), "
+        f"{len(hints)} by hint (p50 {say_ms(percentile(hints, 0.5))}, p99 {say_ms(percentile(hints, 0.99))}), "
+        f"{len(scans)} by scan (p50 {say_ms(percentile(scans, 0.5))}, p99 {say_ms(percentile(scans, 0.99))}), "
         f"{early} of {running} Running early, {sum(tallies.corrected for _, tallies in totals)} corrected; "
         f"{reads} reads ({reads / max(updates, 1):.2f} an update, {by_hint / max(updates, 1):.2f} by hint), "
         f"{cost / max(updates, 1) * 1e3:.2f} ms of an orchestrator's core an update\n"

@@ -15,6 +15,15 @@ from consumer.wire.display import printable
 NEW: Final = ("new", "none", "-")
 """What `--explain` takes for a job that nobody knew."""
 
+_APART: Final = (
+    ("--check", "--file"),
+    ("--check", "--mermaid"),
+    ("--check", "--explain"),
+    ("--mermaid", "--explain"),
+    ("--mermaid", "--json"),
+)
+"""Each of these would leave out the other."""
+
 File = Annotated[
     Path | None, typer.Option("--file", metavar="FILE", help="Rules file. Without: Bacalhau's, as they come with us.")
 ]
@@ -40,13 +49,17 @@ def rules(
 
     Example: jobstate rules --explain Running Pending
     """
-    table = load(check or file)
+    given = {"--check": check, "--mermaid": mermaid, "--explain": explain, "--json": as_json, "--file": file}
+    for one, other in _APART:
+        if given[one] and given[other]:
+            raise typer.BadParameter(f"does not go together with {other}: give one of them", param_hint=f"'{one}'")
+    table = load(check, "--check") if check is not None else load(file, "--file")
     if explain is not None:
         _explain(table, *explain, as_json=as_json)
     elif mermaid:
         sys.stdout.write(graph.mermaid(table) + "\n")
     elif as_json:
-        write_json(_object(table))
+        write_json(_object(table) if check is None else {"file": str(check), "verdict": "sound", **_object(table)})
     elif check is not None:
         sys.stdout.write(
             f"{printable(str(check))}: sound. Rules {printable(table.name)}, {len(table.states)} states, "

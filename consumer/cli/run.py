@@ -7,14 +7,13 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import structlog
 import typer
 
 from consumer.daemon.assemble import run_daemon
-from consumer.errors import ExitCode, JobstateError
+from consumer.errors import ExitCode, JobstateError, SettingsError
 from consumer.observe import configure, tell_left_out
-from consumer.settings import CONFIG, Settings, load
+from consumer.settings import CONFIG, Given, Settings, load
 
 log = structlog.get_logger()
 
@@ -28,7 +27,7 @@ def run(
         bool, typer.Option("--embedded", help="Start a nats-server of our own, in place of nats.url.")
     ] = False,
     folder: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where that server keeps its data (embedded.folder).")
+        str | None, typer.Option(metavar="DIR", help="Where that server keeps its data (embedded.folder).")
     ] = None,
 ) -> None:
     """Follow a cluster: the daemon. Ends on SIGTERM or SIGINT, after what is under way is confirmed.
@@ -38,12 +37,13 @@ def run(
 
     Example: JOBSTATE_ORCHESTRATOR__URL=http://host:1234 JOBSTATE_BACALHAU__URL=nats://host:4222 jobstate run --embedded
     """
-    settings = load(config, os.environ)
     if folder is not None and not embedded:
         raise typer.BadParameter("is for a server of our own: give --embedded too", param_hint="'--folder'")
-    if folder is not None:
-        settings = msgspec.structs.replace(
-            settings, embedded=msgspec.structs.replace(settings.embedded, folder=str(folder))
+    settings = load(config, os.environ, [] if folder is None else [Given("--folder", "embedded.folder", folder)])
+    if embedded and settings.streams.replicas > 1:
+        raise SettingsError(
+            f"streams.replicas is {settings.streams.replicas}, and a server of our own (--embedded) is alone: set "
+            "streams.replicas (JOBSTATE_STREAMS__REPLICAS) to 1, or name the servers of a cluster in nats.url"
         )
     configure(settings.log)
     try:

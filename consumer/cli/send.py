@@ -16,11 +16,12 @@ from consumer.cli.options import (
     Where,
     carry_out,
     connected,
-    read_count,
+    read_job,
     read_name,
+    read_number,
+    read_state,
     read_text,
     read_time,
-    tell,
 )
 from consumer.errors import ExitCode, quoted
 
@@ -30,28 +31,39 @@ if TYPE_CHECKING:
 
 
 def send(
-    job: Annotated[str, typer.Argument(metavar="JOB", parser=read_name, help="The job's whole id.")],
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB",
+            parser=read_job,
+            help="The job's whole id, or NAMESPACE/ID. A short id is not looked up: it would be a job of that name.",
+        ),
+    ],
     state: Annotated[
-        str, typer.Argument(metavar="STATE", parser=read_name, help="The state to report, as the rules spell it.")
+        str, typer.Argument(metavar="STATE", parser=read_name, help="The state to report, in whatever case.")
     ],
     *,
     message: Annotated[
         str, typer.Option("--message", metavar="TEXT", parser=read_text, help="What people are to read about it.")
     ] = "",
     namespace: Annotated[
-        str, typer.Option("--namespace", metavar="NS", parser=read_name, help="The job's namespace.")
-    ] = "default",
+        str | None,
+        typer.Option("--namespace", metavar="NS", parser=read_name, help="The job's namespace. [default: default]"),
+    ] = None,
     version: Annotated[
-        int | None, typer.Option("--version", metavar="N", parser=read_count, help="Which life of the job.")
+        int | None, typer.Option("--version", metavar="N", parser=read_number, help="Which life of the job.")
     ] = None,
     revision: Annotated[
-        int | None, typer.Option("--revision", metavar="N", parser=read_count, help="Where in its record.")
+        int | None, typer.Option("--revision", metavar="N", parser=read_number, help="Where in its record.")
     ] = None,
     job_type: Annotated[str, typer.Option("--type", metavar="TYPE", help="batch, ops, service or daemon.")] = "",
     name: Annotated[str, typer.Option("--name", metavar="TEXT", parser=read_text, help="The job's name.")] = "",
     time: Annotated[
         str | None, typer.Option("--time", metavar="TIME", help="When it came to be (ISO), `now`, or 10m ago.")
     ] = None,
+    any_state: Annotated[
+        bool, typer.Option("--any-state", help="Send what these rules do not know: the daemon has others.")
+    ] = False,
     as_json: AsJson = False,
     nats: Nats = None,
     cluster: Cluster = None,
@@ -66,9 +78,10 @@ def send(
     Example: jobstate send j-1 Running --message "by hand" --type batch
     """
     where = Where(nats, cluster, config, token_file)
-    _check(where.rules(), state, job_type)
+    _check(where.rules(), state, job_type, any_state=any_state)
     from consumer.wire.subjects import DIGEST, job_key  # noqa: PLC0415
 
+    namespace, job = _place(namespace, job)
     key = job_key(namespace, job)
     report: dict[str, object] = {"StateType": state, "Message": message}
     # A name too long for a subject stands there as a digest, so the body has to say it.
@@ -83,19 +96,23 @@ def send(
     carry_out(_send(key, report, where, as_json=as_json))
 
 
-def _check(rules: "Rules", state: str, job_type: str) -> None:
-    """Refuse what is a slip of the hand.
-
-    A state that the rules do not know is sent all the same: the daemon may have other rules, and seeing a refusal may
-    be the purpose.
-    """
-    found = rules.find(state)
-    if found is None:
-        tell(f"the rules know no state {quoted(state)}: there is {', '.join(rules.states)}")
-    elif state != found and state not in rules.aliases:
+def _place(namespace: str | None, job: str) -> tuple[str, str]:
+    """Namespace and id of `NAMESPACE/ID`, or of both apart. Said twice, they must be the same."""
+    within, slash, name = job.rpartition("/")
+    if not slash:
+        return "default" if namespace is None else namespace, job
+    if namespace not in {None, within}:
         raise typer.BadParameter(
-            f"{quoted(state)} is not how the rules spell it: did you mean {found}?", param_hint="'STATE'"
+            f"{quoted(job)} is in namespace {quoted(within)}, and --namespace says {quoted(str(namespace))}: say one",
+            param_hint="'--namespace'",
         )
+    return within, name
+
+
+def _check(rules: "Rules", state: str, job_type: str, *, any_state: bool) -> None:
+    """Refuse what is a slip of the hand. What the daemon reads goes as it was typed: any case, any alias."""
+    if not any_state:
+        read_state(rules, state, "STATE", else_=" (--any-state sends it all the same)")
     if job_type and job_type not in rules.job_types:
         raise typer.BadParameter(
             f"{quoted(job_type)} is no type of job: write {', '.join(rules.job_types)}", param_hint="'--type'"
@@ -107,9 +124,9 @@ async def _send(key: "JobKey", report: dict[str, object], where: Where, *, as_js
 
     body = json.dumps(report).encode()
     async with connected(where) as view:
-        if len(body) > view.client.max_payload:
+        if len(body) > view.connection.max_payload:
             raise typer.BadParameter(
-                f"the report has {len(body)} bytes, and the server takes {view.client.max_payload}: shorten it",
+                f"the report has {len(body)} bytes, and the server takes {view.connection.max_payload}: shorten it",
                 param_hint="'--message'",
             )
         sequence = await view.report(key, body)

@@ -42,7 +42,7 @@ async def _version(where: Where | None, *, as_json: bool) -> ExitCode:
     }
     if where is not None:
         async with connected(where) as view:
-            server = view.client.connected_server_version
+            server = view.connection.connected_server_version
             said["nats-server"] = f"{server.major}.{server.minor}.{server.patch}"
     if as_json:
         write_json(said)

@@ -21,7 +21,7 @@ from consumer.cli.options import (
     read_state,
     say_key,
 )
-from consumer.errors import ExitCode
+from consumer.errors import ExitCode, UnreachableError
 
 if TYPE_CHECKING:
     from consumer.fold.asks import Entry
@@ -61,7 +61,8 @@ def wait(
     """Wait until each JOB is in the state that is waited for, now or later.
 
     Exit 0: all are or were since. 1: one ended in another state. 4: the time was over before that was known of all.
-    A job that is not known yet is waited for: name it by its whole id.
+    11: the time was over, and no server had said how the jobs stand. A job that is not known yet is waited for: name it
+    by its whole id.
 
     Example: jobstate wait j-1234abcd --for Completed --timeout 5m
     """
@@ -114,8 +115,10 @@ async def _wait(
     from consumer.jetstream.view import FIRST  # noqa: PLC0415
 
     awaited: list[_Awaited] = []
+    deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
     try:
-        async with asyncio.timeout(seconds), connected(where) as view:
+        # The connection has its own bound, and its own error: that nobody answers is no "still running".
+        async with connected(where, within_s=seconds) as view, asyncio.timeout_at(deadline):
             patterns = [await find_pattern(view, job) for job in jobs]
             awaited = [_Awaited(view.names, pattern) for pattern in dict.fromkeys(patterns)]
             filters = [f"{view.names.state_prefix}{job.pattern}.*" for job in awaited]
@@ -124,7 +127,12 @@ async def _wait(
             # is behind the log.)
             async with view.follow(*filters, start=FIRST) as entries:
                 await _settle(rules, target, awaited, entries, as_json=as_json)
-    except TimeoutError:
+    except TimeoutError as error:
+        if not awaited:
+            raise UnreachableError(
+                f"the server took the connection, and had not said within {seconds:g} s how the jobs stand: "
+                "is it overloaded? Give --timeout more"
+            ) from error
         for job in awaited:
             if not job.outcome:
                 _say(job, TIMEOUT, as_json=as_json)

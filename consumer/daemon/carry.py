@@ -121,7 +121,6 @@ class Carrier:
         # What comes of a report must fit into a message too: else one report would stop the daemon, for ever.
         self._report_max: Final = max(message_max - UPDATE_ROOM, message_max // 2)
         self._checkpoint_every_s: Final = checkpoint_every_s
-        self._confirmed = 0
         self._to_send: Final = asyncio.Event()
         self._writer_open: Final = asyncio.Event()
         self._writer_open.set()
@@ -273,8 +272,16 @@ class Carrier:
     def _take_read(self, join: Join, one: Answered, now: float) -> None:
         answer = one.answer
         if isinstance(answer, OrchestratorError):
-            log.warning("read.failed", kind=answer.kind, read=type(one.read).__name__, reason=answer.detail)
-            join.failed(one.read, now, too_large=answer.kind == "too-large")
+            log.warning(
+                "read.failed",
+                kind=answer.kind,
+                read=type(one.read).__name__,
+                job_id=getattr(one.read, "job", ""),
+                reason=answer.detail,
+            )
+            alone = answer.kind if answer.alone else ""
+            began = now if answer.kind == "unreachable" else one.started_at  # it took none of the orchestrator's time
+            join.failed(one.read, now, alone=alone, too_large=answer.kind == "too-large", started=began)
         else:
             started = one.started_at if isinstance(one.read, ReadJobs) else None
             join.answered(one.read, answer, now, started=started)
@@ -329,7 +336,7 @@ class Carrier:
         self._writer_open.clear()
         self._watcher.connection("log", up=False)
         log.warning("connection.lost", connection="log", reason=str(error))
-        self._writer = await self._reopen(self._confirmed)
+        self._writer = await self._reopen(self._lanes.confirmed)
         self._lanes.disconnected()
         self._watcher.connection("log", up=True)
         self._writer_open.set()
@@ -394,7 +401,6 @@ class Carrier:
                     join.decided(one.event, one.decision)
         if lanes.published:
             published, lanes.published = lanes.published, []
-            self._confirmed = max(self._confirmed, *(one.number for one in published))
             watcher.published(published, self._clock.now())
         if lanes.announced:
             announced, lanes.announced = lanes.announced, []
@@ -402,8 +408,9 @@ class Carrier:
                 watcher.announced(notice)
 
     def _wake_at(self) -> float | None:
-        # While the writer is replaced nothing can be sent, however long it is due.
-        times = [self._lanes.wake_at()] if self._writer_open.is_set() else []
+        # While the writer is replaced nothing can be sent, however long it is due; nor while it takes nothing: the loop
+        # that sends looks what is due when it has sent.
+        times = [self._lanes.wake_at()] if self._writer_open.is_set() and not self._sending else []
         if self._sources.join is not None:
             times.append(self._sources.join.wake_at())
         return min((time for time in times if time is not None), default=None)

@@ -4,7 +4,7 @@ Nothing is started anew here: what cannot go on ends the life, and whoever calle
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -21,35 +21,44 @@ AGAIN_S: Final = 1.0
 T = TypeVar("T")
 
 
-async def run_until(
+async def run_until(  # noqa: PLR0913 - each is one part of a life, given once
     stop: asyncio.Event,
     *,
     sources: Mapping[str, Loop],
     rest: Mapping[str, Loop],
     drain: Callable[[], Awaitable[None]],
     deadline_s: float,
+    ending: Callable[[], None] = lambda: None,
 ) -> bool:
     """Run all loops until *stop*; then end the *sources*, drain while the *rest* goes on, and end that.
 
-    Gives whether the drain came to its end within *deadline_s*. Raises the error that ended a loop: of several,
-    `LogWentBackError` first, then ours, then the rest.
+    Gives whether the drain came to its end within *deadline_s*. *ending* is called when nothing goes on any more and
+    all are to end. Raises the error that ended a loop: of several, `LogWentBackError` first, then ours, then the rest;
+    the others are logged.
     """
-    drained = True
+
+    async def finish() -> None:
+        await end(reading)
+        await drain()
+
+    # No TaskGroup: it cancels each loop once, and waits for ever for one that has swallowed that (see `end`).
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    reading = [asyncio.create_task(_endless(name, loop), name=name) for name, loop in sources.items()]
+    others = [asyncio.create_task(_endless(name, loop), name=name) for name, loop in rest.items()]
+    tasks: list[asyncio.Task[Any]] = [*reading, *others]
+    drained = False
     try:
-        async with asyncio.TaskGroup() as group:
-            reading = [group.create_task(_endless(name, loop), name=name) for name, loop in sources.items()]
-            others = [group.create_task(_endless(name, loop), name=name) for name, loop in rest.items()]
-            await stop.wait()
+        await asyncio.wait((stopped, *tasks), return_when=asyncio.FIRST_COMPLETED)
+        if not any(task.done() for task in tasks):
             log.info("drain.began", deadline_s=deadline_s)
-            try:
-                async with asyncio.timeout(deadline_s):
-                    await end(reading)
-                    await drain()
-            except TimeoutError:
-                drained = False
-            await end([*reading, *others])
-    except BaseExceptionGroup as errors:
-        raise _first(errors) from errors
+            draining = asyncio.create_task(finish(), name="drain")
+            tasks.insert(0, draining)  # it is cancelled first, while what it waits for still goes on
+            await asyncio.wait((draining, *others), timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            drained = draining.done()
+    finally:
+        ending()
+        await end((stopped, *tasks))
+    _raise_first(tasks)
     return drained
 
 
@@ -82,13 +91,21 @@ async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancel *tasks*, and return when all have ended. What they came to is for others to ask.
 
     Cancelled again and again: `asyncio.wait_for` of Python 3.11 swallows a cancellation that comes with its result, and
-    so does nats-py where a publish is blocked. Such a loop would go on for ever.
+    so does nats-py where a publish is blocked. Such a loop would go on for ever. Who is cancelled while it waits here
+    still waits until all have ended.
     """
-    left = {task for task in tasks if not task.done()}
+    left: Collection[asyncio.Future[Any]] = [task for task in tasks if not task.done()]
+    cancelled: asyncio.CancelledError | None = None
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=AGAIN_S)
+        try:
+            _, left = await asyncio.wait(left, timeout=AGAIN_S)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            left = [task for task in left if not task.done()]
+    if cancelled is not None:
+        raise cancelled
 
 
 async def _endless(name: str, loop: Loop) -> None:
@@ -96,17 +113,29 @@ async def _endless(name: str, loop: Loop) -> None:
     raise JobstateError(f"the loop {name!r} has ended, and must not: report this")
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    found = list(_leaves(errors))
-    for kind in (LogWentBackError, JobstateError):
-        for error in found:
-            if isinstance(error, kind):
-                return error
-    return found[0]
+def _raise_first(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Raise the error of *tasks* that says most; the others are logged, for nobody else will ever see them."""
+    found = [
+        (task.get_name(), leaf)
+        for task in tasks
+        if not task.cancelled() and (error := task.exception()) is not None
+        for leaf in _leaves(error)
+    ]
+    if not found:
+        return
+    first = min(found, key=lambda named: _rank(named[1]))
+    for name, error in found:
+        if error is not first[1]:
+            log.error("loop.failed", loop=name, kind=type(error).__name__, reason=str(error), exc_info=error)
+    raise first[1]
 
 
-def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in errors.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+def _rank(error: BaseException) -> int:
+    return 0 if isinstance(error, LogWentBackError) else 1 if isinstance(error, JobstateError) else 2
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """*error*, or if it is a group (a loop has tasks of its own) those that it is made of."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for one in error.exceptions for leaf in _leaves(one)]

@@ -29,7 +29,7 @@ from consumer.errors import JobstateError, RulesError, SettingsError
 from consumer.jetstream.connection import Address, Connection
 from consumer.jetstream.topology import find_fault_of_bucket
 from consumer.rules import Rules, load
-from consumer.settings import Settings, redact
+from consumer.settings import RULES_FILE, Settings, redact
 from consumer.wire.display import printable
 from consumer.wire.subjects import Names
 
@@ -180,7 +180,7 @@ class _Examination:
 
     async def _see_rules(self) -> Finding:
         try:
-            self._rules = rules = load(self._settings.rules.path)
+            self._rules = rules = load(self._settings.rules.path, RULES_FILE)
         except RulesError as error:
             return fail("rules", str(error), "jobstate rules --check FILE")
         return ok("rules", f"{rules.name} ({rules.hash[:12]}), {len(rules.states)} states")

@@ -77,8 +77,8 @@ CHECKS: Final = (
     Check("orchestrator.history", "the history of its newest job can be read", ("orchestrator.list",)),
     # -- both sides together --
     Check("frames.heard", "what was heard while it listened, and of which releases", ("bacalhau.subscribe",)),
-    Check("frames.known", "the orchestrator knows the jobs that frames name", ("frames.heard", "orchestrator.answer")),
-    Check("record.agrees", "the log is what the record says, or a prefix", ("nats.jetstream", "orchestrator.answer")),
+    Check("frames.known", "the orchestrator knows the jobs that frames name", ("frames.heard", "orchestrator.list")),
+    Check("record.agrees", "the log is what the record says, or a prefix", ("nats.jetstream", "orchestrator.list")),
     Check("daemon.ready", "a daemon at `http.host`, `http.port`, and what its /readyz says", ("settings",)),
 )
 """Every check, in the order in which they are made and told."""

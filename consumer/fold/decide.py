@@ -5,10 +5,12 @@ the same answer: nothing here changes anything.
 """
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Final
 
 from consumer.model import (
     NOWHERE,
+    NUMBER_MAX,
     REPORTED,
     Accepted,
     Decision,
@@ -29,10 +31,8 @@ from consumer.model import (
 )
 from consumer.rules import Rules
 
-NUMBER_MAX: Final = 2**32 - 1
-"""The highest version or revision that can be real: Bacalhau pages its history by 32 bits (`BACALHAU.md` 6.3).
-
-A report above it would make every later one late, for ever."""
+MESSAGE_KEPT: Final = 64
+"""Characters of a report's message that are remembered as they are; of a longer one its digest."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -68,13 +68,22 @@ def follow(known: Known | None, update: Update, number: int, position: Position 
         version=job.Version,
         revision=job.Revision,
         source=update.Source,
-        # Only the next report is compared with it; a record's message may be long and is never looked at again.
-        message=update.Message if update.Source == REPORTED else "",
+        message=_kept(update.Message) if update.Source == REPORTED else "",
         input_time_ns=covered.time_ns,
         input_sequence=covered.sequence,
         name=job.Name,
         type=job.Type,
     )
+
+
+def _kept(message: str) -> str:
+    """What is remembered of a message: enough to tell the next report's from it, and not more for every job there is.
+
+    (A record's is never looked at again.)
+    """
+    if len(message) <= MESSAGE_KEPT:
+        return message
+    return f"=sha256={sha256(message.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _decide_report(rules: Rules, known: Known | None, report: Report) -> Decision:
@@ -103,7 +112,7 @@ def _decide_next(rules: Rules, known: Known, report: Report, state: str) -> Deci
     if version < 0 or revision < 0:
         return _LATE
     if state == known.state:
-        if report.message == known.message or rules.is_terminal(state):
+        if _kept(report.message) == known.message or rules.is_terminal(state):
             return _SAME
         return _accept(known, report, state, ("message",))
     if report.revision is not None and revision == 0 and known.revision is not None:

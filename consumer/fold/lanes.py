@@ -39,14 +39,16 @@ from consumer.model import (
     Work,
 )
 from consumer.rules import Rules
-from consumer.wire import entries
+from consumer.wire import MESSAGE_MAX, entries
 from consumer.wire.subjects import Names
-from consumer.wire.update import encode_update
+from consumer.wire.update import cut_update, encode_update
 
 BUSY_WAIT_S: Final = 0.01
 """Another append of the job is in flight (10164): so long until ours is sent again."""
 STALE_WAIT_S: Final = 0.02
 """A read-back below the number that the server named: so long until the append asks again."""
+HEADERS_MAX: Final = 2048
+"""Bytes of an entry's headers: its subjects, two numbers, a position and a `traceparent`."""
 FULL: Final = "full"
 """How the reason of an answer begins that says that a stream has no room (10077, 10023, 10002)."""
 BACKOFF_FIRST_S: Final = 0.05
@@ -119,7 +121,8 @@ class Lanes:
     """The lanes of one daemon.
 
     After `offer`, `answer` or when `wake_at` has come: `take` what is to be sent, and drain `published`, `decided` and
-    `announced`. *dwell* is told where each job comes to stand, whoever wrote that.
+    `announced`. *dwell* is told where each job comes to stand, whoever wrote that. *message_max* bounds an entry, body
+    and headers: what is larger is cut, by every daemon that has the same bound alike.
     """
 
     def __init__(  # noqa: PLR0913 - each is one part, given once
@@ -129,6 +132,7 @@ class Lanes:
         known: Mapping[JobKey, Known] | None = None,
         *,
         flight_max: int = 4096,
+        message_max: int = MESSAGE_MAX,
         shard: str = "0",
         dwell: Dwell | None = None,
     ) -> None:
@@ -138,6 +142,7 @@ class Lanes:
         # Jobs of which the log has foreign entries only: what the first of ours must expect.
         self._numbers: dict[JobKey, int] = {}
         self._flight_max = flight_max
+        self._body_max = message_max - HEADERS_MAX
         self._dwell = dwell
         self._lanes: dict[str, _Lane] = {}
         self._open: dict[int, _Lane] = {}
@@ -150,6 +155,7 @@ class Lanes:
         self._hold_until = 0.0
         self._in_order: deque[_Item] = deque()
         self._floor = NOWHERE
+        self._confirmed = 0
         self._shard = shard
         self._checkpoint_number = 0
         self._checkpoint_written = NOWHERE
@@ -193,6 +199,11 @@ class Lanes:
     def in_flight(self) -> int:
         """Appends and read-backs that are sent and unanswered."""
         return len(self._asked)
+
+    @property
+    def confirmed(self) -> int:
+        """The highest number that the log has given an entry of ours, of whatever kind; 0: none yet."""
+        return self._confirmed
 
     @property
     def backing_off(self) -> bool:
@@ -275,6 +286,13 @@ class Lanes:
             expected = self._numbers.get(key, 0)
             covered = item.position
         work = item.work
+        body = encode_update(update)
+        if len(body) > self._body_max:
+            # A record's message: a report is bounded where it is read. Sent all the same, it would end every daemon.
+            assert isinstance(lane.decision, Accepted)
+            update = cut_update(update, self._body_max)
+            body = encode_update(update)
+            lane.decision = msgspec.structs.replace(lane.decision, update=update)
         self._token += 1
         self._ask_append(
             lane,
@@ -283,7 +301,7 @@ class Lanes:
                 subject=self._names.state(key, update.StateType),
                 filter=self._names.states(key),
                 expected=expected,
-                body=encode_update(update),
+                body=body,
                 input=f"{covered.sequence}@{covered.time_ns}" if covered > NOWHERE else "",
                 traceparent=work.traceparent if isinstance(work, Report) else "",
             ),
@@ -304,7 +322,7 @@ class Lanes:
                 subject=names.undecodable(work.reason, work.origin),
                 filter=names.undecodable("*", work.origin),
                 expected=0,
-                body=entries.encode_undecodable(work),
+                body=entries.encode_undecodable(work, self._body_max),
                 stream="refused",
             )
         else:
@@ -348,6 +366,8 @@ class Lanes:
         if lane is None:
             return
         if isinstance(answer, Stored):
+            if lane.append is not None and lane.append.stream == "log":
+                self._confirmed = max(self._confirmed, answer.number)
             self._confirm(lane, answer.number, lane.items[0].position)
         elif isinstance(answer, Refused):
             self._refuse(lane, answer.number)

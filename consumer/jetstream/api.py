@@ -58,11 +58,18 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     state: StreamState = StreamState()
 
 
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a consumer has come in its stream."""
+
+    stream_seq: int = 0
+
+
 class ConsumerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Answer to `CONSUMER.CREATE`. *num_pending*: entries that it will deliver of those stored by now."""
 
     error: Problem | None = None
     num_pending: int = 0
+    delivered: Delivered = Delivered()
 
 
 class StoredMessage(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,6 @@ import importlib.metadata
 import inspect
 import re
 import ssl
-import time
 from collections.abc import Callable
 from typing import Final, Self, TypeVar
 
@@ -21,7 +20,8 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
-from consumer.client import MendedClient
+from consumer import reach
+from consumer.client import MendedClient, Outage
 from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
 from consumer.jetstream.api import Problem
 from consumer.settings import Nats, redact, secret_of, trust
@@ -32,11 +32,12 @@ CONNECT_S: Final = 10.0
 """How long a connection is tried for before it is given up, unless said otherwise."""
 RETRY_S: Final = 0.25
 REQUEST_S: Final = 5.0
-SAID_FIRST_S: Final = 1.0
-SAID_LAST_S: Final = 60.0
 SERVER_MIN: Final = (2, 11)
 """2.10 ignores the filter of the compare-and-set without a word: six writers of one new job were all stored (1.1)."""
 API_LEVEL_MIN: Final = 1
+FORBIDDEN_MAX: Final = 1000
+"""Subjects that are remembered as forbidden: of a daemon that may not write to the log there are as many as jobs."""
+_FORBIDDEN: Final = re.compile(r'permissions violation for [a-z]+ to "([^"]*)"')
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.")
 
 _METHODS: Final = {
@@ -109,46 +110,6 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return self.tls
 
 
-class Outage:
-    """A server that is away, told seldom: the first trouble at once, then after 1 s, 2 s, 4 s, at last once a minute.
-
-    It outlives the connections that are tried meanwhile; whoever makes several for one purpose gives each the same.
-    """
-
-    def __init__(self, name: str, now: Callable[[], float] = time.monotonic) -> None:
-        self._name: Final = name
-        self._now: Final = now
-        self._began: float | None = None
-        self._again_at = 0.0
-        self._pause = SAID_FIRST_S
-        self._untold = 0
-
-    def tell(self, event: str, address: Address, reason: str) -> None:
-        """Write the line *event*, unless one was written a short while ago."""
-        now = self._now()
-        if self._began is None:
-            self._began, self._again_at, self._pause, self._untold = now, now, SAID_FIRST_S, 0
-        if now < self._again_at:
-            self._untold += 1
-            return
-        log.warning(
-            event,
-            connection=self._name,
-            server=str(address),
-            reason=reason,
-            for_s=round(now - self._began, 1),
-            untold=self._untold,
-        )
-        self._untold = 0
-        self._again_at = now + self._pause
-        self._pause = min(2 * self._pause, SAID_LAST_S)
-
-    def end(self) -> float:
-        """A connection stands. For how many seconds none did; 0 if nothing was wrong."""
-        began, self._began = self._began, None
-        return 0.0 if began is None else self._now() - began
-
-
 class Connection(MendedClient):
     """One connection to NATS. Made by `connect_reader` or `connect_writer`; ended by `close`.
 
@@ -168,10 +129,11 @@ class Connection(MendedClient):
         """How often the task that reads or writes had ended while the connection looked alive."""
         self.slow = 0
         """Messages that nats-py dropped because too many waited."""
-        self.forbidden = ""
-        """The last thing that the server did not let this user do; empty if there was none."""
+        self._forbidden: dict[str, str] = {}
         self.last_trouble = ""
         """The last error of the connection, in a few words."""
+        self.next_step = ""
+        """What to do about that."""
 
     # -- what its owner uses ------------------------------------------------------------------------------------------
 
@@ -244,11 +206,14 @@ class Connection(MendedClient):
             raise UnreachableError(f"{self.address}: {subject}: the connection is down ({self.last_trouble})")
         try:
             message = await self.request(subject, body, timeout=within_s, headers=headers)
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # It came together with the answer, and `wait_for` of Python 3.11 has swallowed it (19 times of 60).
+                raise asyncio.CancelledError
         except nats.errors.NoRespondersError as error:
             raise UnreachableError(f"{self.address}: nobody answers to {subject}: is JetStream on (-js)?") from error
         except (nats.errors.Error, TimeoutError) as error:
             why = f"no answer within {within_s:g} s" if isinstance(error, TimeoutError) else _words(error)
-            hint = self.forbidden or "is the server up, and may this user ask that?"
+            hint = self.forbidden(subject) or "is the server up, and may this user ask that?"
             raise UnreachableError(f"{self.address}: {subject}: {why}: {hint}") from error
         try:
             return msgspec.json.decode(message.data, type=answer)
@@ -262,6 +227,11 @@ class Connection(MendedClient):
             self._pending_data_size = 0
             self._transport.writelines(waiting)
         await super().flush(timeout)
+
+    def forbidden(self, *subjects: str) -> str:
+        """What the server said when it did not let us use one of *subjects* on this connection; empty if it did."""
+        found = (self._forbidden.get(subject.lower(), "") for subject in subjects)  # nats-py hears it in lower case
+        return next(filter(None, found), "")
 
     @property
     def server_version(self) -> str:
@@ -311,8 +281,10 @@ class Connection(MendedClient):
         """nats-py's `error_cb`."""
         if isinstance(error, nats.errors.SlowConsumerError):
             self.slow += 1
-        if "permissions violation" in str(error):
-            self.forbidden = _words(error)
+        if (found := _FORBIDDEN.search(str(error))) is not None:
+            if len(self._forbidden) >= FORBIDDEN_MAX:
+                self._forbidden.clear()
+            self._forbidden[found[1]] = _words(error)
         self._note(error)
 
     async def hear_change(self) -> None:
@@ -322,6 +294,7 @@ class Connection(MendedClient):
     async def hear_connected(self) -> None:
         """nats-py's `reconnected_cb`."""
         self.connects += 1
+        self._forbidden.clear()  # whoever let us in may let us do more
         log.info(
             "nats.connected",
             connection=self.options["name"],
@@ -335,8 +308,9 @@ class Connection(MendedClient):
         """nats-py's `discovered_server_cb` and `lame_duck_mode_cb`: an ordinary reconnect follows, or nothing."""
 
     def _note(self, error: Exception) -> None:
-        self.last_trouble = _words(error)
-        self._outage.tell("nats.trouble", self.address, self.last_trouble)
+        fault, why = self.fault_of(error)
+        self.last_trouble, self.next_step = reach.words(fault, why), reach.next_step("nats", fault)
+        self._outage.tell("nats.trouble", self.address, self.last_trouble, self.next_step)
 
     def _tell(self) -> None:
         if not self.is_connected:
@@ -405,18 +379,22 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
                     await connection.close()
                     if "authorization" in str(error).lower() or "authentication" in str(error).lower():
                         raise ServerError(
-                            f"{address} refuses us ({_words(error)}): check nats.token_file or nats.credentials_file"
+                            f"{address} refuses us ({_words(error)}): {reach.next_step('nats', reach.REFUSED)}"
                         ) from error
                     await asyncio.sleep(RETRY_S)
                 else:
                     await connection.hear_connected()
                     return connection
     except TimeoutError:
-        trouble = last.last_trouble if last is not None else ""
+        trouble, step = "", ""
         if last is not None:
+            fault, why = last.fault_of(TimeoutError())  # it may have been given up before it gave up itself
+            trouble = last.last_trouble or reach.words(fault, why)
+            step = last.next_step or reach.next_step("nats", fault)
             await last.close()
         raise UnreachableError(
-            f"no connection to {address} within {within_s:g} s ({trouble or 'no answer'}): is nats-server up?"
+            f"no connection to {address} within {within_s:g} s ({trouble or 'no answer'}): "
+            f"{step or reach.next_step('nats', reach.AWAY)}"
         ) from None
 
 

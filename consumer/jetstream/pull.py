@@ -37,7 +37,10 @@ class DoubtError(JobstateError):
 
 
 class Pull:
-    """A consumer of *stream*, made by `open`. `pending`: how many entries followed the last one given, when it came."""
+    """A consumer of *stream*, made by `open`. `pending`: how many entries followed the last one given, when it came.
+
+    `reached`: the sequence of the last one given, or of the one behind which it begins.
+    """
 
     def __init__(self, connection: Connection, stream: str) -> None:
         self._connection: Final = connection
@@ -52,7 +55,7 @@ class Pull:
         self._asked = 0
         self._count = 0
         self._why = ""
-        self.pending = 0
+        self.pending = self.reached = 0
         self.turns = 0
         """How often it looked for what has come: at least once in `DOUBT_S` seconds, while `batch` waits."""
 
@@ -75,7 +78,7 @@ class Pull:
         made = await self._connection.ask(f"$JS.API.CONSUMER.CREATE.{self.stream}.{self._name}", body, ConsumerInfo)
         if made.error is not None:
             raise refusal(self._connection, self.stream, made.error)
-        self.pending = made.num_pending
+        self.pending, self.reached = made.num_pending, made.delivered.stream_seq
 
     async def close(self) -> None:
         """End it. The server forgets it by itself too, a minute later."""
@@ -137,7 +140,7 @@ class Pull:
             if at != count + 1:
                 self.doubt(f"entries of {self.stream} were lost on the way (before its sequence {number})")
                 break
-            count = at
+            count, self.reached = at, number
             found.append((number, time, subject, data, headers))
         self._asked -= count - self._count
         self._count = count

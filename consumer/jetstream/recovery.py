@@ -3,6 +3,7 @@
 Reads in the order that `DESIGN.md` 7.4 needs; judges nothing: which entries are true is `consumer.fold.truth`.
 """
 
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 import msgspec
@@ -17,6 +18,8 @@ from consumer.wire.entries import decode_checkpoint
 from consumer.wire.subjects import Names
 
 TRIES: Final = 3
+FILTERS_MAX: Final = 128
+"""Of so many jobs at most their own entries are read; of more those of all jobs: one pass over the log either way."""
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +82,39 @@ async def recover(connection: Connection, names: Names, *, shard: str = "0") -> 
         format=form,
         entries=entries,
     )
+
+
+async def read_whole(
+    connection: Connection, names: Names, last: Mapping[JobKey, int]
+) -> AsyncIterator[tuple[JobKey, Entry]]:
+    """Every entry of the jobs in *last*, in stream order, at least up to the number that it has for each.
+
+    Raises `UnreachableError` or `DoubtError` where it is worth trying again: from the first entry.
+    """
+    if not last:
+        return
+    until = max(last.values())
+    few = len(last) <= FILTERS_MAX
+    pull = Pull(connection, names.log)
+    try:
+        await pull.open(
+            {"deliver_policy": "all"}, tuple(map(names.states, last)) if few else (f"{names.state_prefix}>",)
+        )
+        reached = 0
+        left = pull.pending
+        while reached < until:
+            if left <= 0 and await _get(connection, names.log, {"seq": until}) is None:
+                break  # it was purged: nothing more will come
+            pulled = await pull.batch()
+            left -= len(pulled)
+            for number, time, subject, data, headers in pulled:
+                text = subject.decode("utf-8", "surrogateescape")
+                key = names.key_of_state(text)
+                if key is not None and key in last:
+                    yield key, entry_of(text, data, headers, number, time)
+            reached = pulled[-1][0]
+    finally:
+        await pull.close()
 
 
 async def last_entry(connection: Connection, names: Names, subject: str) -> Entry | None:

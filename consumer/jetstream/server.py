@@ -6,7 +6,9 @@ Knows processes and files. Speaks to the server only to see that it is there (`c
 import asyncio
 import contextlib
 import ctypes
+import errno
 import fcntl
+import os
 import shutil
 import signal
 import subprocess
@@ -32,6 +34,18 @@ FAILURES_MAX: Final = 10
 CALM_S: Final = 10.0
 """A server that ended sooner than that after its start counts as one that did not start."""
 LOOK_S: Final = 0.1
+
+_ANOTHER: Final = "no folder can be there: name another"
+_NEXT_STEP: Final = {
+    errno.EEXIST: "a file has that name: name a folder",
+    errno.ENOTDIR: "a part of that path is a file: name a folder",
+    errno.EACCES: "is the folder writable for this user? Or name another",
+    errno.EPERM: "is the folder writable for this user? Or name another",
+    errno.EROFS: "that disk is read-only: name another folder",
+    errno.ENOSPC: "the disk is full: make room there, or name another folder",
+    errno.EDQUOT: "the disk is full: make room there, or name another folder",
+}
+"""What to do about a folder that cannot be used."""
 
 _PDEATHSIG: Final = 1
 _LOG_LINES: Final = 5
@@ -113,6 +127,9 @@ class EmbeddedServer:
             config.write_text(self.configuration(), encoding="utf-8")
             with (self.folder / "lock").open("a+b") as lock, self._log.open("ab") as said:
                 await self._take_lock(lock.fileno())
+                lock.truncate(0)
+                lock.write(b"%d" % os.getpid())
+                lock.flush()
                 for stale in self._run.glob("*.ports"):
                     stale.unlink()
                 # From this thread, not from a pool's: the server would end with the thread that started it.
@@ -127,7 +144,8 @@ class EmbeddedServer:
                 )
         except OSError as error:
             raise ServerError(
-                f"nats-server cannot be started in {self.folder}: {error.strerror}: is the folder writable?"
+                f"nats-server cannot be started in {self.folder}: {error.strerror}: "
+                f"{_NEXT_STEP.get(error.errno or 0, _ANOTHER)} (--folder, embedded.folder)"
             ) from error
         try:
             async with asyncio.timeout(START_S):
@@ -206,8 +224,12 @@ class EmbeddedServer:
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             pids = ", ".join(file.stem.rpartition("_")[2] for file in self._run.glob("*.ports")) or "unknown"
+            owner = (self.folder / "lock").read_text(encoding="ascii", errors="replace")
+            ours = f", which process {owner} started" if owner.isdecimal() else ""
+            whom = f"that process {owner}" if owner.isdecimal() else "it"
             raise ServerError(
-                f"{self.folder} is in use by another nats-server (process {pids}): stop it, or choose another folder"
+                f"{self.folder} is in use by another nats-server (process {pids}{ours}): stop {whom}, or choose "
+                "another folder (--folder, embedded.folder)"
             ) from None
 
     async def _until_ready(self, process: subprocess.Popen[bytes]) -> None:

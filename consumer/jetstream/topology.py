@@ -33,6 +33,9 @@ PATIENCE_S: Final = 10.0
 RETRY_S: Final = 0.1
 
 _ELSEWHERE: Final = {10058, 10065}
+_ALONE: Final = 10074
+"""More than one copy was asked for of a server that is no cluster."""
+_TOO_FEW: Final = 10005
 _NO_ROOM: Final = {10002, 10023, 10026, 10027, 10047}
 
 Config = dict[str, Any]
@@ -262,6 +265,16 @@ def _refusal(connection: Connection, name: str, problem: Problem) -> Exception:
         return ServerError(
             f"{where} has no room for the stream {name}: {problem}: raise the limits of the server or the account, "
             "or lower the max_bytes in [streams]"
+        )
+    if problem.err_code == _ALONE:
+        return TopologyError(
+            f"the stream {name} cannot be made on {where}: {problem}: set streams.replicas "
+            "(JOBSTATE_STREAMS__REPLICAS) to 1, or let that server be one of a cluster"
+        )
+    if problem.err_code == _TOO_FEW:
+        return ServerError(
+            f"the stream {name} cannot be made on {where}: {problem}: are as many servers of the cluster up as "
+            "streams.replicas says, each with room? Start them, or set it lower"
         )
     return ServerError(f"the stream {name} cannot be had on {where}: {problem}: what may this user do, and is it up?")
 

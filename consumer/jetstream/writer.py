@@ -27,6 +27,7 @@ ANSWER_S: Final = 2.0
 """So long an answer is waited for; then the lanes ask again."""
 LOOK_S: Final = 1.0
 """Between two looks whether a stream that nobody answers for is still there."""
+GET: Final = "$JS.API.STREAM.MSG.GET."
 CHUNK: Final = 64 * 1024
 """Bytes that go to the socket at once: the server stores the first while the next are made."""
 
@@ -172,7 +173,7 @@ class JetStreamWriter:
     def _get(self, ask: ReadBack, opened: _Open, first: int | None) -> bytes:
         """The request for the last entry under the filter, or for the first at or after number *first*."""
         which = {"last_by_subj": ask.filter} if first is None else {"seq": first, "next_by_subj": ask.filter}
-        return self._request(f"$JS.API.STREAM.MSG.GET.{opened.stream}", msgspec.json.encode(which), opened)
+        return self._request(f"{GET}{opened.stream}", msgspec.json.encode(which), opened)
 
     def _request(self, subject: str, body: bytes, opened: _Open) -> bytes:
         self._serial += 1
@@ -223,13 +224,13 @@ class JetStreamWriter:
             if opened.deadline > now:
                 break
             over.append(serial)
-        why = self._connection.forbidden or "timeout"
         found: list[tuple[int, Answer]] = []
         for serial in over:
             opened = self._open.pop(serial)
             self._count(opened, UNANSWERED)
             if opened.ask is not None:
-                found.append((opened.ask.token, Unanswered(why)))
+                why = self._connection.forbidden(_subject(opened), f"{self._inbox}*")
+                found.append((opened.ask.token, Unanswered(why or "timeout")))
         return found
 
     def _count(self, opened: _Open, outcome: str) -> None:
@@ -346,6 +347,11 @@ async def open_writer(
     writer = JetStreamWriter(connection, names, created, within_s, Counter() if outcomes is None else outcomes)
     await writer.open()
     return writer
+
+
+def _subject(opened: _Open) -> str:
+    """Where the request went."""
+    return opened.ask.subject if type(opened.ask) is Append else f"{GET}{opened.stream}"
 
 
 def _outcome(answer: Answer) -> str:

@@ -5,7 +5,7 @@ Pure, and only the question. Who asks it, and what is read where the answer is n
 
 from typing import Final
 
-from consumer.model import JobStateType, Place, Snapshot
+from consumer.model import NUMBER_MAX, JobStateType, Place, Snapshot
 from consumer.wire.subjects import job_key
 
 Where = tuple[int, int]
@@ -13,8 +13,8 @@ Where = tuple[int, int]
 
 NOWHERE_HEARD: Final[Where] = (-1, -1)
 """Before every place: no end or refusal was heard."""
-ANYWHERE: Final[Where] = (2**63, 0)
-"""Behind every place: one was heard, and where that was is not known."""
+ANYWHERE: Final[Where] = (NUMBER_MAX + 1, 0)
+"""Behind every place that can be real: one was heard, and where that was is not known."""
 
 _WAITING: Final = (JobStateType.PENDING, JobStateType.QUEUED)
 _ONE: Final = 1

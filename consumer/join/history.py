@@ -68,11 +68,12 @@ def join_history(known: Known | None, entries: Sequence[HistoryEntry]) -> Joined
         return Contradicted(after=after, present=_present(entries), reported=True)
     revision = known.revision
     if revision is None:
-        # Derived while there was no orchestrator: the record goes on from its last entry that says the same.
-        same = [
+        # Derived while there was no orchestrator: the record has at least as many entries as the log has updates, and
+        # goes on behind the first of the others that says the same. What the frames did not tell, it then tells.
+        same = (
             number for number, one in enumerate(entries, 1) if (one.version, one.state) == (known.version, known.state)
-        ]
-        revision = same[-1] if same else len(entries)
+        )
+        revision = next((number for number in same if number >= known.sequence), len(entries))
     if len(entries) < revision or not entries:
         return Old()
     there = entries[revision - 1]

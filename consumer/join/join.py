@@ -12,7 +12,9 @@ from typing import Final
 
 import msgspec
 
+from consumer.join import notices
 from consumer.join.early import ANYWHERE, NOWHERE_HEARD, Execution, Where, runs_early
+from consumer.join.hint import ECHO, LOOK, WATCH, Hint
 from consumer.join.history import Contradicted, Old, join_history, went_back
 from consumer.join.lists import Lists
 from consumer.join.options import JoinSettings
@@ -22,6 +24,7 @@ from consumer.model import (
     NOWHERE,
     REPORTED,
     START,
+    BadJob,
     Decision,
     Event,
     Frame,
@@ -33,7 +36,6 @@ from consumer.model import (
     JobPage,
     JobStateType,
     Known,
-    Notice,
     Place,
     Record,
     Rejected,
@@ -44,10 +46,13 @@ from consumer.model import (
     place_of,
 )
 from consumer.rules import Rules
-from consumer.wire.subjects import escape, job_key
+from consumer.wire.subjects import job_key
 
 HINT: Final = "hint"
 SCAN: Final = "scan"
+
+UNREADABLE_AFTER: Final = 5
+"""So many reads of one job in a row failed by themselves, over some 15 s: it is announced."""
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -67,49 +72,43 @@ class Counts(msgspec.Struct, kw_only=True):
     missing: int = 0
     failed: int = 0
     dropped: int = 0
+    bad: int = 0
 
 
 class _Job:
     """A job that is open, or looked at just now. Finished ones are forgotten: the log has them."""
 
     __slots__ = (
-        "again",
         "agreed_at",
         "bare",
+        "contested",
         "disturbed",
         "doubted",
         "doubted_since",
         "entries_seen",
         "halted",
-        "hint_due",
-        "hinted_at",
+        "hint",
         "identity",
         "key",
         "pages",
         "read_at",
-        "reading",
-        "tries",
         "turn_due",
-        "until",
         "way",
     )
 
     def __init__(self) -> None:
         self.identity: Identity | None = None
         self.key: JobKey | None = None
-        self.reading = ""  # the cause of the read in flight
-        self.again = False  # a hint came while a read was in flight: its answer may be older than the hint
+        self.hint: Final = Hint()
         self.bare = False  # its history was empty: the job itself is read in place of it
         self.pages: list[HistoryEntry] = []
-        self.tries: int | None = None  # of an unanswered hint: how often it was read again
-        self.until = 0  # what answers the hint: so many entries in the history; 0: anything new
-        self.hinted_at = 0.0
-        self.hint_due: float | None = None
         self.turn_due: float | None = None
         self.read_at = float("-inf")
         self.agreed_at: float | None = None  # when the record was last seen to say just what the log has
         self.way: tuple[Place, ...] = ()  # from where to where the events lead that are not decided yet
         self.disturbed: Where = NOWHERE_HEARD  # where an execution ended or was refused last, or may have, unheard
+        # Since when lists say what the record does not, and what: (version, revision, state).
+        self.contested: tuple[float, tuple[int, int, str]] | None = None
         self.doubted = 0  # answers in a row that say less than the log
         self.doubted_since = 0.0
         self.entries_seen = 0  # how long the history was when it was last read whole
@@ -169,6 +168,10 @@ class Join:
         """Frames may have been missed (start, reconnect of either side): list all jobs, all pages, once it may."""
         self._lists.want_all()
 
+    def hold(self) -> None:
+        """No list until `look_everywhere`: at a start, until somebody listens."""
+        self._lists.hold()
+
     def resume(self, job: Identity) -> None:
         """The log has *job* open: read it in turn, whether or not the orchestrator lists it.
 
@@ -209,7 +212,7 @@ class Join:
     @property
     def hints_open(self) -> int:
         """Hints that the record has not answered yet."""
-        return sum(1 for job in self._jobs.values() if job.tries is not None)
+        return sum(1 for job in self._jobs.values() if job.hint.tries is not None)
 
     # -- frames -------------------------------------------------------------------------------------------------------
 
@@ -240,10 +243,9 @@ class Join:
         if approval and execution is not None and self._run_early(execution, frame):
             self.counts.answered += 1
             return
-        # A bid that was turned down, or the end of a cancel, moves no job by itself; an echo only confirms an end that
-        # was a hint already. They are worth one look, not a watch.
-        watch = not frame.echo and frame.kind not in (FrameKind.BID_REJECTED, FrameKind.CANCEL_RESULT)
-        self._hint(name, now, watch=watch, until=execution.runs_at if approval and execution is not None else 0)
+        moves = frame.kind not in (FrameKind.BID_REJECTED, FrameKind.CANCEL_RESULT)
+        what = ECHO if frame.echo else WATCH if moves else LOOK
+        self._hint(name, now, what, until=execution.runs_at if approval and execution is not None else 0)
         if not approval:
             self._disturb(name, execution)
 
@@ -255,10 +257,15 @@ class Join:
         if job is None or job.key is None:
             return
         if self._since_ns is None:
-            self._hint(name, now, watch=True)
+            self._hint(name, now, WATCH)
             return
         known = self._known(job.key)
         ahead = _steps_ahead(self._rules, known, snapshot, job.entries_seen)
+        if snapshot.job != job.identity or (known is None and snapshot.modified_ns <= self._since_ns):
+            # It says otherwise than what was learnt before: whose it is, the record tells. Or it is a frame from before
+            # the log began: whether the job is left out, its history tells.
+            self._hint(name, now, WATCH, until=snapshot.revision)
+            return
         if ahead == 1:
             self.counts.snapshots += 1
             step = Step(
@@ -269,17 +276,19 @@ class Join:
                 time=snapshot.modified,
             )
             self._emit(job, Record(key=job.key, job=snapshot.job, after=place_of(known), steps=(step,), cause=HINT))
-            self._answer_hint(job)
+            job.hint.answered()
             self._open_up(name, job, now)
         if frame.direct and (known is None or known.state != JobStateType.RUNNING or known.version != snapshot.version):
-            # It runs at once: the record is Running at the next revision already.
-            if self._run_early(execution, frame):
+            # It runs at once: the record is Running at the next revision already. Unless the job's time was over: then
+            # the write that made this execution made the job Failed, and the node is asked all the same (1.9.3,
+            # `pkg/orchestrator/scheduler/ops_job.go`).
+            if not snapshot.expires and self._run_early(execution, frame):
                 return
-            self._hint(name, now, watch=True, until=snapshot.revision + 1)
+            self._hint(name, now, WATCH, until=snapshot.revision + 1)
         elif ahead in (0, 1):
-            self._answer_hint(job)  # a retry: the scheduler has seen the end that we asked about, and the job goes on
+            job.hint.answered()  # a retry: the scheduler has seen the end that we asked about, and the job goes on
         else:
-            self._hint(name, now, watch=ahead is None, until=snapshot.revision)
+            self._hint(name, now, WATCH if ahead is None else LOOK, until=snapshot.revision)
 
     def _run_early(self, execution: Execution, frame: Frame) -> bool:
         """Publish that the job runs, if the approval or direct start that *frame* is proves it (`DESIGN.md` 6)."""
@@ -299,7 +308,7 @@ class Join:
         self._emit(
             job, Record(key=job.key, job=job.identity, after=standing, steps=(step,), source=DERIVED, cause=HINT)
         )
-        self._answer_hint(job)
+        job.hint.answered()
         return True
 
     def _standing(self, job: _Job) -> Place:
@@ -326,35 +335,30 @@ class Join:
 
     # -- hints and reads ----------------------------------------------------------------------------------------------
 
-    def _hint(self, name: str, now: float, *, watch: bool, until: int = 0) -> None:
-        """The job may have changed: read it, and (*watch*) again until it has *until* entries, or (0) anything new."""
+    def _hint(self, name: str, now: float, what: str, *, until: int = 0) -> None:
+        """*what* (of `consumer.join.hint`) came for the job: it may have changed, so it is read."""
         job = self._job(name)
         if job is None:
             return
-        if watch:
-            # A hint that waits for anything new outlasts one that knows what it waits for.
-            job.until = max(job.until, until) if until and (job.tries is None or job.until) else 0
-            job.tries = 0
-            job.hinted_at = now
-            job.hint_due = None
+        job.hint.came(what, now, until)
         if self._since_ns is None:
             self._held[name] = None
-        elif job.reading:
-            job.again = True
-        else:
+        elif not job.hint.reading:
             self._read(name, HINT)
 
-    def _answer_hint(self, job: _Job) -> None:
-        job.tries = None
-        job.until = 0
-        job.hint_due = None
+    def _look(self, name: str, cause: str) -> None:
+        """The job differs from the log: it is read, once more if a read is in flight, which may be older than that."""
+        job = self._job(name)
+        if job is not None and job.hint.reading:
+            job.hint.overtaken = True
+        else:
+            self._read(name, cause)
 
     def _read(self, name: str, cause: str) -> None:
         job = self._job(name)
-        if job is None or job.reading:
+        if job is None or job.hint.reading:
             return
-        job.reading = cause
-        job.again = False
+        job.hint.left(cause)
         job.pages = []
         if cause == HINT:
             self.counts.hint_reads += 1
@@ -370,9 +374,9 @@ class Join:
         while self._due and self._due[0][0] <= now:
             due, name = heapq.heappop(self._due)
             job = self._jobs.get(name)
-            if job is not None and job.hint_due == due:
-                job.hint_due = None
-                self._read(name, HINT if job.tries is not None else SCAN)
+            if job is not None and job.hint.due == due:
+                job.hint.due = None
+                self._read(name, HINT if job.hint.tries is not None else SCAN)
         if self._since_ns is not None:
             self._take_turn(now)
         if (page := self._lists.take(now)) is not None:
@@ -415,7 +419,9 @@ class Join:
             job = self._jobs.get(name)
             if job is None or job.turn_due != due:
                 continue
-            ready = now + settings.scan_every_s / 2 if job.reading else job.read_at + settings.scan_every_s
+            ready = now + settings.scan_every_s / 2 if job.hint.reading else job.read_at + settings.scan_every_s
+            if job.hint.failures and job.hint.due is not None:
+                ready = job.hint.due  # it cannot be read: not a turn is wasted on it meanwhile
             if ready > now:
                 self._queue_turn(name, job, ready)
                 continue
@@ -443,7 +449,7 @@ class Join:
         job = self._jobs.get(read.job)
         if job is None:
             return
-        cause = job.reading or read.cause
+        cause = job.hint.reading or read.cause
         if isinstance(answer, Missing):
             self.counts.missing += 1
             known = self._known(job.key) if job.key is not None else None
@@ -457,7 +463,7 @@ class Join:
             self._take_page(read, job, answer, cause, now)
 
     def _take_job(self, name: str, job: _Job, snapshot: Snapshot, cause: str, now: float) -> None:
-        self._learn(snapshot)
+        self._relearn(snapshot)
         if job.bare:
             self._join_bare(job, snapshot, cause)
             self._read_over(name, job, now)
@@ -466,28 +472,59 @@ class Join:
 
     def _take_page(self, read: ReadHistory, job: _Job, page: HistoryPage, cause: str, now: float) -> None:
         job.pages.extend(page.entries)
-        if page.next_token and page.items >= self._settings.history_limit:
+        # An open job's token is a cursor: an empty page behind its last entry gives the same again (`BACALHAU.md` 6.3).
+        is_full = bool(page.next_token) and page.items >= self._settings.history_limit
+        if is_full and (page.next_token == read.next_token or len(job.pages) > self._settings.history_max):
+            self.failed(read, now, alone="endless")
+        elif is_full:
             self._reads.append(msgspec.structs.replace(read, next_token=page.next_token))
-        elif not job.pages and job.key is not None and self._known(job.key) is None:
-            # A job from before 1.5 has no history: its present state is all that there is.
-            job.bare = True
-            self._reads.append(ReadJob(job=read.job, namespace=read.namespace, cause=cause))
-        else:
+        elif job.pages or job.key is None or self._known(job.key) is not None:
             self._join(read.job, job, job.pages, cause, now)
+        elif job.doubted < len(self._settings.repeats):
+            # Every job since 1.5 has a history: an answer without it may be an old one.
+            self.counts.old_answers += 1
+            self._doubt(job, now)
+            self._read_over(read.job, job, now)
+        else:
+            # A job from before 1.5 has none: its present state is all that there is.
+            job.doubted, job.bare = 0, True
+            self._reads.append(ReadJob(job=read.job, namespace=read.namespace, cause=cause))
 
-    def failed(self, read: OrchestratorRead, now: float, *, too_large: bool = False) -> None:
-        """The orchestrator did not answer *read*, or with no answer: it waits, and is asked again."""
+    def failed(
+        self,
+        read: OrchestratorRead,
+        now: float,
+        *,
+        alone: str = "",
+        too_large: bool = False,
+        started: float | None = None,
+    ) -> None:
+        """The orchestrator did not answer *read*, or with no answer: it waits, and is asked again.
+
+        *alone*: the kind of an error that says nothing of other reads. A job that has it again and again is asked for
+        ever more seldom, and it is announced.
+        """
         self.counts.failed += 1
         if isinstance(read, ReadJobs):
+            if started is not None:
+                self._lists.started(started)
             self._lists.failed(now, too_large=too_large)
             return
         job = self._jobs.get(read.job)
         if job is None:
             return
-        job.reading = ""
         job.bare = False
         job.pages = []
-        self._again_at(read.job, job, now + self._settings.retry_s)
+        failures = job.hint.failed(alone=bool(alone))
+        if job.identity is None and alone == "not-askable":
+            # Only a frame has named it, and nobody can be asked for a job of that name: it is none.
+            job.hint.answered()
+            self._forget(read.job)
+            return
+        if failures == UNREADABLE_AFTER:
+            self.events.append(notices.unreadable(read.job, job.key, alone))
+        pause = self._settings.retry_s * 2.0 ** min(max(failures - 1, 0), 30)
+        self._again_at(read.job, job, now + min(pause, self._settings.retry_max_s))
 
     def _join(self, name: str, job: _Job, entries: Sequence[HistoryEntry], cause: str, now: float) -> None:
         assert job.key is not None
@@ -496,64 +533,59 @@ class Join:
         found = join_history(known, entries)
         if isinstance(found, Old):
             self.counts.old_answers += 1
-            if self._is_certain(job, now) and entries:
-                found = went_back(known, entries)
+            if self._is_certain(job, now):
+                if entries:
+                    found = went_back(known, entries)
+                else:
+                    self.events.append(notices.unreadable(name, job.key, "no-history"))
         if not isinstance(found, Old):
             job.doubted = 0
             job.entries_seen = len(entries)
-            if job.disturbed == ANYWHERE and entries:
+            if job.disturbed == ANYWHERE and entries and not job.hint.overtaken:
                 job.disturbed = (entries[-1].version, len(entries))
             if isinstance(found, Contradicted):
                 self._correct(job, found, cause)
-                self._answer_hint(job)
+                job.hint.answered()
             elif found.steps and (known is not None or not self._is_left_out(entries)):
-                self._emit(
+                is_new = self._emit(
                     job, Record(key=job.key, job=job.identity, after=found.after, steps=found.steps, cause=cause)
                 )
-                if not job.again and not job.until:  # else a hint came after this read was sent, and is open still
-                    self._answer_hint(job)
-            elif not found.steps and not job.again:
+                # What is under way already answers nothing, and a hint that came after this read left is open still.
+                if is_new and not job.hint.overtaken and not job.hint.until:
+                    job.hint.answered()
+            elif not found.steps and not job.hint.overtaken:
                 job.agreed_at = now
         self._see_end(name, job, entries, now, old=isinstance(found, Old))
         self._read_over(name, job, now)
 
     def _is_certain(self, job: _Job, now: float) -> bool:
         """Whether an answer that says less than the log is one of so many that it is no old one."""
+        self._doubt(job, now)
+        settings = self._settings
+        if job.doubted < settings.doubts or now - job.doubted_since < settings.doubt_s:
+            return False
+        job.doubted = 0
+        return True
+
+    def _doubt(self, job: _Job, now: float) -> None:
+        """An answer says less than it must: whoever asked, it is read again until one does not."""
         if not job.doubted:
             job.doubted_since = now
+            if job.hint.tries is None:
+                job.hint.watch(now)
         job.doubted += 1
-        settings = self._settings
-        if job.doubted >= settings.doubts and now - job.doubted_since >= settings.doubt_s:
-            job.doubted = 0
-            return True
-        if job.tries is None or job.tries >= len(settings.repeats):
-            job.tries, job.hinted_at = 0, now  # whoever asked: it is read again until the answer is not older
-        return False
 
     def _let_go(self, name: str, job: _Job, known: Known) -> None:
         """The orchestrator does not know the job any more: announced, and read no more."""
         self.counts.gone += 1
-        self.events.append(
-            Notice(
-                kind="gone",
-                origin=f"{escape(name)}-{known.sequence}",
-                text="the orchestrator does not know this job any more; the log's last update of it stands",
-                key=job.key,
-                facts={"sequence": known.sequence, "log": f"v{known.version} r{known.revision} {known.state}"},
-            )
-        )
-        self._answer_hint(job)
+        self.events.append(notices.gone(name, job.key, known))
+        job.hint.answered()
         self._close(name, job)
 
     def _see_end(self, name: str, job: _Job, entries: Sequence[HistoryEntry], now: float, *, old: bool) -> None:
-        """A history as long as the hint waited for, or an end, leaves nothing to wait for; before one the job is open.
-
-        An *old* history has ended nothing.
-        """
+        """Before its end the job is open. An *old* history has ended nothing."""
         ended = bool(entries) and not old and self._rules.is_terminal(entries[-1].state)
-        if ended or (job.until and len(entries) >= job.until):
-            self._answer_hint(job)
-            job.again = False
+        job.hint.answered_by(len(entries), ended=ended)
         if ended:
             self._close(name, job)
         elif entries:
@@ -563,7 +595,7 @@ class Join:
         """A job without a history: its present state, once, flagged `joined` (`DESIGN.md` 6.1)."""
         assert job.key is not None
         job.bare = False
-        self._answer_hint(job)
+        job.hint.answered()
         if self._known(job.key) is not None or not self._differs(snapshot):
             return
         step = Step(
@@ -589,19 +621,7 @@ class Join:
         assert job.identity is not None
         if not found.reported:
             self.counts.diverged += 1
-            self.events.append(
-                Notice(
-                    kind="diverged",
-                    origin=f"{escape(job.identity.id)}-{found.after.sequence}",
-                    text="the log says what the record does not; the record's present state follows, corrected",
-                    key=job.key,
-                    facts={
-                        "sequence": found.after.sequence,
-                        "log": f"v{found.after.version} r{found.after.revision} {found.after.state}",
-                        "record": f"v{found.present.version} r{found.present.revision} {found.present.state}",
-                    },
-                )
-            )
+            self.events.append(notices.diverged(job.identity.id, job.key, found.after, found.present))
         self._emit(
             job,
             Record(
@@ -614,42 +634,41 @@ class Join:
             ),
         )
 
-    def _emit(self, job: _Job, record: Record) -> None:
+    def _emit(self, job: _Job, record: Record) -> bool:
+        """Put *record* on its way. Gives whether it says more than what is under way."""
         # A step that the rules reject stands in quarantine already: the job waits there for an operator.
         if job.halted is not None and record.steps[0] == job.halted:
-            return
+            return True
         # While the log takes its time each read brings the same again: it is under way, and once is enough.
         places = _places(record)
-        if all(place in job.way for place in places):
-            return
+        if set(places) <= set(job.way):
+            return False
+        job.contested = None
         job.way = job.way + places[1:] if job.way and job.way[-1] == record.after else places
         self.events.append(record)
+        return True
 
     def _read_over(self, name: str, job: _Job, now: float) -> None:
         """The read in flight is over: read again if a hint came meanwhile, later if the hint is not answered."""
-        job.reading = ""
+        hint = job.hint
+        hint.reading, hint.failures = "", 0
         job.pages = []
         job.read_at = now
-        if job.again:
+        if hint.overtaken:
             self._read(name, HINT)
-        elif job.tries is not None:
-            self._wait_for_record(name, job, now)
-        elif job.turn_due is None:
+        elif hint.tries is not None:
+            due = hint.next_due(now, self._settings.repeats)
+            if due is not None:
+                self._again_at(name, job, due)
+                return
+            hint.answered()  # the record will not answer this one; the job's turn, or a list, finds what comes
+        if job.doubted:
+            self._again_at(name, job, now + self._settings.doubt_s / self._settings.doubts)
+        else:
             self._forget(name)
 
-    def _wait_for_record(self, name: str, job: _Job, now: float) -> None:
-        assert job.tries is not None
-        if job.tries >= len(self._settings.repeats):
-            self._answer_hint(job)  # the record will not answer this one; the job's turn, or a list, finds what comes
-            if job.turn_due is None:
-                self._forget(name)
-            return
-        due = max(job.hinted_at + self._settings.repeats[job.tries], now)
-        job.tries += 1
-        self._again_at(name, job, due)
-
     def _again_at(self, name: str, job: _Job, due: float) -> None:
-        job.hint_due = due
+        job.hint.due = due
         heapq.heappush(self._due, (due, name))
 
     # -- what the fold came to ----------------------------------------------------------------------------------------
@@ -668,13 +687,11 @@ class Join:
             if job is not None:
                 job.identity = job.identity or event.job
                 job.key = event.key
-                if job.reading:
-                    job.again = True
-                else:
-                    self._read(name, event.cause)
+                self._look(name, event.cause)
         elif isinstance(decision, Rejected):
             job = self._job(name)
             if job is not None:
+                self._name(job, event.job)
                 known = self._known(event.key)
                 behind = (known.sequence if known is not None else 0) - event.after.sequence
                 self._halt(job, event, event.steps[behind], decision)
@@ -682,15 +699,7 @@ class Join:
     def _halt(self, job: _Job, event: Record, step: Step, decision: Rejected) -> None:
         """The rules reject a step of the record: the job stands still before it, which is announced once."""
         job.halted = step
-        self.events.append(
-            Notice(
-                kind="halted",
-                origin=f"{escape(event.job.id)}-{step.version}-{step.revision}",
-                text="the rules reject the record's next step: the job stands still until other rules are accepted",
-                key=event.key,
-                facts={"step": f"v{step.version} r{step.revision} {step.state}", "reason": decision.reason},
-            )
-        )
+        self.events.append(notices.halted(event.job.id, event.key, step, decision.reason))
 
     # -- lists --------------------------------------------------------------------------------------------------------
 
@@ -699,28 +708,50 @@ class Join:
         begun = self._since_ns is not None
         if begun:
             self._compare(page.jobs, now)
+            self._look_at_bad(page.bad, now)
         before = self._lists.high_water
         if self._lists.answered(page, now, begun=begun):
             self.counts.diverged += 1
-            newest = self._lists.high_water
-            self.events.append(
-                Notice(
-                    kind="diverged",
-                    origin=f"record-{newest}",
-                    text="the record's newest change is older than one seen before: the orchestrator's data went back",
-                    facts={"newest_ns": newest, "seen_ns": before},
-                )
-            )
+            self.events.append(notices.went_back(self._lists.high_water, before))
 
     def _compare(self, snapshots: Sequence[Snapshot], now: float) -> None:
         for snapshot in snapshots:
+            name = snapshot.job.id
+            job = self._relearn(snapshot) if name in self._jobs else None
             if self._differs(snapshot):
-                self._learn(snapshot)
-                self._read(snapshot.job.id, SCAN)
-            elif not self._rules.is_terminal(snapshot.state):
-                job = self._learn(snapshot)
+                job = job or self._learn(snapshot)
                 if job is not None:
-                    self._open_up(snapshot.job.id, job, now)
+                    self._contest(name, job, snapshot, now)
+                self._look(name, SCAN)
+                continue
+            if job is not None:
+                job.contested = None
+            if not self._rules.is_terminal(snapshot.state):
+                job = job or self._learn(snapshot)
+                if job is not None:
+                    self._open_up(name, job, now)
+
+    def _contest(self, name: str, job: _Job, snapshot: Snapshot, now: float) -> None:
+        """A list says another state than the log. Where the history agrees with the log, for long, it is announced."""
+        known = self._known(job.key) if job.key is not None else None
+        if known is None or (known.version, known.state) == (snapshot.version, snapshot.state) or job.halted:
+            return
+        claim = (snapshot.version, snapshot.revision, snapshot.state)
+        since, claimed = job.contested or (now, claim)
+        if job.contested is None or claim != claimed:  # a list of another moment: the log was behind, then and now
+            job.contested = (now, claim)
+        elif (job.agreed_at or 0.0) > since and now - since >= self._settings.doubt_s:
+            job.contested = (float("inf"), claim)  # once
+            self.events.append(notices.unreadable(name, job.key, "contradicts-list"))
+
+    def _look_at_bad(self, bad: Sequence[BadJob], now: float) -> None:
+        """What a list cannot tell of a job, a read of its own may; if not, that error is the job's alone."""
+        self.counts.bad += len(bad)
+        for one in bad:
+            job = self._jobs.get(one.id)
+            is_due = self._lists.sweeps or one.modified_ns > self._lists.high_water
+            if one.id and is_due and (job is None or not job.hint.is_open):
+                self._hint(one.id, now, LOOK)
 
     def _differs(self, snapshot: Snapshot) -> bool:
         known = self._known(job_key(snapshot.job.namespace, snapshot.job.id))
@@ -756,15 +787,26 @@ class Join:
 
     def _forget(self, name: str) -> None:
         job = self._jobs.get(name)
-        if job is None or job.reading or job.tries is not None or job.halted is not None or job.turn_due is not None:
+        if job is None or job.hint.is_open or job.halted is not None or job.turn_due is not None:
             return
+        if job.contested is not None and len(self._jobs) < self._settings.jobs_max:
+            return  # the next list tells
         if not job.way:  # what is under way is not known yet
             del self._jobs[name]
 
     def _learn(self, snapshot: Snapshot) -> _Job | None:
+        """Whose job it is, if that was not known."""
         job = self._job(snapshot.job.id)
         if job is not None:
             self._name(job, snapshot.job)
+        return job
+
+    def _relearn(self, snapshot: Snapshot) -> _Job | None:
+        """Whose job it is, as the orchestrator says: a frame may have told otherwise."""
+        job = self._learn(snapshot)
+        if job is not None and job.identity != snapshot.job:
+            job.identity, job.key = snapshot.job, job_key(snapshot.job.namespace, snapshot.job.id)
+            job.halted = None  # by what it was taken for, perhaps
         return job
 
     def _name(self, job: _Job, identity: Identity) -> None:

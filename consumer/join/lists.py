@@ -17,6 +17,39 @@ NEVER: Final = float("inf")
 ALWAYS: Final = float("-inf")
 
 
+PATIENCE_MAX: Final = 64
+
+
+class Limit:
+    """How many jobs a page may have: half as many after one that was too large, and after rounds that went well more.
+
+    After a relapse it takes twice as many rounds as before until it is tried again.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most: Final = most
+        self._well = 0
+        self._patience = 1
+        self._grown = False
+        self.now = most
+
+    def shrink(self) -> None:
+        """A page was too large."""
+        self.now = max(self.now // 2, 1)
+        if self._grown:
+            self._patience = min(self._patience * 2, PATIENCE_MAX)
+        self._grown = False
+        self._well = 0
+
+    def end_round(self) -> None:
+        """All pages of a round were answered."""
+        self._well += 1
+        if self.now < self._most and self._well >= self._patience:
+            self.now = min(self.now * 2, self._most)
+            self._grown = True
+            self._well = 0
+
+
 class Lists:
     """Two kinds of rounds, a page at a time, newest first: of what has changed, and (the sweep) of all there is.
 
@@ -29,8 +62,9 @@ class Lists:
         self._asked_at = 0.0
         self._of_sweep = False
         self._free_at = ALWAYS  # no page before: the share
-        self._list_limit = pacing.list_limit
-        self._full_limit = pacing.full_limit
+        self._failures = 0
+        self._list_limit: Final = Limit(pacing.list_limit)
+        self._full_limit: Final = Limit(pacing.full_limit)
         # -- the round of changes: pages until one reaches what was seen before --
         self._changes: ReadJobs | None = None
         self._changes_due = ALWAYS
@@ -60,6 +94,11 @@ class Lists:
         self.heard_from_ns = None
         self._changes_due = ALWAYS
         self._sweep_due = NEVER
+
+    def hold(self) -> None:
+        """Nothing is wanted until `want_all`: a list from before somebody listens says nothing of what is missed."""
+        self._sweep_wanted = False
+        self._changes_due = self._sweep_due = NEVER
 
     def want_room(self) -> None:
         """Some job could not be taken: all are looked at again, with the next list."""
@@ -91,7 +130,7 @@ class Lists:
             return None
         within = self._sweep is not None and self._of_sweep  # at its top there is what has changed, too
         self._of_sweep = sweep_due and not (changes_due and within)
-        read = self._next_of_sweep() if self._of_sweep else self._changes or ReadJobs(limit=self._list_limit)
+        read = self._next_of_sweep() if self._of_sweep else self._changes or ReadJobs(limit=self._list_limit.now)
         self._asked, self._asked_at = read, now
         self._unheard = self._unheard and bool(read.next_token)
         self.count += 1
@@ -101,7 +140,7 @@ class Lists:
         if self._sweep is not None:
             return self._sweep
         self._sweep_wanted = False  # what is missed from now on is the next one's
-        return ReadJobs(limit=self._full_limit)
+        return ReadJobs(limit=self._full_limit.now)
 
     def wake_at(self) -> float | None:
         """When `take` may have a page; None: not before something happens."""
@@ -128,11 +167,11 @@ class Lists:
         """
         read, pacing = self._asked, self._pacing
         self._asked = None
-        pause = pacing.list_share * (now - self._asked_at)
-        self._free_at = now + pause
+        self._failures = 0
+        self._free_at = now + self._share_of(now)
         went_back = False
         if read is None or not read.next_token:
-            self._newest = max((job.modified_ns for job in page.jobs), default=0)
+            self._newest = max(_times(page), default=0)
             self.newest_ns = self._newest if self.newest_ns is None else self.newest_ns
             if not self._unheard and self.heard_from_ns is None:
                 self.heard_from_ns = self._newest
@@ -152,12 +191,14 @@ class Lists:
             self._seen(now)
         self._sweep = _following(read, page)
         if self._sweep is None:
+            self._full_limit.end_round()
             self._sweep_due = now + self._pacing.full_every_s
 
     def _end_of_changes_page(self, read: ReadJobs | None, page: JobPage, now: float) -> None:
-        oldest = min((job.modified_ns for job in page.jobs), default=0)
+        oldest = min(_times(page), default=0)
         self._changes = _following(read, page) if oldest > self.high_water else None
         if self._changes is None:
+            self._list_limit.end_round()
             self._seen(now)
 
     def _seen(self, now: float) -> None:
@@ -175,24 +216,42 @@ class Lists:
         return False
 
     def failed(self, now: float, *, too_large: bool) -> None:
-        """The page was not answered: it is asked for again a little later, a smaller one if it was *too_large*."""
+        """The page was not answered: it is asked for again later, a smaller one if it was *too_large*.
+
+        It may have cost as much as any other, so as long is paused; and longer with each that fails in a row.
+        """
         read, self._asked = self._asked, None
-        self._free_at = now + self._pacing.retry_s
+        pacing = self._pacing
+        self._failures += not too_large  # a smaller one is another question
+        retry = min(pacing.retry_s * 2.0 ** min(max(self._failures - 1, 0), 30), pacing.retry_max_s)
+        # One that was given up for once may tell of a moment's freeze, and not of what lists cost.
+        at_most = pacing.retry_max_s * 2.0 ** min(max(self._failures - 1, 0), 30)
+        self._free_at = now + max(min(self._share_of(now), at_most), retry)
         if read is not None and not read.next_token and self.heard_from_ns is None:
             self._unheard = True
         if too_large and self._of_sweep:
-            self._full_limit = max(self._full_limit // 2, 1)
+            self._full_limit.shrink()
             self._sweep, self._sweep_wanted = None, True  # a token holds its limit: from the first page
         elif too_large:
-            self._list_limit = max(self._list_limit // 2, 1)
+            self._list_limit.shrink()
             self._changes = None
         elif self._of_sweep and self._sweep is None:
             self._sweep_wanted = True
         self._of_sweep = not self._of_sweep  # so that the same kind comes next
 
+    def _share_of(self, now: float) -> float:
+        """The pause that keeps the page that ends now within the share."""
+        # What took longer than a list may was not the orchestrator: we stood still meanwhile.
+        return self._pacing.list_share * min(now - self._asked_at, self._pacing.list_max_s)
+
+
+def _times(page: JobPage) -> list[int]:
+    """When the page's jobs were written, as far as that can be read."""
+    return [job.modified_ns for job in page.jobs] + [job.modified_ns for job in page.bad if job.modified_ns]
+
 
 def _following(read: ReadJobs | None, page: JobPage) -> ReadJobs | None:
     """The page behind *page*, if there is one."""
-    if read is None or not page.next_token or not page.jobs:
+    if read is None or not page.next_token or not (page.jobs or page.bad):
         return None
     return msgspec.structs.replace(read, next_token=page.next_token)

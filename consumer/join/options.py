@@ -11,8 +11,11 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
     `repeats`: so long after a hint it is read again while unanswered. The record follows the frame by milliseconds, or
     by 5.0 s where Bacalhau tried an evaluation again (`BACALHAU.md` 6.2): the last is just behind that.
     `scan_rate`: reads a second of open jobs in turn, 0 for none. `list_every_s`: at least so long between two lists;
-    `list_share`: and the pause is so many times the last one's duration (20: at most a twentieth of the time).
-    `lists`: whether lists come by themselves at all. `history_limit`: rows a page of history is asked for.
+    `list_share`: and the pause is so many times the last one's duration (20: at most a twentieth of the time), of which
+    no more than `list_max_s` is counted: an answer that took longer was given up (`consumer.bacalhau.orchestrator`).
+    `lists`: whether lists come by themselves at all. `history_limit`: rows a page of history is asked for;
+    `history_max`: a history of more entries has no end. `retry_s`: after a read that failed; doubled up to
+    `retry_max_s` for a job whose reads alone fail, and for lists.
     `derive`: whether Running is published when a frame proves it. `doubts`, `doubt_s`: after so many answers in a row
     that are shorter than the log, or know no job, over so long, they are no old answers: the record went back.
     """
@@ -22,14 +25,17 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
     scan_rate: float = 50.0
     list_every_s: float = 1.0
     list_share: float = 20.0
+    list_max_s: float = 30.0
     list_limit: int = 100
     full_limit: int = 5000
     lists: bool = True
     full_every_s: float = 3600.0
     retry_s: float = 1.0
+    retry_max_s: float = 60.0
     history_limit: int = HISTORY_LIMIT
+    history_max: int = 100_000
     executions_max: int = 100_000
     jobs_max: int = 200_000
     derive: bool = True
     doubts: int = 8
-    doubt_s: float = 10.0
+    doubt_s: float = 60.0

@@ -2,6 +2,7 @@
 
 from consumer.model.event import (
     NOWHERE,
+    NUMBER_MAX,
     START,
     Accepted,
     Decision,
@@ -23,16 +24,18 @@ from consumer.model.event import (
     Work,
     place_of,
 )
-from consumer.model.frame import Frame, FrameKind, HistoryEntry, HistoryPage, JobPage, Snapshot
+from consumer.model.frame import BadJob, Frame, FrameKind, HistoryEntry, HistoryPage, JobPage, Snapshot
 from consumer.model.state import DERIVED, OBSERVED, REPORTED, Job, JobStateType, State, Update
 
 __all__ = [
     "DERIVED",
     "NOWHERE",
+    "NUMBER_MAX",
     "OBSERVED",
     "REPORTED",
     "START",
     "Accepted",
+    "BadJob",
     "Decision",
     "Event",
     "Frame",

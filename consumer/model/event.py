@@ -80,6 +80,12 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     time: datetime | None = None
 
 
+NUMBER_MAX = 2**32 - 1
+"""The highest version or revision that can be real: Bacalhau pages its history by 32 bits (`BACALHAU.md` 6.3).
+
+Whoever told of a higher one would make everything after it late, for ever (NATS.md 7): it is refused at every edge."""
+
+
 class Place(NamedTuple):
     """The update that an event follows; `sequence` 0 is "none yet"."""
 

@@ -28,6 +28,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A job as an `AskForBid` or the REST API shows it: its present state and where that stands in the record.
 
     `revision` is Bacalhau's own count. `modified` is when the state was written (ModifyTime), None if unreadable.
+    `expires`: the job has a total timeout, after which any evaluation fails it, also one that starts executions.
     """
 
     job: Identity
@@ -39,6 +40,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime | None = None
     modified: datetime | None = None
     modified_ns: int = 0
+    expires: bool = False
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +88,20 @@ class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
     next_token: str
 
 
+class BadJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job of a list that could not be read: its id (empty where not even that is told) and the reason.
+
+    `modified_ns` as in a `Snapshot`; 0 if unreadable.
+    """
+
+    id: str
+    reason: str
+    modified_ns: int = 0
+
+
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of the job list."""
+    """One page of the job list. `bad`: those of its jobs that could not be read, and so are not among `jobs`."""
 
     jobs: tuple[Snapshot, ...]
     next_token: str
+    bad: tuple[BadJob, ...] = ()

@@ -5,6 +5,7 @@ parts say it of themselves; nobody is asked, so an answer costs nothing and hang
 """
 
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
@@ -98,8 +99,11 @@ async def serve(settings: Http, metrics: Metrics, health: Health) -> AsyncIterat
         try:
             await web.TCPSite(runner, settings.host, settings.port).start()
         except OSError as error:
+            # asyncio's own words say the address once more; a name that is not found has no number of the system's.
+            number = error.errno or 0
+            why = os.strerror(number) if number > 0 else error.strerror
             raise SettingsError(
-                f"http.port: cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
+                f"http.port: cannot listen on {settings.host}:{settings.port} ({why}); "
                 "set http.port (JOBSTATE_HTTP__PORT) to a free one, or to 0 for any"
             ) from error
         yield runner.addresses[0][1]

@@ -77,7 +77,8 @@ class _Lossy:
 
     def __init__(self, out: TextIO) -> None:
         self._out: Final = out
-        self._lost = 0
+        self.lost = 0
+        """Lines that could not be written, since somebody was last told."""
 
     def write(self, text: str) -> None:
         """Hand *text* on. What fails here fails in `flush` too, which every line ends with, and is counted there."""
@@ -89,12 +90,7 @@ class _Lossy:
         try:
             self._out.flush()
         except (OSError, ValueError):
-            self._lost += 1
-
-    def take(self) -> int:
-        """How many lines were lost since somebody was last told."""
-        taken, self._lost = self._lost, 0
-        return taken
+            self.lost += 1
 
 
 _bound: RateBound = RateBound(20)
@@ -140,9 +136,10 @@ def tell_left_out() -> None:
     """Say how many lines were left out of each kind, if any. Called now and then, and at the end."""
     for event, lines in _bound.take().items():
         _write(logging.WARNING, "log.left-out", of=event, lines=lines)
-    lost = _out.take()
+    lost = _out.lost
     if lost:
         _write(logging.WARNING, "log.lost", lines=lost, reason="standard error could not be written")
+        _out.lost = 0 if _out.lost == lost else lost  # a try to tell is no line that anybody misses
 
 
 def _write(level: int, event: str, **facts: object) -> None:

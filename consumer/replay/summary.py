@@ -71,8 +71,8 @@ def summary_lines(verdict: Verdict, tallies: Tallies) -> list[str]:
     hint, scan = _lags(tallies.hint_lags_ms)["p50"], _lags(tallies.scan_lags_ms)["p50"]
     first = (
         f"{said}: {verdict.jobs} jobs, {verdict.updates} of {verdict.expected} updates; "
-        f"{tallies.by_hint} by hint (p50 {_ms(hint)}; {tallies.early} of them early), "
-        f"{tallies.by_scan} by scan (p50 {_ms(scan)}); "
+        f"{tallies.by_hint} by hint (p50 {say_ms(hint)}; {tallies.early} of them early), "
+        f"{tallies.by_scan} by scan (p50 {say_ms(scan)}); "
         f"{tallies.reads} reads, {tallies.rejected} rejected, {tallies.undecodable} undecodable"
     )
     lines = [first]
@@ -100,5 +100,6 @@ def _lags(values: Sequence[float]) -> dict[str, float | None]:
     return {"p50": percentile(values, 0.5), "p99": percentile(values, 0.99)}
 
 
-def _ms(value: float | None) -> str:
+def say_ms(value: float | None) -> str:
+    """Milliseconds for a person; `-` of nothing."""
     return "-" if value is None else f"{value:.0f} ms"

@@ -23,7 +23,9 @@ DEFAULT: Final = next(
 )
 """Bacalhau's rules: beside this module where the program is installed, in `config/rules` of a checkout."""
 
+_CHECK: Final = "--check"
 _NEXT: Final = " (mend the file; `jobstate rules --check FILE` says whether it is sound)"
+_AGAIN: Final = " (mend the file, and check it again)"
 _STATE: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
 _DURATION: Final = re.compile(r"(?P<number>[1-9][0-9]{0,8})(?P<unit>[smhd])\Z")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -69,21 +71,25 @@ _KEYS: Final = frozenset(
 )
 
 
-def load(path: Path | None = None) -> Rules:
-    """The rules that the file at *path* says (None: Bacalhau's). Raises `RulesError`: file, key, reason."""
+def load(path: Path | None = None, given: str = "") -> Rules:
+    """The rules that the file at *path* says (None: Bacalhau's). Raises `RulesError`: file, key, reason.
+
+    *given*: what named the file, an option or a setting with its variable; for the error.
+    """
+    where = f"{given}: {path}" if given and path is not None else str(path or DEFAULT)
+    next_step = _AGAIN if given == _CHECK else _NEXT
     path = path or DEFAULT
     try:
         data = path.read_bytes()
     except OSError as error:
         raise RulesError(
-            f"{path}: cannot be read ({error.strerror}); name another rules file (`--file`, the setting rules.file), "
-            "or none for Bacalhau's own rules"
+            f"{where}: cannot be read ({error.strerror}); name another rules file, or none for Bacalhau's own rules"
         ) from error
     try:
         file = msgspec.toml.decode(data, type=_File)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise RulesError(f"{path}: {error}{_hint(str(error))}{_NEXT}") from error
-    check = _Check(path, file)
+        raise RulesError(f"{where}: {error}{_hint(str(error))}{next_step}") from error
+    check = _Check(where, next_step, file)
     check.run()
     return Rules(
         name=file.name,
@@ -104,8 +110,9 @@ def load(path: Path | None = None) -> Rules:
 class _Check:
     """Everything that a file of the right shape can still get wrong, in the order of the file."""
 
-    def __init__(self, path: Path, file: _File) -> None:
-        self._path = path
+    def __init__(self, where: str, next_step: str, file: _File) -> None:
+        self._where = where
+        self._next_step = next_step
         self._file = file
         self._after: Mapping[str, set[str]] = {state: set() for state in file.states}
         self.dwell: dict[str, int] = {}
@@ -205,7 +212,7 @@ class _Check:
             self._refuse(key, f"{state!r} is none of the states{_nearest(state, self._file.states)}")
 
     def _refuse(self, key: str, reason: str) -> NoReturn:
-        raise RulesError(f"{self._path}: {key}: {reason}{_NEXT}")
+        raise RulesError(f"{self._where}: {key}: {reason}{self._next_step}")
 
 
 def _closure(start: set[str], after: Mapping[str, set[str]]) -> set[str]:

@@ -8,7 +8,7 @@ from consumer.wire.display import printable
 from consumer.wire.envelope import Envelope, open_envelope
 from consumer.wire.frames import decode_frame, frame_junk
 from consumer.wire.report import decode_report, report_junk
-from consumer.wire.rest import Version, decode_history, decode_job, decode_jobs, decode_version
+from consumer.wire.rest import decode_history, decode_job, decode_jobs
 from consumer.wire.subjects import Names, escape, job_key, unescape
 from consumer.wire.update import decode_update, encode_update, fits
 
@@ -17,14 +17,12 @@ __all__ = [
     "REASONS",
     "Envelope",
     "Names",
-    "Version",
     "decode_frame",
     "decode_history",
     "decode_job",
     "decode_jobs",
     "decode_report",
     "decode_update",
-    "decode_version",
     "encode_update",
     "escape",
     "fits",

@@ -10,7 +10,7 @@ import msgspec
 
 from consumer.errors import DecodeError
 from consumer.model import Frame, FrameKind
-from consumer.wire.decoding import Skipped, decode, name_clean
+from consumer.wire.decoding import Id, Skipped, decode, name_clean
 from consumer.wire.document import EventDocument, ExecutionDocument, job_of, reason_of
 
 OLD: Final = "1.5.0"
@@ -28,14 +28,14 @@ class _AskForBid(msgspec.Struct, frozen=True):
 
 
 class _Order(msgspec.Struct, frozen=True):
-    ExecutionID: str
+    ExecutionID: Id
     Justification: str = ""
 
 
 class _Result(msgspec.Struct, frozen=True):
-    ExecutionID: str
-    JobID: str = ""
-    SourcePeerID: str = ""
+    ExecutionID: Id
+    JobID: Id = ""
+    SourcePeerID: Id = ""
     Accepted: bool = False
     Event: EventDocument | None = None
     PublishResult: Skipped | None = None

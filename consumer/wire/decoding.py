@@ -12,6 +12,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 
 from consumer.errors import DecodeError
+from consumer.model import NUMBER_MAX
 
 T = TypeVar("T")
 
@@ -21,10 +22,16 @@ MESSAGE_MAX: Final = 1 << 20
 NAME_MAX: Final = 1024
 """Characters of a job's name or type. Both stand in every later update of the job."""
 
+ID_MAX: Final = 1024
+"""Characters of what names a job, a namespace, an execution or a node: each is remembered, and each is asked for."""
+
 TEXT_MAX: Final = 128 * 1024
 """Characters of a message in a record that are kept: an update must fit into one NATS message, whatever is in it."""
 
 UINT64_MAX: Final = 2**64 - 1
+
+Id = Annotated[str, msgspec.Meta(max_length=ID_MAX)]
+"""An id or a namespace; a longer one is none."""
 
 Unsigned = Annotated[int, msgspec.Meta(ge=0)]
 """A Go uint64. The decoder checks the lower bound; it has none as high as the upper: see `check_counts`."""
@@ -42,6 +49,7 @@ REASONS: Final = frozenset(
         "no-type",
         "not-json",
         "not-utf8",
+        "out-of-range",
         "protobuf",
         "too-deep",
         "too-large",
@@ -100,6 +108,13 @@ def check_counts(*counts: int | None) -> None:
     for count in counts:
         if count is not None and count > UINT64_MAX:
             raise ValueError("Integer value out of range")
+
+
+def check_place(version: int, revision: int) -> None:
+    """Refuse a place in a record that cannot be real, as `out-of-range`: all that follows would be late, for ever."""
+    for name, number in (("version", version), ("revision", revision)):
+        if number > NUMBER_MAX:
+            raise DecodeError("out-of-range", f"a {name} of {number}, the highest that can be real is {NUMBER_MAX}")
 
 
 def name_clean(text: str) -> str:

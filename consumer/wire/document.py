@@ -15,9 +15,11 @@ from consumer.wire.decoding import (
     NO_TEXT,
     NO_TIME,
     TEXT_MAX,
+    Id,
     Skipped,
     Unsigned,
     check_counts,
+    check_place,
     read_nanoseconds,
     read_text,
     time_of,
@@ -35,17 +37,33 @@ class StateDocument(msgspec.Struct, frozen=True):
     Message: str = ""
 
 
-class JobDocument(msgspec.Struct, frozen=True):
-    """A job. `Count` of ops and daemon says nothing (1 before 1.7, then 0)."""
+class TimeoutsDocument(msgspec.Struct, frozen=True):
+    """A task's timeouts in seconds, 0 for none."""
 
-    ID: str
-    Namespace: str
+    TotalTimeout: int = 0
+
+
+class TaskDocument(msgspec.Struct, frozen=True):
+    """A task, its work left out."""
+
+    Timeouts: TimeoutsDocument | None = None
+
+
+class JobDocument(msgspec.Struct, frozen=True):
+    """A job. `Count` of ops and daemon says nothing (1 before 1.7, then 0).
+
+    Its id and namespace stand whole in every update.
+    """
+
+    ID: Id
+    Namespace: Id
     State: StateDocument
     Name: str = ""
     Type: str = ""
     Count: Unsigned = 1
     Version: Unsigned = 0
     Revision: Unsigned = 0
+    Tasks: tuple[TaskDocument, ...] | None = None
     CreateTime: msgspec.Raw = NO_TIME
     ModifyTime: msgspec.Raw = NO_TIME
 
@@ -65,8 +83,8 @@ _PENDING: Final = DesiredDocument()
 class ExecutionDocument(msgspec.Struct, frozen=True):
     """An execution, with the whole job before the write that made it."""
 
-    ID: str
-    JobID: str = ""
+    ID: Id
+    JobID: Id = ""
     Job: JobDocument | None = None
     JobVersion: Unsigned = 0
     PartitionIndex: Unsigned = 0
@@ -91,9 +109,10 @@ def reason_of(event: EventDocument | None) -> str:
 
 
 def snapshot_of(job: JobDocument) -> Snapshot:
-    """What *job* says, read. Raises `DecodeError` (`no-job`, `unknown-state`)."""
+    """What *job* says, read. Raises `DecodeError` (`no-job`, `out-of-range`, `unknown-state`)."""
     if not job.ID:
         raise DecodeError("no-job", "the job's id is empty")
+    check_place(job.Version, job.Revision)
     modified_ns = read_nanoseconds(job.ModifyTime)
     return Snapshot(
         job=Identity(id=job.ID, namespace=job.Namespace, name=job.Name[:NAME_MAX], type=job.Type[:NAME_MAX]),
@@ -105,11 +124,13 @@ def snapshot_of(job: JobDocument) -> Snapshot:
         created=time_of(read_nanoseconds(job.CreateTime)),
         modified=time_of(modified_ns),
         modified_ns=modified_ns,
+        expires=any(task.Timeouts is not None and task.Timeouts.TotalTimeout > 0 for task in job.Tasks or ()),
     )
 
 
 def job_of(execution: ExecutionDocument) -> tuple[str, Snapshot | None]:
     """Whose execution it is, and the job as it comes along. Raises `DecodeError`, also if the two differ."""
+    check_place(execution.JobVersion, 0)
     snapshot = snapshot_of(execution.Job) if execution.Job is not None else None
     job = execution.JobID or (snapshot.job.id if snapshot is not None else "")
     if not job or not execution.ID:

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from consumer.model import NOWHERE, Job, Junk, Known, Notice, Position, Record, Rejected, Report
-from consumer.wire.decoding import decode
+from consumer.wire.decoding import MESSAGE_MAX, decode
 from consumer.wire.subjects import unescape
 
 
@@ -101,11 +101,15 @@ class RefusedReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="Kind",
 
 
 class RefusedRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="Kind", tag="record"):
-    """Rejected steps of a record. Their messages can be read from the orchestrator, which has them."""
+    """Rejected steps of a record. Their messages can be read from the orchestrator, which has them.
+
+    `Left`: how many of the steps are not here, because there are more than `STEPS_MAX`.
+    """
 
     Job: Job
     After: PlaceBody
     Steps: tuple[RefusedStep, ...]
+    Left: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class KnownBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +131,12 @@ class Quarantine(msgspec.Struct, frozen=True, kw_only=True):
     Event: RefusedReport | RefusedRecord
     Known: KnownBody | None
 
+
+STEPS_MAX: Final = 128
+"""Steps of a rejected record that are kept: the one that was rejected, and those after it."""
+FACT_MAX: Final = 1024
+SUBJECT_MAX: Final = 4096
+"""Characters of a fact, and of a subject, that are kept: both may come from a stranger."""
 
 _encoder: Final = msgspec.json.Encoder()
 _checkpoint: Final = msgspec.json.Decoder(Checkpoint)
@@ -163,7 +173,10 @@ def encode_advisory(notice: Notice) -> bytes:
     if notice.key is not None:
         namespace, _, name = notice.key.partition(".")
         job = JobName(ID=_text(name), Namespace=_text(namespace))
-    facts = {key: _writable(fact) if isinstance(fact, str) else fact for key, fact in notice.facts.items()}
+    facts = {
+        key: _shorten(_writable(fact), FACT_MAX) if isinstance(fact, str) else fact
+        for key, fact in notice.facts.items()
+    }
     return _encoder.encode(Advisory(Kind=notice.kind, Text=_writable(notice.text), Job=job, Facts=facts))
 
 
@@ -172,17 +185,25 @@ def decode_advisory(data: bytes) -> Advisory:
     return decode(_advisory, data)
 
 
-def encode_undecodable(junk: Junk) -> bytes:
-    """The body of *junk*. A frame's has no `Data`, whatever *junk* holds."""
+def encode_undecodable(junk: Junk, most: int = MESSAGE_MAX) -> bytes:
+    """The body of *junk*, with as much of its data as *most* bytes hold. A frame's has none, whatever *junk* holds."""
     data = junk.data if junk.source == "report" else None
+    body = _undecodable_of(junk, data)
+    if data is not None and (over := len(body) - most) > 0:
+        groups = -(-len(data) // 3) - -(-over // 4)  # of three bytes, each four characters of base64
+        body = _undecodable_of(junk, data[: 3 * max(groups, 0)])
+    return body
+
+
+def _undecodable_of(junk: Junk, data: bytes | None) -> bytes:
     return _encoder.encode(
         UndecodableBody(
             Reason=junk.reason,
             Source=junk.source,
-            Subject=_writable(junk.subject),
+            Subject=_shorten(_writable(junk.subject), SUBJECT_MAX),
             Size=junk.size,
             SHA256=junk.sha256,
-            Detail=_writable(junk.detail),
+            Detail=_shorten(_writable(junk.detail), FACT_MAX),
             Input=_input(junk.position) if junk.position > NOWHERE else None,
             Data=base64.b64encode(data).decode("ascii") if data is not None else None,
         )
@@ -200,7 +221,7 @@ def encode_quarantine(event: Report | Record, rejected: Rejected, known: Known |
         Quarantine(
             Reason=rejected.reason,
             Rule=rejected.rule,
-            Event=_refused_report(event) if isinstance(event, Report) else _refused_record(event),
+            Event=_refused_report(event) if isinstance(event, Report) else _refused_record(event, known),
             Known=_known(known) if known is not None else None,
         )
     )
@@ -228,15 +249,19 @@ def _refused_report(report: Report) -> RefusedReport:
     )
 
 
-def _refused_record(record: Record) -> RefusedRecord:
-    after = record.after
+def _refused_record(record: Record, known: Known | None) -> RefusedRecord:
+    after, steps = record.after, record.steps
+    if len(steps) > STEPS_MAX:
+        rejected = (known.sequence if known is not None else 0) - after.sequence
+        steps = steps[rejected : rejected + STEPS_MAX]
     return RefusedRecord(
         Job=Job(ID=record.job.id, Namespace=record.job.namespace, Name=record.job.name, Type=record.job.type),
         After=PlaceBody(Sequence=after.sequence, StateType=after.state, Version=after.version, Revision=after.revision),
         Steps=tuple(
             RefusedStep(StateType=step.state, Version=step.version, Revision=step.revision, Time=step.time)
-            for step in record.steps
+            for step in steps
         ),
+        Left=len(record.steps) - len(steps) or msgspec.UNSET,
     )
 
 
@@ -258,6 +283,10 @@ def _input(position: Position) -> InputPlace:
 def _text(token: str) -> str:
     text = unescape(token)
     return token if text is None else _writable(text)
+
+
+def _shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _writable(text: str) -> str:

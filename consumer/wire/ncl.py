@@ -9,7 +9,7 @@ import msgspec
 
 from consumer.errors import DecodeError
 from consumer.model import Frame, FrameKind
-from consumer.wire.decoding import Skipped, decode, name_clean
+from consumer.wire.decoding import Id, Skipped, decode, name_clean
 from consumer.wire.document import DIRECT, EventDocument, ExecutionDocument, job_of, reason_of
 from consumer.wire.envelope import Envelope
 
@@ -21,15 +21,15 @@ class _AskForBid(msgspec.Struct, frozen=True):
 class _Order(msgspec.Struct, frozen=True):
     """BidAccepted, BidRejected, CancelExecution: from the orchestrator, of an execution only."""
 
-    ExecutionID: str
+    ExecutionID: Id
     Events: list[Skipped] | None = None
 
 
 class _Result(msgspec.Struct, frozen=True):
     """BidResult, RunResult, ComputeError: from a node, with the job."""
 
-    ExecutionID: str
-    JobID: str = ""
+    ExecutionID: Id
+    JobID: Id = ""
     Accepted: bool = False
     Events: list[EventDocument] | None = None
 

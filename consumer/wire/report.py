@@ -15,7 +15,7 @@ from consumer.wire.decoding import MESSAGE_MAX, NAME_MAX, NO_TIME, Unsigned, che
 from consumer.wire.subjects import DIGEST, TOKEN_MAX, Names, escape, unescape
 
 JUNK_MAX: Final = 64 * 1024
-"""Bytes of an unreadable report that are kept: enough to see what it was, and far below a message's bound."""
+"""Bytes of an unreadable report that are kept: enough to see what it was. Fewer where they do not fit into an entry."""
 
 _PLAIN: Final = re.compile(rf"([A-Za-z0-9_-]{{1,{TOKEN_MAX}}})\.([A-Za-z0-9_-]{{1,{TOKEN_MAX}}})\Z")
 _DIGEST: Final = re.compile(rf"{DIGEST}[0-9a-f]{{64}}\Z")

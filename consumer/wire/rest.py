@@ -1,24 +1,29 @@
 """Bodies of the orchestrator's REST API, 1.5 to 1.9 (`BACALHAU.md` 4.7, 6.3); `consumer.bacalhau` asks for them."""
 
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from consumer.errors import DecodeError
-from consumer.model import HistoryEntry, HistoryPage, JobPage, JobStateType, Snapshot
+from consumer.model import BadJob, HistoryEntry, HistoryPage, JobPage, JobStateType, Snapshot
 from consumer.wire.decoding import (
     NO_TIME,
     TEXT_MAX,
+    Id,
     Unsigned,
     check_counts,
+    check_place,
     decode,
     name_clean,
-    read_decimal,
+    read_nanoseconds,
     read_time,
 )
 from consumer.wire.document import JobDocument, snapshot_of
 from consumer.wire.states import read_state
+
+KNOWN_VERSIONS: Final = ((1, 5), (1, 9))
+"""The first and the last release whose bodies are known."""
 
 UPDATE_MESSAGE: Final = "Job update requested by user"
 """What the job's own `State.Message` says after an update; the entry has no reason (recording 1.9.3 `update`)."""
@@ -43,21 +48,20 @@ _BY_MESSAGE: Final = (
 )
 
 
-class Version(NamedTuple):
-    """Which Bacalhau answers. *git* is as it says it (`v1.9.3`), empty if it does not."""
-
-    major: int
-    minor: int
-    git: str
-
-
 class _JobAnswer(msgspec.Struct, frozen=True):
     Job: JobDocument
 
 
 class _JobList(msgspec.Struct, frozen=True):
-    Items: list[JobDocument] | None  # null is an empty page; without it this is no page at all
+    Items: list[msgspec.Raw] | None  # null is an empty page; without it this is no page at all
     NextToken: str = ""
+
+
+class _AnyJob(msgspec.Struct, frozen=True):
+    """What can be told of a job that could not be read."""
+
+    ID: str
+    ModifyTime: msgspec.Raw = NO_TIME
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -74,6 +78,7 @@ class _Event(msgspec.Struct, frozen=True):
 class _Row(msgspec.Struct, frozen=True):
     Type: str
     SeqNum: Unsigned
+    JobID: Id = ""
     JobVersion: Unsigned = 0
     Event: _Event | None = None
     Time: msgspec.Raw = NO_TIME
@@ -87,16 +92,11 @@ class _History(msgspec.Struct, frozen=True):
     NextToken: str = ""
 
 
-class _Version(msgspec.Struct, frozen=True):
-    Major: str
-    Minor: str
-    GitVersion: str = ""
-
-
 _job: Final = msgspec.json.Decoder(_JobAnswer)
 _jobs: Final = msgspec.json.Decoder(_JobList)
+_listed: Final = msgspec.json.Decoder(JobDocument)
+_any_job: Final = msgspec.json.Decoder(_AnyJob)
 _history: Final = msgspec.json.Decoder(_History)
-_version: Final = msgspec.json.Decoder(_Version)
 
 
 def decode_job(data: bytes) -> Snapshot:
@@ -105,34 +105,50 @@ def decode_job(data: bytes) -> Snapshot:
 
 
 def decode_jobs(data: bytes) -> JobPage:
-    """`GET …/jobs`: one page of the list. Raises `DecodeError`."""
+    """`GET …/jobs`: one page of the list. A job that cannot be read hides no other: it is among the page's `bad`.
+
+    Raises `DecodeError`, also for a page none of whose items is a job at all.
+    """
     page = decode(_jobs, data)
-    return JobPage(jobs=tuple(map(snapshot_of, page.Items or ())), next_token=page.NextToken)
+    jobs: list[Snapshot] = []
+    bad: list[BadJob] = []
+    first: DecodeError | None = None
+    for item in page.Items or ():
+        try:
+            jobs.append(snapshot_of(decode(_listed, item)))
+        except DecodeError as error:
+            first = first or error
+            bad.append(_bad_job(item, error.reason))
+    if first is not None and not jobs and not any(job.id for job in bad):
+        raise first
+    return JobPage(jobs=tuple(jobs), next_token=page.NextToken, bad=tuple(bad))
 
 
-def decode_history(data: bytes) -> HistoryPage:
+def decode_history(data: bytes, job: str = "") -> HistoryPage:
     """`GET …/jobs/<id>/history`: the job-level entries of one page in the order of their `SeqNum`.
 
     Raises `DecodeError`; a job-level entry that tells no state is `unknown-history-entry`, never skipped: the number of
-    an entry is its revision.
+    an entry is its revision. A row that says it is of another job than *job* is `other-job`.
     """
     page = decode(_history, data)
     rows = page.Items or []
+    if job and any(row.JobID not in ("", job) for row in rows):
+        raise DecodeError("other-job", "a row is of another job than the one that was asked for")
     entries = [_read_row(row) for row in rows if row.Type == "JobLevel"]
     entries.sort(key=attrgetter("number"))
     return HistoryPage(entries=tuple(entries), items=len(rows), next_token=page.NextToken)
 
 
-def decode_version(data: bytes) -> Version:
-    """`GET …/agent/version`. Raises `DecodeError`."""
-    said = decode(_version, data)
-    major, minor = read_decimal(said.Major), read_decimal(said.Minor)
-    if major is None or minor is None:
-        raise DecodeError("wrong-shape", "Major and Minor are no numbers")
-    return Version(major, minor, said.GitVersion)
+def _bad_job(item: msgspec.Raw, reason: str) -> BadJob:
+    try:
+        told = decode(_any_job, item)
+    except DecodeError:
+        return BadJob(id="", reason=reason)
+    return BadJob(id=told.ID, reason=reason, modified_ns=read_nanoseconds(told.ModifyTime))
 
 
 def _read_row(row: _Row) -> HistoryEntry:
+    check_place(row.JobVersion, row.SeqNum)
     event = row.Event
     if event is None:
         raise DecodeError("unknown-history-entry", f"entry {row.SeqNum} has no event")

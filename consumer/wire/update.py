@@ -1,5 +1,6 @@
 """An update as bytes, there and back. Which updates are made is `consumer.fold`."""
 
+from bisect import bisect_left
 from typing import Final
 
 import msgspec
@@ -9,6 +10,9 @@ from consumer.model import Update
 from consumer.wire.decoding import UINT64_MAX, decode
 from consumer.wire.subjects import Names, job_key
 
+CUT: Final = "cut"
+"""The flag of an update whose message is not all of it."""
+
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(Update)
 
@@ -16,6 +20,20 @@ _decoder: Final = msgspec.json.Decoder(Update)
 def encode_update(update: Update) -> bytes:
     """The body of *update* (`DESIGN.md` 4). The same update is the same bytes, whoever writes it."""
     return _encoder.encode(update)
+
+
+def cut_update(update: Update, most: int) -> Update:
+    """*update* with as much of its message as a body of *most* bytes holds, and the flag that says so.
+
+    A character may take six bytes: what fits is not known before it is encoded.
+    """
+    flagged = msgspec.structs.replace(update, Flags=(*update.Flags, CUT))
+
+    def size(characters: int) -> int:
+        return len(_encoder.encode(msgspec.structs.replace(flagged, Message=update.Message[:characters])))
+
+    held = bisect_left(range(1, len(update.Message) + 1), most + 1, key=size)
+    return msgspec.structs.replace(flagged, Message=update.Message[:held])
 
 
 def decode_update(data: bytes) -> Update:

@@ -139,6 +139,18 @@ async def http_server(
         await runner.cleanup()
 
 
+@contextlib.asynccontextmanager
+async def mute_server() -> AsyncIterator[str]:
+    """Something that takes every connection and says nothing, as HTTP does; gives its URL, as one of NATS."""
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
 def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     """A self-signed certificate for the host *name* (or address), its own CA, and its key."""
     openssl = shutil.which("openssl")

@@ -17,8 +17,8 @@ import structlog
 from aiohttp import web
 
 from consumer.bacalhau.orchestrator import NEXT_STEP, Orchestrator, OrchestratorOptions, api_base
-from consumer.bacalhau.pace import OF_ONE_READ, PaceOptions
-from consumer.errors import OrchestratorError, SettingsError
+from consumer.bacalhau.pace import PaceOptions
+from consumer.errors import OF_ONE_READ, OrchestratorError, SettingsError
 from consumer.join.reads import Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage
 from consumer.settings import Orchestrator as OrchestratorSettings
@@ -125,7 +125,7 @@ async def test_each_wrong_answer_has_its_own_name(answer: Answer, kind: str) -> 
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("7", 7.0), ("0.5", 0.5), ("", None), ("-3", None), ("nan", None), ("inf", 3600.0), ("soon", None)],
+    [("7", 7.0), ("0.5", 0.5), ("", None), ("-3", None), ("nan", None), ("inf", 60.0), ("soon", None)],
 )
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_comes_with_the_error(status: int, value: str, seconds: float | None) -> None:
@@ -149,6 +149,13 @@ async def test_an_api_without_a_list_of_jobs_is_none() -> None:
 async def test_another_job_than_asked_for_is_an_error() -> None:
     """Bacalhau finds jobs by name too, a proxy may mix answers up: the document must be of the job that was asked."""
     assert (await error_of(says(200, job_body("j-other")), ReadJob(job=JOB))).kind == "other-job"
+
+
+async def test_a_history_with_rows_of_another_job_is_an_error() -> None:
+    """Each row says whose it is: one of another job is no entry of this one's record."""
+    row = {"Type": "JobLevel", "JobID": JOB, "SeqNum": 1, "Event": {"Details": {"NewState": "Pending"}}}
+    body = msgspec.json.encode({"NextToken": "", "Items": [row, row | {"SeqNum": 2, "JobID": "j-other"}]})
+    assert (await error_of(says(200, body), HISTORY)).kind == "other-job"
 
 
 async def test_a_gzip_bomb_is_not_unpacked() -> None:
@@ -363,14 +370,16 @@ async def test_tls_with_an_own_ca(tmp_path: Path) -> None:
 
 
 async def test_tls_where_plain_http_speaks() -> None:
-    """https:// on a port that speaks http is an error of TLS or of the connection, never an answer."""
+    """https:// on a port that speaks http: that is what is said, and not of certificates."""
     async with (
         http_server(says(200, EMPTY)) as url,
         Orchestrator(OrchestratorOptions(url=url.replace("http:", "https:"))) as orchestrator,
     ):
         with pytest.raises(OrchestratorError) as caught:
             await orchestrator.history(HISTORY)
-    assert caught.value.kind == "tls"
+    assert caught.value.kind == "not-tls"
+    assert "write http:// in orchestrator.url" in str(caught.value)
+    assert "tls_ca" not in str(caught.value)
 
 
 async def asked(read: ReadHistory | ReadJob | ReadJobs, body: bytes, options: dict[str, Any]) -> web.BaseRequest:
@@ -546,7 +555,7 @@ async def versions_heard(said: list[str], status: int = 200) -> tuple[list[str],
             for _ in said:
                 await orchestrator.job(ReadJob(job=JOB))
                 heard.append(orchestrator.version)
-    return heard, orchestrator.version_changes, [line["log_level"] for line in lines]
+    return heard, sum(bool(line["before"]) for line in lines), [line["log_level"] for line in lines]
 
 
 @pytest.mark.parametrize("status", [200, 404])
@@ -608,6 +617,13 @@ def test_what_is_no_base(url: str) -> None:
     with pytest.raises(SettingsError, match=r"orchestrator\.url") as caught:
         api_base(url)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+def test_a_host_that_no_resolver_can_be_asked_for_is_no_base(host: str) -> None:
+    """It would be an error of the resolver's with the first request."""
+    with pytest.raises(SettingsError, match=r"orchestrator\.url"):
+        api_base(f"http://{host}:1234")
 
 
 def test_options_come_from_the_settings() -> None:

@@ -4,8 +4,8 @@ from itertools import count
 
 import pytest
 
-from consumer.bacalhau.pace import OF_ONE_READ, Pace, PaceOptions
-from consumer.errors import OrchestratorError
+from consumer.bacalhau.pace import Pace, PaceOptions
+from consumer.errors import OF_ONE_READ, OrchestratorError
 from consumer.join.reads import OrchestratorRead, ReadHistory, ReadJobs
 
 AWAY = OrchestratorError("unreachable")

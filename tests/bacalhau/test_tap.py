@@ -29,7 +29,17 @@ from consumer.ports import RawFrame
 from consumer.settings import Bacalhau as BacalhauSettings
 from consumer.settings import Secret
 from tests.bacalhau.listening import frames, options, running
-from tests.bacalhau.servers import DEADLINE_S, NatsServer, certificate, free_port, nats_server, peer, settle, until
+from tests.bacalhau.servers import (
+    DEADLINE_S,
+    NatsServer,
+    certificate,
+    free_port,
+    mute_server,
+    nats_server,
+    peer,
+    settle,
+    until,
+)
 
 pytestmark = pytest.mark.server
 
@@ -432,6 +442,35 @@ async def test_what_speaks_no_nats_is_tried_again(said: bytes, *, close: bool) -
         assert len(tap.last_error) <= 200
         assert tap.last_error.isprintable()
         await end([task])
+
+
+async def test_a_port_that_says_nothing_is_told_with_what_to_do() -> None:
+    """Bacalhau's API in place of its NATS: one line at once, with the address, what is the matter and the next step."""
+    async with mute_server() as url:
+        tap = Tap(TapOptions(urls=(url,), pause_s=0.01, pause_max_s=0.02, connect_timeout_s=1))
+        with structlog.testing.capture_logs() as lines:
+            task = asyncio.create_task(tap.run())
+            await until(lambda: bool(lines), "a line")
+            await end([task])
+    (line,) = lines
+    assert (line["event"], line["server"]) == ("tap.trouble", url)
+    assert (
+        line["reason"] == tap.last_error == "it takes the connection and says nothing, and a NATS server speaks first"
+    )
+    assert line["next_step"].startswith("is bacalhau.url another port's (Bacalhau's API is 1234, NATS is 4222)")
+
+
+async def test_a_port_where_nobody_is_is_told_with_what_to_do() -> None:
+    """Refused: the same, in its own words."""
+    tap = Tap(TapOptions(urls=("nats://127.0.0.1:1",), pause_s=0.01, pause_max_s=0.02))
+    with structlog.testing.capture_logs() as lines:
+        task = asyncio.create_task(tap.run())
+        await until(lambda: bool(lines), "a line")
+        await end([task])
+    assert (lines[0]["reason"], lines[0]["next_step"]) == (
+        "connection refused",
+        "is the server up, and is bacalhau.url right?",
+    )
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import nats.aio.client
 import pytest
 
 import consumer
-from consumer.cli import VERBS
+from consumer.cli.verbs import VERBS
 from consumer.errors import ExitCode
 from tests.cli.conftest import Stage
 
@@ -27,7 +27,7 @@ def test_help_lists_every_verb_and_imports_none() -> None:
     """The list of verbs loads neither a NATS client nor a table nor any verb's module."""
     script = (
         "import sys; sys.argv = ['jobstate', '--help']\n"
-        "from consumer.cli import app\n"
+        "from consumer.cli.verbs import app\n"
         "try: app(prog_name='jobstate')\n"
         "except SystemExit: pass\n"
         "print([m for m in sys.modules if m in {'nats', 'rich', 'aiohttp'} or m.startswith('consumer.')])\n"
@@ -35,7 +35,7 @@ def test_help_lists_every_verb_and_imports_none() -> None:
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
 
     assert all(f"  {verb} " in ended.stdout for verb in VERBS)
-    assert ended.stdout.splitlines()[-1] == "['consumer.errors', 'consumer.cli']"
+    assert ended.stdout.splitlines()[-1] == "['consumer.errors', 'consumer.cli', 'consumer.cli.verbs']"
 
 
 @pytest.mark.parametrize("verb", HERE)

@@ -145,12 +145,10 @@ async def test_kept_it_runs_until_it_is_told(begin: Begin, tmp_path: Path) -> No
     demo = await begin("--json", "--keep", "--speed", "max", "--recording", SECRET)
     introduction = await demo.tells("nats-server nats://")
     await demo.tells("left running until Ctrl-C")
-    listed = await demo.tells("  jobstate list --nats ")
+    listed = await demo.tells(f"  {sys.executable} -m consumer list --nats ")
     await demo.tells("  nats --server ")
 
-    listing = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "consumer", *listed.split()[1:], "--json"), stdout=asyncio.subprocess.PIPE, cwd=ROOT
-    )
+    listing = await asyncio.create_subprocess_exec(*listed.split(), "--json", stdout=asyncio.subprocess.PIPE, cwd=ROOT)
     out, _ = await listing.communicate()
     assert [json.loads(line)["update"]["Job"]["Name"] for line in out.splitlines()].count("secret") == 1
     client = Client()
@@ -158,12 +156,16 @@ async def test_kept_it_runs_until_it_is_told(begin: Begin, tmp_path: Path) -> No
     assert len(await entries(client.jetstream(), NAMES.log, f"{NAMES.state_prefix}>")) == 6
     await client.close()
 
-    code, out_of_demo = await demo.end(signal.SIGINT)
+    demo.process.send_signal(signal.SIGINT)
+    stays = await demo.tells(" stays: remove it when you are done with it")
+    code, out_of_demo = await demo.end()
     assert code == ExitCode.OK, demo.told
+    assert "run it with --keep" not in out_of_demo
     assert json.loads(out_of_demo.splitlines()[-1])["summary"]["ok"] is True
     await gone(*pids_of(introduction))
     (folder,) = left_in(tmp_path)
     assert str(folder) in introduction
+    assert str(folder) in stays
     assert (folder / "daemon.log").is_file()
 
 

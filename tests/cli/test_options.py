@@ -1,11 +1,13 @@
 """How durations and times are written."""
 
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import typer
 
-from consumer.cli.options import read_duration, read_time
+from consumer.cli.options import called, read_duration, read_time
 
 NOW = datetime(2026, 11, 24, 5, 0, tzinfo=UTC)
 
@@ -55,3 +57,18 @@ def test_what_is_no_time_is_refused(text: str) -> None:
     """Words, impossible dates, ages before all time: a usage error that quotes what was written."""
     with pytest.raises(typer.BadParameter, match=repr(text)):
         read_time(text, NOW, "--since")
+
+
+def test_the_program_is_named_as_it_can_be_called_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its name where that is on PATH, else the path by which it was called, as a shell takes it, or Python's."""
+    program = tmp_path / "a b" / "jobstate"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert called() == f"'{program}'"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert called() == "jobstate"
+    monkeypatch.setattr(sys, "argv", ["/x/consumer/__main__.py"])
+    assert called() == f"{sys.executable} -m consumer"

@@ -82,6 +82,9 @@ def test_rules_checks_a_sound_file() -> None:
     code, out = call("--check", str(DEFAULT))
     assert code == 0
     assert f"sound. Rules bacalhau, 6 states, 13 transitions, hash {load().hash}" in out
+    code, out = call("--check", str(DEFAULT), "--json")
+    said = json.loads(out)
+    assert (code, said["file"], said["verdict"], said["hash"]) == (0, str(DEFAULT), "sound", load().hash)
 
 
 def test_rules_refuses_a_wrong_file(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`jobstate run` from outside: what it refuses and how, that it ends in order and comes back whole, what it tells."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -14,7 +15,7 @@ from nats.js import JetStreamContext
 
 from consumer.errors import ExitCode
 from consumer.wire.subjects import job_key
-from tests.bacalhau.servers import http_server
+from tests.bacalhau.servers import http_server, mute_server
 from tests.cli.conftest import Ended, Stage, make_streams
 from tests.daemon.process import NAMES, Daemon, entries, updates_of
 from tests.jetstream.test_connection import fake_server
@@ -64,6 +65,7 @@ async def states_of(stream: JetStreamContext, count: int) -> list[tuple[int, str
         ({"JOBSTATE_NATS__ULR": "nats://x"}, "JOBSTATE_NATS__URL"),
         ({"JOBSTATE_SCAN__RATE": "0"}, "scan.rate"),
         ({"JOBSTATE_LOG__LEVEL": "loud"}, "log.level"),
+        ({"JOBSTATE_RULES__FILE": "no/such/rules"}, "rules.file (JOBSTATE_RULES__FILE): no/such/rules: "),
         ({"JOBSTATE_CONFIG": "no/such/jobstate.toml"}, "no/such/jobstate.toml"),
         (
             {
@@ -93,6 +95,32 @@ async def test_a_port_that_is_taken_is_refused_if_it_was_asked_for(bare: Stage) 
         ended = await bare.verb("run", JOBSTATE_HTTP__PORT=str(taken.getsockname()[1]))
     assert ended.code == ExitCode.USAGE
     assert "http.port" in ended.err.splitlines()[-1]
+
+
+async def test_more_copies_than_a_server_of_its_own_has(bare: Stage, tmp_path: Path) -> None:
+    """Exit 2 before anything is started, and which setting: a restart would not help."""
+    folder = tmp_path / "nats"
+    ended = await bare.verb("run", "--embedded", "--folder", str(folder), JOBSTATE_STREAMS__REPLICAS="3")
+    assert ended.code == ExitCode.USAGE
+    assert "set streams.replicas (JOBSTATE_STREAMS__REPLICAS) to 1" in ended.err.splitlines()[-1]
+    assert not folder.exists()
+
+
+async def test_another_port_that_was_chosen_is_told_and_comes_after_a_true_fault(bare: Stage, start: Start) -> None:
+    """The default port is taken: which one was chosen. It is no part of the error where the folder is in use."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # then somebody else has it, which is as good
+            taken.bind(("127.0.0.1", 9090))
+            taken.listen()
+        daemon = start(NATS__URL=bare.server.url, HTTP__PORT="9090")
+        line = await daemon.line("http.port_taken")
+        port = (await daemon.line("daemon.started"))["http"].rpartition(":")[2]
+        assert line["reason"].endswith("cannot listen on 127.0.0.1:9090 (Address already in use)")
+        assert line["next_step"].startswith(f"another port was chosen: {port}")
+        refused = start("--embedded", "--folder", "/dev/null", HTTP__PORT="9090")
+        assert await refused.ended() == ExitCode.SERVER
+        assert "http.port_taken" not in refused.said()
 
 
 async def test_a_stream_that_differs_is_refused_with_the_difference(bare: Stage, start: Start) -> None:
@@ -172,6 +200,21 @@ async def test_it_waits_for_a_server_and_can_be_stopped_meanwhile(start: Start) 
     assert answer == {"ready": False, "parts": dict.fromkeys(PARTS, "has not been ready yet")}
     assert (await daemon.get("/livez"))[0] == 200
     assert await daemon.stop() == ExitCode.OK
+
+
+async def test_a_nats_that_says_nothing_is_told_with_what_to_do(bare: Stage, start: Start) -> None:
+    """A port of something else, for our streams and for Bacalhau's frames: address, reason, next step; /readyz too."""
+    async with mute_server() as url:
+        said = "it takes the connection and says nothing, and a NATS server speaks first"
+        for name, event, side in (("NATS__URL", "nats.trouble", "nats"), ("BACALHAU__URL", "tap.trouble", "bacalhau")):
+            daemon = start(**{"NATS__URL": bare.server.url, name: url})
+            line = await daemon.line(event)
+            assert (line["server"], line["reason"]) == (url, said)
+            step = f"is {side}.url another port's (Bacalhau's API is 1234, NATS is 4222)"
+            assert line["next_step"].startswith(step)
+            if side == "bacalhau":
+                await daemon.until_status(503, f"nothing is heard: not connected to {url} ({said}): {step}")
+            daemon.kill()
 
 
 async def test_a_drain_that_cannot_end_says_so(bare: Stage, start: Start) -> None:

@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from consumer.errors import ExitCode
+from consumer.model import NUMBER_MAX
+from consumer.rules import load
 from consumer.wire.subjects import job_key
 from tests.cli.conftest import Stage, make_streams, staged
 
@@ -42,13 +46,42 @@ async def test_a_name_too_long_for_a_subject_is_in_the_body(stage: Stage) -> Non
     assert said["report"]["Job"]["ID"] == "j" * 200
 
 
-async def test_a_state_that_the_rules_do_not_know_is_sent_and_warned_of(stage: Stage) -> None:
-    """Whoever tries a refusal out must be able to; whoever mistypes must see it."""
-    ended = await stage.verb("send", "j-1", "Runing\x1b", "--type", "batch")
+@pytest.mark.parametrize("state", ["running", "RUNNING", " Running ", "JobStateTypeStopped"])
+async def test_a_state_goes_in_every_spelling_that_the_input_takes(stage: Stage, state: str) -> None:
+    """As it is typed: whatever case, blanks around, the spelling of Bacalhau's page."""
+    assert await stage.verb("send", "j-1", state) == (0, "1\n", "")
 
-    assert (ended.code, ended.out) == (0, "1\n")
-    assert "the rules know no state 'Runing\\x1b': there is Pending, Queued, Running" in ended.err
-    assert "\x1b" not in ended.err
+    stored = await stage.client.jsm().get_msg(stage.names.input, 1)
+    assert json.loads(stored.data or b"")["StateType"] == state
+    assert load().find(state)
+
+
+async def test_a_state_that_the_rules_do_not_know_is_sent_only_if_that_is_meant(stage: Stage) -> None:
+    """A slip of the hand is refused with the nearest name, and stored nowhere; a daemon of other rules is a flag."""
+    refused = await stage.verb("send", "j-1", "Runing")
+    assert (refused.code, refused.out) == (ExitCode.USAGE, "")
+    assert "did you mean Running? (--any-state sends it all the same)" in refused.err
+
+    assert await stage.verb("send", "j-1", "Runing", "--any-state") == (0, "1\n", "")
+
+
+async def test_a_namespace_is_said_as_in_every_verb(stage: Stage) -> None:
+    """NAMESPACE/ID is no id; the namespace once more is no harm, another one is exit 2."""
+    for number, arguments in enumerate(
+        (["n.s/j-1"], ["n.s/j-1", "--namespace", "n.s"], ["j-1", "--namespace", "n.s"]), 1
+    ):
+        assert (await stage.verb("send", *arguments, "Running")).out == f"{number}\n"
+        stored = await stage.client.jsm().get_msg(stage.names.input, number)
+        assert stored.subject == stage.names.report(job_key("n.s", "j-1"))
+    ended = await stage.verb("send", "n.s/j-1", "Running", "--namespace", "default")
+    assert (ended.code, ended.out) == (ExitCode.USAGE, "")
+    assert "'n.s/j-1' is in namespace 'n.s', and --namespace says 'default'" in ended.err
+
+
+async def test_the_highest_number_that_a_daemon_takes_is_the_highest_that_is_sent(stage: Stage) -> None:
+    """2^32 - 1; one more is `test_usage`'s."""
+    flags = ("--version", str(NUMBER_MAX), "--revision", str(NUMBER_MAX))
+    assert (await stage.verb("send", "j-1", "Running", *flags)).code == ExitCode.OK
 
 
 async def test_a_report_that_the_server_would_not_take_is_refused_before_it_is_sent(tmp_path: Path) -> None:

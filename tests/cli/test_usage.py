@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from consumer.cli import VERBS, Verb, main
+from consumer.cli import main
+from consumer.cli.verbs import VERBS, Verb
 from consumer.errors import ExitCode
 from tests.cli.conftest import ROOT, Stage
 from tests.logs import untouched_log
@@ -29,7 +30,7 @@ PLACE: Final = [
 """What every verb that reads a log takes."""
 
 STATES: Final = "write Pending, Queued, Running, Completed, Failed, Stopped"
-RULES: Final = ("/nowhere/x.toml: cannot be read", "name another rules file")
+RULES: Final = ("/nowhere/x.toml: cannot be read", "name another rules file, or none")
 NOBODY: Final = ("JOB", "'ns/' names no job", "write an id, or NAMESPACE/JOB")
 COUNT: Final = "is no count: write a whole number from 0"
 
@@ -37,6 +38,7 @@ WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
     "run": [
         ("--config /nowhere/x.toml", "/nowhere/x.toml: cannot be read", "name another file with --config"),
         ("--folder x", "'--folder'", "give --embedded too"),
+        ("--embedded --folder ''", "--folder: embedded.folder: ", "(given: '')"),
     ],
     "list": [
         ("--state bogus", "'--state'", "'bogus' is no state", STATES),
@@ -65,11 +67,15 @@ WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
         ("'' Running", "'JOB'", "'' names nothing", "write text that is not blank"),
         ("' ' Running", "'JOB'", "' ' names nothing"),
         ("j-1 ''", "'STATE'", "'' names nothing"),
-        ("j-1 running", "'STATE'", "'running' is not how the rules spell it", "did you mean Running?"),
+        ("j-1 Runing", "'STATE'", "'Runing' is no state", STATES, "did you mean Running?", "--any-state"),
+        ("j-1 Foo", "'STATE'", "'Foo' is no state", STATES),
+        ("ns/ Running", "'JOB'", "'ns/' names no job"),
+        ("a/j-1 Running --namespace b", "'--namespace'", "is in namespace 'a'", "says 'b'"),
         ("j-1 Running --message \udcff", "'--message'", r"'\udcff' is no text", "write UTF-8"),
         ("j-1 Running --namespace ''", "'--namespace'", "'' names nothing"),
-        ("j-1 Running --version -1", "'--version'", f"'-1' {COUNT}"),
-        ("j-1 Running --revision x", "'--revision'", f"'x' {COUNT}"),
+        ("j-1 Running --version -1", "'--version'", f"'-1' {COUNT} to 4294967295"),
+        ("j-1 Running --version 4294967296", "'--version'", f"'4294967296' {COUNT} to 4294967295"),
+        ("j-1 Running --revision 4294967296", "'--revision'", f"'4294967296' {COUNT} to 4294967295"),
         ("j-1 Running --type Batch", "'--type'", "'Batch' is no type of job", "write batch, ops, "),
         ("j-1 Running --name \udcff", "'--name'", r"'\udcff' is no text", "write UTF-8"),
         ("j-1 Running --time later", "'--time'", "'later' is no time", "write now, 2026-11-24T05:00:00Z or 10m"),
@@ -81,15 +87,20 @@ WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
         *((f"1-1 {flags}", *words) for flags, *words in PLACE),
     ],
     "rules": [
-        ("--file /nowhere/x.toml", *RULES),
-        ("--check /nowhere/x.toml", *RULES),
-        ("--check README.md", "README.md: ", "`jobstate rules --check FILE`"),
+        ("--file /nowhere/x.toml", "--file: ", *RULES),
+        ("--check /nowhere/x.toml", "--check: ", *RULES),
+        ("--check README.md", "--check: README.md: ", "mend the file, and check it again"),
+        ("--file README.md", "--file: README.md: ", "`jobstate rules --check FILE`"),
+        ("--check README.md --mermaid", "'--check'", "does not go together with --mermaid"),
+        ("--check README.md --file README.md", "'--check'", "does not go together with --file"),
+        ("--check README.md --explain Foo Bar", "'--check'", "does not go together with --explain"),
+        ("--mermaid --explain Foo Bar", "'--mermaid'", "does not go together with --explain"),
         ("--explain Foo Bar", "'--explain'", "'Foo' is no state", f"{STATES}, new"),
         ("--explain Running Runing", "'--explain'", "'Runing' is no state", "did you mean Running?"),
     ],
     "replay": [
         ("''", "'PATH...'", "'' names nothing"),
-        ("x --rules /nowhere/x.toml", *RULES),
+        ("x --rules /nowhere/x.toml", "--rules: ", *RULES),
         ("x --loss 2", "'--loss'", "'2' is no share", "write a number from 0 to 1"),
         ("x --loss nan", "'--loss'", "'nan' is no share", "write a number from 0 to 1"),
         ("x --seed x", "'--seed'", f"'x' {COUNT}"),
@@ -194,6 +205,13 @@ def test_every_option_is_in_the_table(verb: str, option: str) -> None:
         assert any(option in line for line in lines)
 
 
+def test_a_diagram_is_no_json(call: Call) -> None:
+    """`--mermaid --json`: one of them would be left out."""
+    ended = call("rules", "--mermaid", "--json")
+    assert (ended.code, ended.out) == (ExitCode.USAGE, "")
+    assert "'--mermaid': does not go together with --json" in ended.err
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -220,7 +238,8 @@ def test_what_is_no_command_line_is_refused(call: Call, line: str, words: str) -
         ("JOBSTATE_CLUSTER", "a.b", "environment: JOBSTATE_CLUSTER: cluster: "),
         ("JOBSTATE_NATS__URL", "http://x", "environment: JOBSTATE_NATS__URL: nats.url: "),
         ("JOBSTATE_NATS__TOKEN_FILE", "/nowhere", "environment: JOBSTATE_NATS__TOKEN_FILE: nats.token_file: "),
-        ("JOBSTATE_RULES__FILE", "/nowhere", "/nowhere: cannot be read"),
+        ("JOBSTATE_RULES__FILE", "/nowhere", "rules.file (JOBSTATE_RULES__FILE): /nowhere: cannot be read"),
+        ("JOBSTATE_NATS_URL", "nats://x:1", "environment: JOBSTATE_NATS_URL: unknown; did you mean JOBSTATE_NATS__URL"),
     ],
 )
 def test_a_variable_is_blamed_only_for_what_it_said(call: Call, variable: str, text: str, words: str) -> None:
@@ -233,7 +252,9 @@ def test_a_variable_is_blamed_only_for_what_it_said(call: Call, variable: str, t
         assert variable not in ended.err
 
 
-@pytest.mark.parametrize("url", ["nats://u:canary@x:y", "http://canary@x", "nats://u:can/ary@x:1:2"])
+@pytest.mark.parametrize(
+    "url", ["nats://u:canary@x:y", "http://canary@x", "nats://u:can/ary@x:1:2", "http://x?t=canary"]
+)
 def test_a_secret_in_a_url_is_not_quoted(call: Call, url: str) -> None:
     """A URL with a user is named and not shown."""
     ended = call("list", "--nats", url)
@@ -294,6 +315,57 @@ async def test_a_reader_that_went_away_is_no_failure(stage: Stage, unbuffered: s
         running = await stage.begin(*line.split(), stdout=writing, environ={"PYTHONUNBUFFERED": unbuffered})
         os.close(writing)
         assert (line, *await running.end()) == (line, 0, "", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_a_full_disk_is_said_and_is_no_answer(stage: Stage, unbuffered: str) -> None:
+    """Every verb to a disk without room: exit 5 and one sentence, whether it is written at once or at the end."""
+    await stage.live("j-1", "Pending", "Failed")
+    await stage.store(f"{stage.names.prefix}.quarantine.illegal-transition.default.j-1.1-1", b"{}")
+    for line in READERS:
+        full = os.open("/dev/full", os.O_WRONLY)
+        running = await stage.begin(*line.split(), stdout=full, environ={"PYTHONUNBUFFERED": unbuffered})
+        os.close(full)
+        ended = await running.end()
+        said = "jobstate: what was to be written could not be (No space left on device): make room there, or write "
+        assert (line, ended.code, ended.err) == (line, ExitCode.OUTPUT, f"{said}elsewhere\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+async def test_where_nothing_can_be_said_the_exit_code_says_it(stage: Stage) -> None:
+    """Both outputs on a full disk: the code, and no complaint of Python's at exit (120)."""
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh", sys.executable, "-m", "consumer", "list"),
+        env=dict(os.environ) | {"JOBSTATE_NATS__URL": stage.server.url, "JOBSTATE_NATS_URL": "x"},
+    )
+    assert await process.wait() == ExitCode.USAGE
+
+
+EARLY: Final = """
+import os, signal, sys
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+from consumer.cli import main
+sys.meta_path.insert(0, Hook())
+sys.argv = ["jobstate", "rules"]
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["consumer.cli.verbs", "typer", "consumer.cli.rules", "consumer.rules.graph"])
+async def test_ctrl_c_while_it_is_still_starting_ends_quietly(name: str) -> None:
+    """At whatever of its imports it comes: 130, no traceback, no death by signal."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", EARLY.format(name=name)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert await process.communicate() == (b"", b"")
+    assert process.returncode == 130
 
 
 async def test_a_closed_output_is_no_failure(stage: Stage) -> None:

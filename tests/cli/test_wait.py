@@ -1,10 +1,13 @@
 """`wait` on a real server: the exit code is the answer."""
 
+from pathlib import Path
+
 import pytest
 
 from consumer.errors import ExitCode
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update
+from tests.bacalhau.servers import mute_server, nats_server, peer
 from tests.cli.conftest import Running, Stage, life
 from tests.cli.test_watch import watching
 
@@ -56,6 +59,28 @@ async def test_a_wait_that_is_over_is_exit_4_and_says_where_the_job_stands(stage
 
     assert ended.code == ExitCode.TIMEOUT
     assert ended.lines == ["default/j-1\tRunning\ttimeout", "*/j-unknown\tnot known\ttimeout"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+async def test_a_time_that_passed_without_a_server_is_no_time_out(stage: Stage, flags: tuple[str, ...]) -> None:
+    """Nobody at the address, and somebody who says nothing: exit 11 with the reason, never "it still runs"."""
+    async with mute_server() as url:
+        for where, why in (("nats://127.0.0.1:1", "connection refused"), (url, "a NATS server speaks first")):
+            ended = await stage.verb("wait", "my-job", "--timeout", "500ms", "--nats", where, *flags)
+            assert (ended.code, ended.out) == (ExitCode.SERVER, "")
+            assert f"no connection to {where} within 0.5 s" in ended.err
+            assert why in ended.err
+
+
+async def test_a_server_that_answers_nothing_is_no_time_out(stage: Stage, tmp_path: Path) -> None:
+    """It lets us in, and answers nothing in time: it is not known how the job stands, so this is not exit 4."""
+    (tmp_path / "mute").mkdir()
+    async with nats_server(tmp_path / "mute") as server, peer(server) as client:
+        await client.subscribe("$JS.API.>")  # somebody hears it, and says nothing
+        await client.flush()
+        ended = await stage.verb("wait", "my-job", "--timeout", "1s", "--nats", server.url)
+    assert (ended.code, ended.out) == (ExitCode.SERVER, "")
+    assert "had not said within 1 s how the jobs stand" in ended.err
 
 
 async def test_all_jobs_are_waited_for(stage: Stage) -> None:

@@ -91,7 +91,9 @@ async def test_watch_waits_for_a_job_that_is_not_there_yet(stage: Stage) -> None
     await stage.live("j-1", "Pending")
     await stage.live("j-later", "Pending", namespace="n.s")
 
-    assert (await running.end()).lines[0].split("\t")[2:4] == ["n.s", "j-later"]
+    ended = await running.end()
+    assert ended.lines[0].split("\t")[2:4] == ["n.s", "j-later"]
+    assert ended.err == "jobstate: no job j-later is known yet in cluster main: waiting for it\n"
 
 
 async def test_watch_loses_and_doubles_nothing_when_the_server_is_killed(stage: Stage) -> None:

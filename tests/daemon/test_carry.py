@@ -1,6 +1,7 @@
 """The carrier with small fakes of its ports: what it does when a port fails, is full, or comes back."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
@@ -9,8 +10,8 @@ import pytest
 from consumer.daemon.carry import Carrier, Sources
 from consumer.daemon.supervise import end
 from consumer.errors import ConnectionLostError, LogWentBackError, OrchestratorError, UnreachableError
-from consumer.fold import Decided, Lanes, Published
-from consumer.fold.asks import Answer, Append, ReadBack, Unanswered
+from consumer.fold import Decided, Lanes, Published, lanes
+from consumer.fold.asks import Answer, Append, Busy, ReadBack, Unanswered
 from consumer.join import Derivation, DerivationSettings, Join, JoinSettings
 from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJobs
 from consumer.model import Frame, HistoryPage, JobPage, Notice, Position, Snapshot
@@ -36,12 +37,18 @@ class Clock:
 
 
 class Log:
-    """A log in memory. `lost`: the connection is gone; `silent`: nothing is answered."""
+    """A log in memory. `lost`: the connection is gone; `silent`: nothing is answered; `room` cleared: nothing goes out.
+
+    `busy`: so many appends are told that another one of the job is in flight.
+    """
 
     def __init__(self, memory: MemoryLog) -> None:
         self.memory = memory
         self.lost = False
         self.silent = False
+        self.busy = 0
+        self.room = asyncio.Event()
+        self.room.set()
         self.sent: list[Append | ReadBack] = []
         self._answers: list[tuple[int, Answer]] = []
         self._something = asyncio.Event()
@@ -50,7 +57,12 @@ class Log:
         if self.lost:
             raise ConnectionLostError("gone")
         self.sent += asks
-        if not self.silent:
+        await self.room.wait()
+        if self.busy:
+            self.busy -= len(asks)
+            self._answers += [(ask.token, Busy()) for ask in asks]
+            self._something.set()
+        elif not self.silent:
             self._answers += [(ask.token, self.memory.answer(ask)) for ask in asks]
             self._something.set()
 
@@ -148,6 +160,7 @@ class Watcher:
     def __init__(self) -> None:
         self.said: list[str] = []
         self.decisions: list[str] = []
+        self.rounds: Counter[str] = Counter()
 
     def frame(self, frame: Frame) -> None:
         self.said.append(f"frame {frame.kind}")
@@ -174,7 +187,7 @@ class Watcher:
         self.said.append(f"gap {count}")
 
     def went_round(self, loop: str) -> None:
-        """Not noted."""
+        self.rounds[loop] += 1
 
     def connection(self, name: str, *, up: bool) -> None:
         self.said.append(f"{name} {'up' if up else 'down'}")
@@ -264,6 +277,41 @@ async def test_a_lost_writer_is_replaced_and_told_how_far_the_log_had_confirmed(
     assert life.reopened[0] in {1, confirmed}
     assert life.states() == ["pending", "running"]
     assert [said for said in life.watcher.said if said.startswith("log")] == ["log down", "log up"]
+
+
+async def test_whatever_the_log_has_confirmed_counts() -> None:
+    """An advisory, a checkpoint: a log that lost them has gone back too (`DESIGN.md` 7.7)."""
+    life = Life()
+    async with life.lived():
+        life.carrier.announce(Notice(kind="input", origin="1", text="t"))
+        await until(lambda: life.watcher.said, "the advisory")
+        life.log.lose()
+        await until(lambda: life.reopened == [1], "the advisory's number")
+        life.input.say("Running")
+        await until(lambda: life.lanes.tally.checkpoints and not life.lanes.waiting, "a checkpoint")
+        assert [entry.subject for entry in life.memory.entries][2:] == [NAMES.checkpoint("0")]
+        life.log.lose()
+        await until(lambda: life.reopened == [1, 3], "the checkpoint's number")
+
+
+async def test_while_the_log_takes_nothing_the_timer_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An append is due again, and cannot go out: the loop that is due would go round and round at full speed."""
+    life = Life()
+    async with life.lived():
+        monkeypatch.setattr(lanes, "BUSY_WAIT_S", 0.2)
+        life.log.busy = 1
+        life.input.say("Running", job="a")
+        await until(lambda: not life.log.busy, "sent, and to be sent again later")
+        life.log.room.clear()
+        life.input.say("Running", job="b")
+        await until(lambda: len(life.log.sent) == 2, "held up")
+        assert not life.states("a")
+        due = life.lanes.wake_at()
+        assert due is not None
+        await until(lambda: Clock().now() > due + 0.1, "long due")
+        assert life.watcher.rounds["timer"] < 20
+        life.log.room.set()
+        await until(lambda: life.states("a") and life.states("b"), "both")
 
 
 async def test_a_log_that_went_back_ends_the_life() -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.daemon import supervise
 from consumer.daemon.supervise import Loop, beside, end, run_until, unless
@@ -22,6 +23,8 @@ class Stage:
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self.seen: list[str] = []
+        self.given_up = False
+        """The test has failed: no loop is deaf any more, so that the test ends."""
 
     def endless(self, name: str) -> Loop:
         """A loop that goes on until it is cancelled."""
@@ -43,6 +46,8 @@ class Stage:
                 try:
                     await asyncio.Event().wait()
                 except asyncio.CancelledError:
+                    if self.given_up:
+                        raise
                     self.seen.append(f"{name} heard nothing")
             await self.endless(name)()
 
@@ -53,11 +58,20 @@ class Stage:
         self.seen.append("drained")
 
     async def run(
-        self, sources: dict[str, Loop], rest: dict[str, Loop], drain: Callable[[], Awaitable[None]] | None = None
+        self,
+        sources: dict[str, Loop],
+        rest: dict[str, Loop],
+        drain: Callable[[], Awaitable[None]] | None = None,
+        ending: Callable[[], None] = lambda: None,
     ) -> bool:
-        """Run them until the stage's own stop."""
-        async with asyncio.timeout(5):
-            return await run_until(self.stop, sources=sources, rest=rest, drain=drain or self.drain, deadline_s=0.1)
+        """Run them until the stage's own stop. If that does not come to its end the test says so, and goes on."""
+        running = asyncio.ensure_future(
+            run_until(self.stop, sources=sources, rest=rest, drain=drain or self.drain, deadline_s=0.1, ending=ending)
+        )
+        await asyncio.wait((running,), timeout=5)
+        self.given_up = True
+        assert running.done(), f"it does not end: {self.seen}"
+        return await running
 
     async def run_and_stop(
         self, sources: dict[str, Loop], rest: dict[str, Loop], drain: Callable[[], Awaitable[None]] | None = None
@@ -137,10 +151,51 @@ async def test_of_several_errors_the_one_that_can_be_mended_wins(
     """A log that went back begins another life, whatever else broke on the way; ours come before what is a bug."""
     stage = Stage()
     loops = {f"loop {number}": failing(error) for number, error in enumerate(errors)}
-    with pytest.raises(winner) as raised:
+    with capture_logs() as lines, pytest.raises(winner) as raised:
         await stage.run({"in": stage.endless("in")}, loops)
-    assert isinstance(raised.value.__cause__, BaseExceptionGroup)
     assert stage.seen[-1] == "in ended"
+    told = {line["loop"]: line["exc_info"] for line in lines if line["event"] == "loop.failed"}
+    assert told == {f"loop {number}": error for number, error in enumerate(errors) if error is not raised.value}, (
+        "none of the others is lost"
+    )
+
+
+async def test_an_error_ends_loops_that_swallow_their_cancellation() -> None:
+    """As the orderly stop does: with a loop that went on the daemon would be dead, look alive, and hear no SIGTERM."""
+    stage = Stage()
+    ended = stage.seen.append
+    loops = {"out": stage.deaf("out", 2), "log": failing(LogWentBackError("back"))}
+    with pytest.raises(LogWentBackError):
+        await stage.run({"in": stage.deaf("in", 1)}, loops, ending=lambda: ended("ending"))
+    assert stage.seen.count("out heard nothing") == 2
+    assert {"in ended", "out ended"} <= set(stage.seen[stage.seen.index("ending") :])
+
+
+async def test_a_source_that_fails_at_its_end_is_not_hidden() -> None:
+    """What came in before is drained all the same; then its error, not a false "drained"."""
+    stage = Stage()
+
+    async def fails_at_its_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("at its end")
+
+    with pytest.raises(ValueError, match="at its end"):
+        await stage.run_and_stop({"in": fails_at_its_end}, {"out": stage.endless("out")})
+    assert stage.seen == ["out began", "drained", "out ended"]
+
+
+async def test_the_errors_of_a_loops_own_tasks_are_found() -> None:
+    """A loop that has a TaskGroup ends with a group: the error in it says how the life ended."""
+    stage = Stage()
+
+    async def grouped() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(failing(ServerError("in the group"))())
+
+    with pytest.raises(ServerError, match="in the group"):
+        await stage.run({}, {"out": grouped})
 
 
 async def test_an_error_while_it_drains_is_not_hidden() -> None:
@@ -167,6 +222,19 @@ async def test_end_waits_for_all_and_takes_what_has_ended() -> None:
         await end(tasks)
     assert all(task.done() for task in tasks)
     assert isinstance(tasks[2].exception(), ValueError)
+
+
+async def test_end_goes_on_to_the_end_when_it_is_cancelled_itself() -> None:
+    """No loop may go on when its life is over; the cancellation is not lost either."""
+    stage = Stage()
+    loop = asyncio.ensure_future(stage.deaf("a", 3)())
+    await asyncio.sleep(0)
+    ending = asyncio.ensure_future(end((loop,)))
+    await asyncio.sleep(0)
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    assert loop.cancelled()
 
 
 async def test_beside_ends_with_the_work_or_by_its_companions_error() -> None:

@@ -283,6 +283,16 @@ async def the_orchestrators_certificate_is_of_another_authority(world: World) ->
     world.variables["JOBSTATE_ORCHESTRATOR__URL"] = url
 
 
+@broken("orchestrator.tls", "not-tls", "write http:// in orchestrator.url")
+async def the_orchestrator_speaks_no_tls(world: World) -> None:
+    world.variables["JOBSTATE_ORCHESTRATOR__URL"] = world.orchestrator.url.replace("http:", "https:")
+
+
+@broken("orchestrator.list", "not-an-api", "check orchestrator.url")
+async def the_url_has_a_path_too_much(world: World) -> None:
+    world.answer_otherwise(says(404, b"", "text/plain"))
+
+
 @broken("orchestrator.auth", "unauthorized", "we have no credential", "orchestrator.token_file")
 async def the_orchestrator_wants_a_credential(world: World) -> None:
     world.answer_otherwise(says(401, CANARY.encode()))

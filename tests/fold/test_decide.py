@@ -5,9 +5,10 @@ import itertools
 import msgspec
 import pytest
 
-from consumer.fold.decide import NUMBER_MAX, decide, follow
+from consumer.fold.decide import decide, follow
 from consumer.model import (
     NOWHERE,
+    NUMBER_MAX,
     OBSERVED,
     REPORTED,
     START,
@@ -131,6 +132,16 @@ class TestReport:
     def test_an_illegal_transition_is_rejected_with_its_rule(self) -> None:
         """Running does not go back to Pending within one version."""
         assert refused(decide(RULES, known("Running"), report("Pending"))) == "illegal-transition"
+
+    def test_a_long_message_is_remembered_by_its_digest(self) -> None:
+        """Told from another that differs in its last letter, and no change if it is the same; a job costs no more."""
+        long = "x" * 1_000_000
+        decision = decide(RULES, None, report("Running", message=long))
+        assert isinstance(decision, Accepted)
+        before = follow(None, decision.update, 1)
+        assert len(before.message) < 100
+        assert unchanged(decide(RULES, before, report("Running", message=long))) == "same"
+        assert accepted(decide(RULES, before, report("Running", message=f"{long[:-1]}y")))[3] == ("message",)
 
     def test_a_new_message_of_the_same_state_is_an_update(self) -> None:
         """The same state with another message is flagged `message`; with the same one it is no change."""

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from consumer.fold.asks import Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
-from consumer.fold.lanes import BACKOFF_FIRST_S, BACKOFF_MAX_S, BUSY_WAIT_S, STALE_WAIT_S, Lanes
+from consumer.fold.lanes import BACKOFF_FIRST_S, BACKOFF_MAX_S, BUSY_WAIT_S, HEADERS_MAX, STALE_WAIT_S, Lanes
 from consumer.fold.truth import Truth
 from consumer.model import (
     NOWHERE,
@@ -154,6 +154,56 @@ def at(state: str, number: int, sequence: int = 1, *, source: str = REPORTED, re
         input_time_ns=10,
         input_sequence=1,
     )
+
+
+class TestConfirmed:
+    """How far the log reaches at least, as its answers say."""
+
+    def test_of_every_kind_but_of_the_log_alone(self) -> None:
+        """The refused stream has numbers of its own."""
+        lanes = Lanes(RULES, NAMES)
+        assert lanes.confirmed == 0
+        for number, work in (
+            (3, Notice(kind="gap", origin="1", text="t")),
+            (2, report("Running", 1)),
+            (900, junk("1")),
+        ):
+            lanes.offer(work)
+            lanes.answer(only_append(lanes).token, Stored(number), 0.0)
+            assert lanes.confirmed == 3
+        lanes.checkpoint()
+        lanes.answer(only_append(lanes).token, Stored(5), 0.0)
+        assert lanes.confirmed == 5
+
+
+class TestBounds:
+    """What is larger than an entry may be is cut: the server would hang up, on this daemon and the next one."""
+
+    def test_a_records_message(self) -> None:
+        """The update in memory is the one in the log; two daemons cut alike, and each takes the other's for its own."""
+        event = Record(
+            key=KEY,
+            job=Identity(id="j-1", namespace="default"),
+            after=START,
+            steps=(Step(version=0, revision=1, state="Pending", message="\x01" * 100_000),),
+        )
+        first, second = (Lanes(RULES, NAMES, message_max=65_536) for _ in range(2))
+        first.offer(event)
+        second.offer(event)
+        append = only_append(first)
+        assert append.body == only_append(second).body
+        assert 65_536 - HEADERS_MAX - 6 < len(append.body) <= 65_536 - HEADERS_MAX
+        first.answer(append.token, Stored(7), 0.0)
+        (published,) = first.published
+        assert encode_update(published.update) == append.body
+        assert published.update.Flags == ("cut",)
+
+    def test_a_reports_bytes(self) -> None:
+        """Base64 makes them longer by a third."""
+        work = msgspec.structs.replace(junk("1-1", 1), data=b"x" * 64_000)
+        lanes = Lanes(RULES, NAMES, message_max=65_536)
+        lanes.offer(work)
+        assert 65_536 - HEADERS_MAX - 4 < len(only_append(lanes).body) <= 65_536 - HEADERS_MAX
 
 
 class TestOneAtATime:

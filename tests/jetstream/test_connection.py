@@ -9,14 +9,15 @@ from pathlib import Path
 import nats.errors
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
-from consumer.client import BROKEN_HEADERS
+from consumer.client import BROKEN_HEADERS, Outage
 from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
 from consumer.jetstream.connection import (
+    FORBIDDEN_MAX,
     Address,
     Connection,
-    Outage,
     check_client,
     connect_reader,
     connect_writer,
@@ -273,20 +274,64 @@ async def test_no_server_is_given_up_in_time() -> None:
     """Within the time that was given, with what failed and what to look at."""
     address = Address(urls=("nats://127.0.0.1:1",))
     async with asyncio.timeout(DEADLINE_S):
-        with pytest.raises(UnreachableError, match=r"no connection to nats://127.0.0.1:1 within 0.5 s .*is nats-s"):
+        with pytest.raises(
+            UnreachableError,
+            match=r"no connection to nats://127.0.0.1:1 within 0.5 s .connection refused.: is the server up",
+        ):
             await connect_writer(address, "test", within_s=0.5)
 
 
 async def test_what_a_user_may_not_do_is_named(tmp_path: Path) -> None:
-    """The server's refusal is told, the connection lives on, and the request's error says it."""
+    """The server's refusal is told, the connection lives on, and the request's error says it.
+
+    Of no other subject, and not after the next connection.
+    """
     config = 'authorization { users: [{ user: "u", password: "p", permissions: { publish: "good" } }] }\n'
     async with Server(tmp_path, config) as server:
         reader = await connect_reader(Address(urls=(server.url.replace("//", "//u:p@"),)), "test")
         with pytest.raises(UnreachableError, match="permissions violation"):
             await reader.ask("bad", b"", dict, within_s=0.5)
-        assert "bad" in reader.forbidden
+        assert "bad" in reader.forbidden("bad")
         assert reader.connects == 1
+
+        with pytest.raises(UnreachableError) as other:
+            await reader.ask("good", b"", dict, within_s=0.1)
+        assert "violation" not in str(other.value)
+        assert not reader.forbidden("good")
+
+        await reader._process_op_err(nats.errors.Error("lost"))
+        await until(lambda: reader.connects == 2, "the next connection")
+        assert not reader.forbidden("bad")
         await reader.close()
+
+
+async def test_of_what_is_forbidden_no_more_is_remembered_than_the_bound(reader: Connection) -> None:
+    """A daemon that may not write is told so for each job."""
+    for number in range(FORBIDDEN_MAX + 1):
+        await reader.hear_error(nats.errors.Error(f'nats: permissions violation for publish to "job.{number}"'))
+    assert len(reader._forbidden) == 1
+    assert str(FORBIDDEN_MAX) in reader.forbidden(f"job.{FORBIDDEN_MAX}")
+
+
+async def test_a_cancellation_that_comes_with_the_answer_is_heard(
+    reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`asyncio.wait_for` of Python 3.11, in which nats-py waits, swallows it: a loop that asks would go on."""
+    request = reader.request
+
+    async def swallow(subject: str, body: bytes, **_: object) -> Msg:
+        answer = await request(subject, body)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        return answer
+
+    monkeypatch.setattr(reader, "request", swallow)
+    asking = asyncio.ensure_future(reader.ask("$JS.API.INFO", b"", dict))
+    await asyncio.wait((asking,))
+    assert asking.cancelled()
 
 
 async def test_tls_that_is_not_offered_ends_before_the_token_is_sent(shared_server: Server) -> None:
@@ -383,11 +428,11 @@ def test_an_outage_is_told_at_once_then_seldom_and_anew_after_its_end() -> None:
     address = Address(urls=("nats://127.0.0.1:1",))
     with capture_logs() as lines:
         for _ in range(1200):
-            outage.tell("nats.trouble", address, "refused")
+            outage.tell("nats.trouble", address, "refused", "start it")
             now[0] += 0.5
         assert outage.end() == 600.0
         assert outage.end() == 0.0
-        outage.tell("nats.trouble", address, "again")
+        outage.tell("nats.trouble", address, "again", "start it")
     assert [line["for_s"] for line in lines] == [0, 1, 3, 7, 15, 31, 63, *range(123, 600, 60), 0]
     assert [line["untold"] for line in lines[:4]] == [0, 1, 3, 7]
     assert lines[0] == {
@@ -398,6 +443,7 @@ def test_an_outage_is_told_at_once_then_seldom_and_anew_after_its_end() -> None:
         "reason": "refused",
         "for_s": 0.0,
         "untold": 0,
+        "next_step": "start it",
     }
 
 

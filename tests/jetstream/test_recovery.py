@@ -1,5 +1,6 @@
 """What a start finds: at least everything up to the log's end as it was after the checkpoint was read."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from consumer.errors import LogWentBackError
 from consumer.fold.asks import Append, Entry, Stored
-from consumer.fold.truth import judge_last
+from consumer.fold.truth import judge_all, judge_last
 from consumer.jetstream import recovery
 from consumer.jetstream.connection import Connection, connect_reader, connect_writer
 from consumer.jetstream.recovery import probe, recover
@@ -21,7 +22,7 @@ from consumer.wire.subjects import Names, job_key
 from consumer.wire.update import encode_update
 from tests.cli.conftest import life
 from tests.ports.log_suite import carry
-from tests.server import Server, api, until
+from tests.server import DEADLINE_S, Server, api, until
 
 MIB = 1 << 20
 SMALL = Streams(log_max_bytes=64 * MIB, input_max_bytes=MIB, refused_max_bytes=MIB)
@@ -170,6 +171,31 @@ async def test_an_end_that_was_purged_is_not_waited_for(
         found = await recover(reader, names)
         assert found.mark.last_seq == 3
         assert len(found.entries) == left
+
+
+@pytest.mark.parametrize("filters_max", [recovery.FILTERS_MAX, 1])
+async def test_all_entries_of_the_jobs_that_are_named_are_read_in_one_pass(
+    writer: JetStreamWriter, reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch, filters_max: int
+) -> None:
+    """In stream order, and of no other job; by the jobs' own subjects, or where they are many by those of all."""
+    monkeypatch.setattr(recovery, "FILTERS_MAX", filters_max)
+    numbers = {job: await live(writer, names, job, "Running", "Running", "Queued") for job in ("j-1", "j-2", "j-3")}
+    await put(writer, names.checkpoint("0"), encode_checkpoint(Position(9, 9)))
+    last = {job_key("default", job): numbers[job][-1] for job in ("j-1", "j-3")}
+    found = [(key, entry) async for key, entry in recovery.read_whole(reader, names, last)]
+    assert [(key, entry.number) for key, entry in found] == [
+        (job_key("default", job), number) for job in ("j-1", "j-3") for number in numbers[job]
+    ]
+    truth = judge_all(names, job_key("default", "j-3"), [entry for key, entry in found if key.endswith("j-3")])
+    assert truth.known is not None
+    assert (truth.known.state, truth.known.sequence) == ("Queued", 3)
+    assert [one async for one in recovery.read_whole(reader, names, {})] == []
+
+    body = json.dumps({"filter": names.states(job_key("default", "j-3"))}).encode()
+    await api(reader, f"STREAM.PURGE.{names.log}", body)
+    async with asyncio.timeout(DEADLINE_S):
+        left = [entry.number async for _, entry in recovery.read_whole(reader, names, last)]
+    assert left == numbers["j-1"], "what was purged is not waited for"
 
 
 async def test_a_log_that_is_made_anew_while_it_is_read_is_read_again(

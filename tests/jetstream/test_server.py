@@ -56,13 +56,25 @@ async def test_it_listens_on_the_loopback_only(tmp_path: Path) -> None:
 
 
 async def test_two_servers_never_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second is refused, with the first one's process; two on the same files would destroy them."""
+    """The second is refused, with the first one's process and who started it; two on the same files destroy them."""
     monkeypatch.setattr("consumer.jetstream.server.LOCK_S", 0.1)
     async with EmbeddedServer(tmp_path) as first:
-        with pytest.raises(ServerError, match=f"in use by another nats-server .process {first.pid}.: stop it"):
+        with pytest.raises(ServerError, match=f"process {first.pid}, which process {os.getpid()} started.: stop that "):
             await EmbeddedServer(tmp_path).start()
     async with EmbeddedServer(tmp_path) as second:
         assert second.pid is not None
+
+
+@pytest.mark.parametrize(
+    ("below", "words"),
+    [("", "a part of that path is a file"), ("/x", "a part of that path is a file")],
+)
+async def test_a_folder_that_is_none_is_said_so(tmp_path: Path, below: str, words: str) -> None:
+    """A file where the folder should be, or above it: whether it is writable is not the question."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ServerError, match=f"{words}: name a folder .--folder, embedded.folder") as caught:
+        await EmbeddedServer(Path(f"{tmp_path}/file{below}")).start()
+    assert "writable" not in str(caught.value)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")

@@ -174,6 +174,12 @@ async def test_more_than_the_server_has_room_for_is_said(tmp_path: Path, names: 
         await reader.close()
 
 
+async def test_more_copies_than_there_are_servers_is_said(reader: Connection, names: Names) -> None:
+    """Three copies of a server that is alone: which setting to change, and no restart helps (exit 10)."""
+    with pytest.raises(TopologyError, match=r"set streams.replicas \(JOBSTATE_STREAMS__REPLICAS\) to 1"):
+        await ensure(reader, names, Streams(replicas=3))
+
+
 async def test_streams_survive_their_server(tmp_path: Path, names: Names) -> None:
     """After a kill -9 they are what they were."""
     async with Server(tmp_path) as server:

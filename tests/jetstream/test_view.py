@@ -8,6 +8,7 @@ import pytest
 from nats.aio.client import Client
 
 from consumer.errors import AbsentError, LogWentBackError, ServerError
+from consumer.jetstream.connection import Connection
 from consumer.jetstream.view import FIRST, LAST, View, connect_reader
 from consumer.settings import Nats
 from consumer.wire.subjects import job_key
@@ -26,9 +27,24 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         yield bare
 
 
-def view_of(stage: Stage, told: list[str] | None = None) -> View:
-    """A view through the stage's own client."""
-    return View(stage.client, stage.names, where=stage.server.url, tell=None if told is None else told.append)
+@pytest.fixture
+async def connection(stage: Stage) -> AsyncIterator[Connection]:
+    """A reader's connection to it."""
+    connection = await connect_reader(Nats(url=stage.server.url), "main")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """What the view told."""
+    return []
+
+
+@pytest.fixture
+def view(stage: Stage, connection: Connection, told: list[str]) -> View:
+    """A view through that connection."""
+    return View(connection, stage.names, where=stage.server.url, tell=told.append)
 
 
 async def store(stage: Stage, count: int) -> None:
@@ -38,52 +54,54 @@ async def store(stage: Stage, count: int) -> None:
     await stage.bucket_has(1, stage.names.key_in_bucket(KEY), encode_update(life("j-1", *["Running"] * count)[-1]))
 
 
-async def test_a_stored_stream_is_read_to_its_end_and_no_further(stage: Stage) -> None:
-    """1,300 entries come in three requests, in order; of an empty filter nothing, at once."""
-    await store(stage, 1300)
-    view = view_of(stage)
+async def test_a_stored_stream_is_read_to_its_end_and_no_further(stage: Stage, view: View) -> None:
+    """2,300 entries come in three requests, in order; of an empty filter nothing, at once."""
+    await store(stage, 2300)
 
     async with view.entries(stage.names.states(KEY)) as entries:
-        assert [entry.number async for entry in entries] == list(range(1, 1301))
+        assert [entry.number async for entry in entries] == list(range(1, 2301))
         assert entries.caught_up
     async with view.entries(stage.names.states(job_key("default", "j-2"))) as entries:
         assert [entry async for entry in entries] == []
 
 
-async def test_a_follower_whose_consumer_is_deleted_goes_on_after_its_last_entry(stage: Stage) -> None:
-    """Deleted in the middle of a pull, with 700 entries on their way: each comes once."""
-    await store(stage, 700)
-    view = view_of(stage)
+async def test_a_follower_whose_consumer_is_deleted_goes_on_after_its_last_entry(stage: Stage, view: View) -> None:
+    """Deleted in the middle of a pull, with 3,000 entries to come: each comes once."""
+    await store(stage, 3000)
     numbers = []
     async with asyncio.timeout(DEADLINE_S), view.follow(stage.names.states(KEY), start=FIRST) as entries:
         async for entry in entries:
             numbers.append(entry.number)
-            if entry.number in {1, 400, 699}:
+            if entry.number in {1, 1500, 2999}:
                 for consumer in await stage.client.jsm().consumers_info(stage.names.log):
                     await stage.client.jsm().delete_consumer(stage.names.log, consumer.name)
-            if len(numbers) == 700:
+            if len(numbers) == 3000:
                 break
 
-    assert numbers == list(range(1, 701))
+    assert numbers == list(range(1, 3001))
 
 
-async def test_an_entry_that_is_lost_on_the_way_is_asked_for_again(stage: Stage) -> None:
+async def test_an_entry_that_is_lost_on_the_way_is_asked_for_again(stage: Stage, view: View) -> None:
     """What the client dropped (a slow consumer) leaves a hole in the consumer's count: no entry is left out."""
     await store(stage, 50)
-    async with asyncio.timeout(DEADLINE_S), view_of(stage).follow(stage.names.states(KEY), start=FIRST) as entries:
+    async with asyncio.timeout(DEADLINE_S), view.follow(stage.names.states(KEY), start=FIRST) as entries:
         numbers = [(await anext(entries)).number]
-        await until(lambda: len(entries._arrived) == 49, "what was asked for")
-        del entries._arrived[20]
-        numbers += [(await anext(entries)).number for _ in range(49)]
+        await store(stage, 50)
+        pull = entries._pull
+        assert pull is not None
+        await until(lambda: len(pull._arrived) == 50, "what was stored since")
+        del pull._arrived[20]
+        numbers += [(await anext(entries)).number for _ in range(99)]
 
-    assert numbers == list(range(1, 51))
+    assert numbers == list(range(1, 101))
 
 
-async def test_a_follower_says_that_the_server_is_frozen_and_that_it_goes_on(stage: Stage) -> None:
+async def test_a_follower_says_that_the_server_is_frozen_and_that_it_goes_on(
+    stage: Stage, view: View, told: list[str]
+) -> None:
     """SIGSTOP: silence is told; SIGCONT: it reads on, and says from where."""
-    told: list[str] = []
     await store(stage, 1)
-    async with asyncio.timeout(2 * DEADLINE_S), view_of(stage, told).follow(">", start=LAST) as entries:
+    async with asyncio.timeout(2 * DEADLINE_S), view.follow(">", start=LAST) as entries:
         assert (await anext(entries)).number == 1
         stage.server.pause()
         following = asyncio.ensure_future(anext(entries))
@@ -92,14 +110,14 @@ async def test_a_follower_says_that_the_server_is_frozen_and_that_it_goes_on(sta
         await store(stage, 2)
         assert (await following).number == 2
 
-    assert told[0].startswith("the server went silent (")
+    assert told[0].startswith(f"nothing came from {stage.names.log} for 4.5 s, not even a heartbeat (")
     assert told[-1] == "reading again after entry 1"
 
 
-async def test_a_log_made_anew_is_not_read_on(stage: Stage) -> None:
+async def test_a_log_made_anew_is_not_read_on(stage: Stage, view: View) -> None:
     """Deleted and made again with as many entries: the follower does not take them for a continuation."""
     await store(stage, 2)
-    async with asyncio.timeout(DEADLINE_S), view_of(stage).follow(">", start=FIRST) as entries:
+    async with asyncio.timeout(DEADLINE_S), view.follow(">", start=FIRST) as entries:
         assert [(await anext(entries)).number for _ in range(2)] == [1, 2]
         for stream in (stage.names.log, stage.names.input, stage.names.refused, stage.names.bucket_stream):
             await stage.client.jsm().delete_stream(stream)
@@ -109,22 +127,34 @@ async def test_a_log_made_anew_is_not_read_on(stage: Stage) -> None:
             await anext(entries)
 
 
-async def test_what_is_published_to_an_inbox_by_others_is_no_entry(stage: Stage) -> None:
+async def test_what_is_published_to_an_inbox_by_others_is_no_entry(stage: Stage, view: View) -> None:
     """Whoever guesses the inbox may send there: only what our consumer delivered counts."""
-    async with asyncio.timeout(DEADLINE_S), view_of(stage).follow(">", start=FIRST) as entries:
+    async with asyncio.timeout(DEADLINE_S), view.follow(">", start=FIRST) as entries:
         following = asyncio.ensure_future(anext(entries))
         await stage.client.flush()
+        assert entries._pull is not None
         for reply in ("", "x"):
-            await stage.client.publish(entries._inbox, b"{}", reply=reply)
+            await stage.client.publish(entries._pull._inbox, b"{}", reply=reply)
         await store(stage, 1)
         assert (await following).number == 1
 
 
-async def test_a_jobs_entry_in_the_bucket_has_the_number_of_the_log(stage: Stage) -> None:
+async def test_no_header_makes_an_entry_another_jobs(stage: Stage, view: View) -> None:
+    """Whoever may write to the log writes any header: what stands under a subject is shown under that one."""
+    await store(stage, 1)
+    forged = {"Nats-Subject": stage.names.state(KEY, "Failed"), **stage.after(KEY, 1)}
+    subject = stage.names.state(job_key("default", "j-2"), "Failed")
+    await stage.store(subject, b"{}", forged)
+
+    async with view.entries(f"{stage.names.state_prefix}>") as entries:
+        _, entry = [entry async for entry in entries]
+    assert (entry.subject, entry.number) == (subject, 2)
+
+
+async def test_a_jobs_entry_in_the_bucket_has_the_number_of_the_log(stage: Stage, view: View) -> None:
     """`present` reads the copy, and says where the original stands."""
     await stage.store(stage.names.advisory("gap", "1"), b"{}")
     await store(stage, 3)
-    view = view_of(stage)
 
     body = encode_update(life("j-1", *["Running"] * 3)[-1])
     async with view.present() as present:
@@ -134,14 +164,14 @@ async def test_a_jobs_entry_in_the_bucket_has_the_number_of_the_log(stage: Stage
 
 
 async def test_a_server_without_jetstream_is_named(tmp_path: Path) -> None:
-    """Each way to read says that JetStream is off, not that the log is missing."""
+    """Each way to read says that JetStream may be off, not that the log is missing."""
     async with nats_server(tmp_path) as server:
         client = await connect_reader(Nats(url=server.url), "main")
         try:
             view = View(client, Stage(server, client).names, where=server.url)
-            with pytest.raises(ServerError, match="no JetStream"):
+            with pytest.raises(ServerError, match="is JetStream on"):
                 await view.keys()
-            with pytest.raises(ServerError, match="no JetStream"):
+            with pytest.raises(ServerError, match="is JetStream on"):
                 async with view.follow(">"):
                     pass
         finally:
@@ -151,14 +181,19 @@ async def test_a_server_without_jetstream_is_named(tmp_path: Path) -> None:
 async def test_a_reading_of_no_stream_says_so(tmp_path: Path) -> None:
     """JetStream is there, the streams are not."""
     async with staged(tmp_path) as bare:
-        with pytest.raises(AbsentError, match="no log of cluster main"):
-            async with view_of(bare).entries(">"):
-                pass
+        client = await connect_reader(Nats(url=bare.server.url), "main")
+        try:
+            reading = View(client, bare.names, where=bare.server.url).entries(">")
+            with pytest.raises(AbsentError, match="no log of cluster main"):
+                async with reading:
+                    pass
+        finally:
+            await client.close()
 
 
-async def test_a_stream_that_alone_is_gone_is_named(stage: Stage) -> None:
+async def test_a_stream_that_alone_is_gone_is_named(stage: Stage, view: View) -> None:
     """The log is there: it is not said that there is none. Of each of the others, by whatever way it is read."""
-    names, view = stage.names, view_of(stage)
+    names = stage.names
     for stream in (names.bucket_stream, names.refused, names.input):
         await stage.client.jsm().delete_stream(stream)
     for stream, reading in ((names.bucket_stream, view.present()), (names.refused, view.refused(">"))):

@@ -279,6 +279,10 @@ async def test_what_the_user_may_not_do_is_the_reason(tmp_path: Path, names: Nam
         assert isinstance(answer, Unanswered)
         assert "permissions violation for publish" in answer.why
         assert names.prefix in answer.why
+        server.freeze()
+        await writer.send([ReadBack(token=2, filter=names.states(job_key("default", "j-1")))])
+        assert await next_answers(writer) == [(2, Unanswered("timeout"))], "that was allowed: it is no reason"
+        server.thaw()
         await writer.close()
         await admin.close()
 

@@ -87,6 +87,15 @@ class TestJoin:
         assert scene.published() == [(1, "Pending"), (2, "Running")]
         assert scene.reads(10.0) == []
 
+    def test_a_direct_start_of_a_job_that_may_be_late_is_a_hint(self) -> None:
+        """Once its total timeout has passed, the very write that starts an execution fails an ops job."""
+        scene = Scene()
+        shown = msgspec.structs.replace(snapshot("Pending", 1), expires=True)
+        scene.join.frame(ask_for_bid(shown, direct=True), 0.0)
+        assert scene.published() == [(1, "Pending")]
+        scene.answer(scene.read(0.0), history("Pending", "Failed"), 0.01)
+        assert scene.published() == [(2, "Failed")]
+
     def test_it_can_be_switched_off(self) -> None:
         """`derive = "never"`: the approval is a hint like another."""
         scene = Scene(msgspec.structs.replace(HINTS_ONLY, derive=False))
@@ -121,6 +130,25 @@ class TestJoin:
         scene.join.frame(ask_for_bid(snapshot("Queued", 2), "e-2"), 0.0)
         scene.join.frame(approved("e-2"), 0.0)
         assert scene.join.counts.early == 1
+
+    def test_an_answer_that_was_sent_before_such_an_end_tells_nothing_of_its_place(self) -> None:
+        """The read left before: the end may be behind all that it shows. The next one tells."""
+        scene = Scene()
+        scene.join.frame(message(FrameKind.COMPUTE_ERROR, "e-0", job="j-1"), 0.0)
+        scene.answer(scene.read(0.0), snapshot("Queued", 2), 0.0)
+        read = scene.read(0.0)
+        scene.join.frame(message(FrameKind.COMPUTE_ERROR, "e-1", job="j-1"), 0.005)
+        scene.answer(read, history("Pending", "Queued"), 0.01)
+        assert scene.published() == [(1, "Pending"), (2, "Queued")]
+        # What it was: Running, and Queued again by that end. Of that, the next execution's snapshot says nothing.
+        scene.has("Queued", 4)
+        scene.join.frame(ask_for_bid(snapshot("Queued", 4), "e-2"), 0.02)
+        scene.join.frame(approved("e-2"), 0.02)
+        assert scene.join.counts.early == 0
+        scene.answer(scene.read(0.02), history("Pending", "Queued", "Running", "Queued"), 0.03)
+        scene.join.frame(ask_for_bid(snapshot("Queued", 4), "e-3"), 0.04)
+        scene.join.frame(approved("e-3"), 0.04)
+        assert scene.join.counts.early == 0
 
     def test_what_was_written_before_we_listened_is_read(self) -> None:
         """After a start or a gap: only what is newer than the first list's newest was heard from its beginning."""

@@ -113,3 +113,14 @@ def test_a_record_corrects_what_was_derived_wrongly() -> None:
     found = join_history(known("Completed", None, source=DERIVED), history(PENDING, RUNNING, (0, "Stopped")))
     assert isinstance(found, Contradicted)
     assert (found.present.state, found.present.revision, found.reported) == ("Stopped", 3, False)
+
+
+def test_a_record_goes_on_where_the_log_was_derived_at_the_first_place_that_fits() -> None:
+    """Two updates are two entries at least: what frames did not tell before the orchestrator came, the record tells."""
+    there = history(PENDING, RUNNING, QUEUED, RUNNING, FAILED)
+    found = join_history(known("Running", None, source=DERIVED), there)
+    assert isinstance(found, Joined)
+    assert said(found.steps) == [(0, 3, "Queued"), (0, 4, "Running"), (0, 5, "Failed")]
+    missed = join_history(known("Running", None, source=DERIVED), history(PENDING, QUEUED, RUNNING, FAILED))
+    assert isinstance(missed, Joined)
+    assert said(missed.steps) == [(0, 4, "Failed")]

@@ -1,6 +1,7 @@
 """What is read and when, and what comes of it: `consumer.join.join`. Time is a number; nobody waits."""
 
 import itertools
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
@@ -12,6 +13,7 @@ from consumer.model import (
     OBSERVED,
     REPORTED,
     Accepted,
+    BadJob,
     Frame,
     FrameKind,
     HistoryEntry,
@@ -118,6 +120,17 @@ class Scene:
         """The one read that is to be made now."""
         (read,) = self.join.take(now)
         return read
+
+    def wait(self, now: float) -> tuple[float, OrchestratorRead]:
+        """The next read that time alone brings, and when."""
+        reads: list[OrchestratorRead] = []
+        while not reads:
+            due = self.join.wake_at()
+            assert due is not None
+            now = max(now, due)
+            reads = self.join.take(now)
+        (read,) = reads
+        return now, read
 
     def read_list(self, now: float) -> OrchestratorRead:
         """The one list among the reads that are to be made now."""
@@ -312,7 +325,7 @@ class TestHints:
         scene = self.scene("Queued", 2)
         scene.join.frame(message(FrameKind.COMPUTE_ERROR), 0.0)
         scene.join.frame(message(FrameKind.BID_ACCEPTED), 0.0)
-        assert scene.join._jobs["j-1"].until == 0
+        assert scene.join._jobs["j-1"].hint.until == 0
 
     def test_an_accepted_bid_is_no_hint(self) -> None:
         """The approval follows, and says more."""
@@ -390,6 +403,103 @@ class TestHints:
         scene.answer(read, history("Pending", "Running", rows=2), 1.03)
         assert scene.published() == [(1, "Pending"), (2, "Running")]
 
+    def test_a_hint_that_came_after_the_read_left_outlasts_the_end_that_it_brings(self) -> None:
+        """The job was over when the record was read, and lives again since: the frame of that is not forgotten."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        read = scene.read(0.0)
+        scene.join.frame(ask_for_bid(snapshot("Pending", 4, version=1), "e-2"), 0.008)
+        scene.answer(read, history("Pending", "Running", "Completed"), 0.01)
+        assert scene.published() == [(3, "Completed")]
+        read = scene.read(0.01)
+        assert read == ReadHistory(job="j-1", namespace="default", cause="hint")
+        scene.answer(read, history("Pending", "Running", "Completed"), 0.02)
+        assert scene.wait(0.02)[0] == pytest.approx(0.058)  # it is watched for on
+
+    def test_the_echo_of_an_end_that_is_being_read_costs_no_read(self) -> None:
+        """It confirms what the frame before said: the read that is under way will tell, or be repeated."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        read = scene.read(0.0)
+        scene.join.frame(message(FrameKind.CANCEL_EXECUTION, echo=True), 0.004)
+        scene.answer(read, history("Pending", "Running", "Completed"), 0.01)
+        assert scene.published() == [(3, "Completed")]
+        assert scene.reads(60.0) == []
+
+    def test_a_read_that_failed_is_not_forgotten_when_the_log_catches_up(self) -> None:
+        """The log is slow, a list tells of a new life, and its read fails: what is confirmed then ends no wait."""
+        scene = self.scene("Pending", 1)
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Completed"), 0.01)
+        scene.answer(ReadJobs(limit=100), JobPage(jobs=(snapshot("Pending", 3, version=1),), next_token=""), 1.0)
+        scene.join.failed(scene.read(1.0), 1.1)
+        assert scene.published() == [(2, "Completed")]
+        assert scene.read(2.1) == ReadHistory(job="j-1", namespace="default", cause="scan")
+
+    def test_a_list_that_differs_overtakes_a_read_in_flight(self) -> None:
+        """What the list says may be newer than the read that is under way."""
+        scene = self.scene("Pending", 1)
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        read = scene.read(0.0)
+        scene.answer(ReadJobs(limit=100), JobPage(jobs=(snapshot("Running", 2),), next_token=""), 0.005)
+        scene.answer(read, history("Pending"), 0.01)
+        assert isinstance(scene.read(0.01), ReadHistory)
+
+    @pytest.mark.parametrize("settings", [HINTS_ONLY, TURNS_ONLY], ids=["finished", "open"])
+    def test_a_job_that_cannot_be_read_is_asked_for_ever_more_seldom_and_announced(
+        self, settings: JoinSettings
+    ) -> None:
+        """After 1, 2, 4 … s, at last once a minute, also if it is open; the first answer makes all as it was."""
+        scene = Scene(settings)
+        scene.has("Running", 2)
+        scene.join.resume(identity())
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
+        now, times = 0.0, [0.0]
+        (read,) = scene.reads(0.0)
+        for _ in range(9):
+            scene.join.failed(read, now, alone="wrong-shape")
+            now, read = scene.wait(now)
+            times.append(now)
+
+        assert [after - before for before, after in itertools.pairwise(times)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+        (notice,) = scene.join.events
+        assert isinstance(notice, Notice)
+        assert (notice.kind, notice.origin, notice.facts) == (
+            "unreadable",
+            "j-1-wrong-shape",
+            {"job": "j-1", "error": "wrong-shape"},
+        )
+        scene.answer(read, history("Pending", "Running"), now)
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), now)
+        scene.join.failed(scene.read(now), now, alone="wrong-shape")
+        assert scene.wait(now)[0] == now + 1
+
+    def test_while_nobody_is_answered_a_job_is_not_blamed(self) -> None:
+        """An orchestrator that is away says nothing of a job: it is asked again each second, however long that is."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        for second in range(20):
+            scene.join.failed(scene.read(float(second)), float(second))
+        assert scene.join.events == []
+
+    @pytest.mark.parametrize(
+        ("tokens", "most"), [(itertools.repeat("same"), 2), (map(str, itertools.count()), 11)], ids=["same", "others"]
+    )
+    def test_a_history_without_an_end_is_no_history(self, tokens: Iterator[str], most: int) -> None:
+        """A token that repeats, or pages beyond all bounds: given up as a read that failed, and nothing is kept."""
+        scene = Scene(msgspec.structs.replace(HINTS_ONLY, history_limit=2, history_max=20))
+        scene.has("Running", 2)
+        scene.join.resume(identity())
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
+        pages = 0
+        while (reads := scene.reads(0.0)) and pages < 100:
+            pages += 1
+            scene.answer(reads[0], history("Pending", "Running", more=next(tokens)), 0.0)
+        assert pages == most
+        assert scene.join.events == []
+        assert scene.join.counts.failed == 1
+        assert scene.read(1.0) == ReadHistory(job="j-1", namespace="default", cause="hint")
+
     def test_an_old_answer_is_read_again(self) -> None:
         """A history shorter than what the log has says nothing of the job."""
         scene = self.scene("Running", 2)
@@ -430,6 +540,17 @@ class TestHints:
 
 class TestPages:
     """A history that one page cannot hold."""
+
+    def test_the_empty_page_behind_a_full_one_is_the_end(self) -> None:
+        """The token of an open job is a cursor: behind the last entry the same comes again (`BACALHAU.md` 6.3)."""
+        scene = Scene(msgspec.structs.replace(HINTS_ONLY, history_limit=2))
+        scene.has("Pending", 1)
+        scene.join.resume(identity())
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Running", more="cursor"), 0.0)
+        scene.answer(scene.read(0.0), history(more="cursor"), 0.001)
+        assert scene.published() == [(2, "Running")]
+        assert scene.join.counts.failed == 0
 
     def test_further_pages_only_if_one_is_full(self) -> None:
         """A token after a page that is not full leads nowhere new; after a full one it is followed."""
@@ -657,11 +778,11 @@ class TestLists:
         assert scene.read(1.001) == ReadJobs(limit=5000)
 
     def test_a_list_that_failed_is_asked_again_as_it_was(self) -> None:
-        """A second later, and still of all pages."""
+        """A second later, if it took the orchestrator no longer than a twentieth of that, and still of all pages."""
         scene = Scene(JoinSettings(scan_rate=0))
         scene.answer(scene.read(0.0), JobPage(jobs=(), next_token=""), 0.0)
         scene.join.look_everywhere()
-        scene.join.failed(scene.read(2.0), 2.5)
+        scene.join.failed(scene.read(2.0), 2.5, started=2.46)
         assert scene.reads(3.4) == []
         assert scene.read(3.5) == ReadJobs(limit=5000)
 
@@ -672,6 +793,31 @@ class TestLists:
             read = scene.read(now)
             assert read == ReadJobs(limit=limit)
             scene.join.failed(read, now, too_large=True)
+
+    def test_a_job_that_a_list_cannot_tell_is_read_by_itself(self) -> None:
+        """The others are looked at all the same, and each list counts it; while it fails it waits for its own turn."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        bad = (BadJob(id="j-9", reason="unknown-state", modified_ns=9), BadJob(id="", reason="wrong-shape"))
+        page = JobPage(jobs=(snapshot("Running", 2, modified_ns=8),), next_token="", bad=bad)
+        scene.answer(scene.read(0.0), page, 0.001)
+        other, alone = scene.reads(0.001)
+        assert (other, alone) == (
+            ReadHistory(job="j-1", namespace="default", cause="scan"),
+            ReadJob(job="j-9", cause="hint"),
+        )
+        scene.answer(other, history("Pending", "Running"), 0.002)
+        assert scene.published() == [(1, "Pending"), (2, "Running")]
+        scene.join.failed(alone, 0.002, alone="unknown-state")
+        assert scene.reads(1.0) == []
+        again, top = scene.reads(1.5)
+        assert again == msgspec.structs.replace(alone, cause="scan")
+        scene.answer(top, page, 1.501)
+        scene.answer(again, snapshot("Pending", 1, job="j-9"), 1.501)
+        scene.answer(scene.read(1.501), history("Pending"), 1.502)
+        assert scene.published() == [(1, "Pending")]
+        scene.answer(scene.read_list(3.0), page, 3.001)
+        assert scene.reads(3.001) == []
+        assert scene.join.counts.bad == 6
 
     def test_a_revision_that_is_no_state_is_looked_at_once(self) -> None:
         """A job may be written without a change of state: worth one look, not one with every list."""
@@ -739,6 +885,14 @@ class TestBeginning:
             scene.answer(scene.read(0.0), history("Pending", "Failed", at_s=ended_s), 0.0)
             assert scene.published() == expected
 
+    def test_an_old_frame_does_not_bring_a_job_that_is_left_out(self) -> None:
+        """Sent again after years: its history tells that it was over when the log began."""
+        scene = Scene(since_ns=100 * 10**9)
+        scene.join.frame(ask_for_bid(snapshot("Pending", 1, modified_ns=50 * 10**9)), 0.0)
+        assert scene.join.events == []
+        scene.answer(scene.read(0.0), history("Pending", "Running", "Failed", at_s=60), 0.0)
+        assert scene.join.events == []
+
     def test_an_open_job_is_told_from_its_first_state(self) -> None:
         """However old its first states are."""
         scene = Scene(JoinSettings(scan_rate=0), since_ns=50)
@@ -770,8 +924,8 @@ class TestWentBack:
         earlier, scene = Scene(), Scene()
         for one in (earlier, scene):
             one.has("Completed", 3)
-        assert self.shown(earlier, history("Pending", "Running"), until=9.9) == []
-        notice, correction = self.shown(scene, history("Pending", "Running"), until=30.0)
+        assert self.shown(earlier, history("Pending", "Running"), until=59.9) == []
+        notice, correction = self.shown(scene, history("Pending", "Running"), until=90.0)
         assert isinstance(notice, Notice)
         assert notice.kind == "diverged"
         assert isinstance(correction, Record)
@@ -782,7 +936,7 @@ class TestWentBack:
         scene = Scene()
         scene.has("Running", 2)
         scene.join.resume(identity())
-        events = self.shown(scene, Missing(), until=60.0)
+        events = self.shown(scene, Missing(), until=90.0)
         assert [(event.kind, event.origin) for event in events if isinstance(event, Notice)] == [("gone", "j-1-2")]
         assert scene.join.open_jobs == 0
         assert scene.join._jobs == {}
@@ -791,18 +945,104 @@ class TestWentBack:
         """The orchestrator never knew it."""
         scene = Scene()
         scene.has("Running", 2, source=REPORTED)
-        assert self.shown(scene, Missing(), until=60.0) == []
+        assert self.shown(scene, Missing(), until=90.0) == []
 
     def test_a_record_that_went_back_as_a_whole_is_announced(self) -> None:
-        """The newest change of all jobs is older than one seen before, for ten seconds."""
+        """The newest change of all jobs is older than one seen before, for a minute."""
         scene = Scene(JoinSettings(scan_rate=0))
-        for now, newest in ((0.0, 9), (2.0, 5), (13.0, 5)):
+        for now, newest in ((0.0, 9), (2.0, 5), (63.0, 5)):
             page = JobPage(jobs=(snapshot("Failed", 2, job="j-9", modified_ns=newest),), next_token="")
             scene.has("Failed", 2, job="j-9")
             scene.answer(scene.read(now), page, now)
         (notice,) = scene.join.events
         assert isinstance(notice, Notice)
         assert (notice.kind, notice.origin) == ("diverged", "record-5")
+
+
+class TestContested:
+    """An orchestrator that does not agree with itself: nothing is guessed, and it is said."""
+
+    @pytest.mark.parametrize(
+        ("answer", "why"),
+        [(history("Pending", "Running"), "contradicts-list"), (history(), "no-history")],
+        ids=["frozen", "empty"],
+    )
+    @pytest.mark.parametrize("state", ["Running", "Completed"], ids=["open", "finished"])
+    def test_a_list_that_says_otherwise_than_the_history_is_told_after_a_minute(
+        self, answer: HistoryPage, why: str, state: str
+    ) -> None:
+        """The log says what the history says, the list something else, for long: once, and no update."""
+        scene = Scene(JoinSettings())
+        entries = history("Pending", "Running", "Completed") if state == "Completed" else history("Pending", "Running")
+        scene.has(state, len(entries.entries))
+        if answer.entries:
+            answer = entries
+        listed = snapshot("Failed", 4, modified_ns=5)
+        now, told = 0.0, []
+        while now < 150:
+            for read in scene.reads(now):
+                page = JobPage(jobs=(listed,), next_token="")
+                scene.answer(read, page if isinstance(read, ReadJobs) else answer, now)
+            told += [(now, event) for event in scene.join.events]
+            scene.join.events = []
+            due = scene.join.wake_at()
+            assert due is not None
+            now = max(due, now + 0.001)
+        assert {getattr(event, "kind", "update") for _, event in told} == {"unreadable"}
+        assert [getattr(event, "facts", {})["error"] for _, event in told][:1] == [why]
+        assert told[0][0] == pytest.approx(60, abs=3)
+        if why == "contradicts-list":
+            assert len(told) == 1
+
+    def test_a_list_that_was_older_is_nothing(self) -> None:
+        """It says what the log said before, once: the job is read, agrees, and that is all."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        scene.has("Completed", 3)
+        for now in (0.0, 90.0):
+            scene.join.look_everywhere()
+            old = JobPage(jobs=(snapshot("Running", 2, modified_ns=5),), next_token="")
+            scene.answer(scene.read_list(now), old, now)
+            scene.answer(scene.read(now), history("Pending", "Running", "Completed"), now)
+            new = JobPage(jobs=(snapshot("Completed", 3, modified_ns=6),), next_token="")
+            scene.answer(scene.read_list(now + 2), new, now + 2)
+        assert scene.join.events == []
+
+
+class TestWhose:
+    """Whose job it is: the orchestrator has the last word."""
+
+    def test_a_frame_that_says_otherwise_is_only_a_hint(self) -> None:
+        """Another namespace, name or type than what was learnt before: nothing of it is published."""
+        scene = Scene()
+        scene.join.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
+        assert scene.published() == [(1, "Pending")]
+        liar = msgspec.structs.replace(snapshot("Queued", 2), job=msgspec.structs.replace(identity(), namespace="evil"))
+        scene.join.frame(ask_for_bid(liar, "e-2"), 0.1)
+        assert scene.join.events == []
+        assert scene.read(0.1) == ReadHistory(job="j-1", namespace="default", cause="hint")
+
+    def test_what_a_frame_said_gives_way_to_a_list(self) -> None:
+        """A frame called a batch job a service, and its end is rejected; a list mends that, and it is published."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        called = msgspec.structs.replace(identity(), type="service")
+        scene.join.frame(ask_for_bid(msgspec.structs.replace(snapshot("Pending", 1), job=called)), 0.0)
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        assert scene.published() == [(1, "Pending")]
+        reads = {type(read): read for read in scene.reads(0.0)}
+        scene.answer(reads[ReadHistory], history("Pending", "Completed"), 0.0)
+        assert scene.published() == []
+        scene.answer(reads[ReadJobs], JobPage(jobs=(snapshot("Completed", 2),), next_token=""), 0.1)
+        scene.join.events = []  # the job is halted
+        scene.answer(scene.read(0.1), history("Pending", "Completed"), 0.1)
+        assert scene.published() == [(2, "Completed")]
+
+    def test_a_name_that_nobody_can_ask_for_is_not_asked_for_again(self) -> None:
+        """Only a frame has it: no read is spent on it any more, and it is forgotten."""
+        scene = Scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="../.."), 0.0)
+        scene.join.failed(scene.read(0.0), 0.0, alone="not-askable")
+        assert scene.reads(600.0) == []
+        assert scene.join._jobs == {}
 
 
 class TestResume:
@@ -824,14 +1064,31 @@ class TestWithoutHistory:
         scene = Scene()
         scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
         scene.answer(scene.read(0.0), snapshot("Running", 2), 0.0)
-        scene.answer(scene.read(0.0), history(), 0.0)
-        read = scene.read(0.0)
+        now, read = 0.0, scene.read(0.0)
+        for _ in range(4):
+            scene.answer(read, history(), now)
+            now, read = scene.wait(now)
+            assert isinstance(read, ReadHistory)
+        assert now == pytest.approx(5.05)
+        scene.answer(read, history(), now)
+        read = scene.read(now)
         assert isinstance(read, ReadJob)
-        scene.answer(read, snapshot("Running", 2), 0.0)
+        scene.answer(read, snapshot("Running", 2), now)
         (event,) = scene.join.events
         assert isinstance(event, Record)
         assert event.flags == ("joined",)
         assert scene.published() == [(2, "Running")]
+
+    def test_one_empty_answer_is_an_old_one(self) -> None:
+        """Every job since 1.5 has a history: it is read again, and told from its first state."""
+        scene = Scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
+        scene.answer(scene.read(0.0), snapshot("Running", 2), 0.0)
+        scene.answer(scene.read(0.0), history(), 0.0)
+        now, read = scene.wait(0.0)
+        scene.answer(read, history("Pending", "Running"), now)
+        assert scene.published() == [(1, "Pending"), (2, "Running")]
+        assert scene.reads(120.0) == []
 
 
 class TestBounds:

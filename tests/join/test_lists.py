@@ -2,7 +2,7 @@
 
 from consumer.join import JoinSettings, ReadJobs
 from consumer.join.lists import Lists
-from consumer.model import JobPage
+from consumer.model import BadJob, JobPage
 from tests.join.test_join import snapshot
 
 SMALL = JoinSettings(list_limit=2, full_limit=5)
@@ -45,6 +45,52 @@ class TestShare:
             lists.answered(page(*range(100, 105), more="t"), now, begun=True)
         assert 0.045 < busy / now <= 0.05
 
+    def test_what_took_longer_than_a_list_may_was_our_own_standing_still(self) -> None:
+        """Stopped for an hour while a list was under way: the next comes after ten minutes, not after twenty hours."""
+        lists = Lists(SMALL)
+        assert lists.take(0.0) == SWEEP
+        lists.answered(page(9), 3600.0, begun=True)
+        assert lists.wake_at() == 3600.0 + 20 * 30.0
+
+    def test_lists_that_fail_take_no_more(self) -> None:
+        """Thirty seconds each, and then an error: it cost the orchestrator what an answer costs."""
+        lists, now, busy = Lists(JoinSettings()), 0.0, 0.0
+        for _ in range(100):
+            due = lists.wake_at()
+            assert due is not None
+            now = max(now, due)
+            assert lists.take(now) is not None
+            now, busy = now + 30.0, busy + 30.0
+            lists.failed(now, too_large=False)
+        assert busy / now <= 0.05
+
+    def test_a_moments_freeze_does_not_keep_lists_away_for_long(self) -> None:
+        """One that was given up after thirty seconds is asked for again after a minute; the next time after two."""
+        lists = Lists(JoinSettings())
+        lists.take(0.0)
+        lists.failed(30.0, too_large=False)
+        assert lists.wake_at() == 90.0
+        lists.take(90.0)
+        lists.failed(120.0, too_large=False)
+        assert lists.wake_at() == 240.0
+
+    def test_one_that_fails_at_once_is_asked_for_ever_more_seldom(self) -> None:
+        """After 1, 2, 4 … s, at last once a minute; the first answer makes all as it was."""
+        lists, now, pauses = Lists(SMALL), 0.0, []
+        for _ in range(8):
+            lists.take(now)
+            lists.failed(now, too_large=False)
+            due = lists.wake_at()
+            assert due is not None
+            pauses.append(due - now)
+            now = due
+        assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+        lists.take(now)
+        lists.answered(page(9), now, begun=True)
+        lists.take(now + 1)
+        lists.failed(now + 1, too_large=False)
+        assert lists.wake_at() == now + 2
+
 
 class TestSweep:
     """All pages, without keeping what is new waiting."""
@@ -83,10 +129,67 @@ class TestSweep:
         lists.take(0.0)
         lists.answered(page(9, more="t"), 0.0, begun=True)
         assert lists.take(0.0) == ReadJobs(limit=5, next_token="t") or lists.take(1.1) is not None
+        lists.started(1.1)
         lists.failed(1.1, too_large=True)
         read = lists.take(2.2)
         assert read is not None
         assert read.next_token == ""
+
+    def test_a_page_that_was_halved_grows_again(self) -> None:
+        """What was too large for once is not so for ever; what is again is tried ever more seldom."""
+        lists, now, limits = Lists(JoinSettings(list_limit=100)), 0.0, []
+        lists.take(now)
+        lists.answered(page(9), now, begun=True)
+        for _ in range(20):
+            now += 61
+            read = lists.take(now)
+            assert read is not None
+            limits.append(read.limit)
+            if read.limit > 50 and len(limits) < 15:
+                lists.failed(now, too_large=True)
+            else:
+                lists.answered(page(9), now, begun=True)
+        assert limits == [100, 50, 100, *[50] * 2, 100, *[50] * 4, 100, *[50] * 8, *[100]]
+
+    def test_a_sweep_grows_with_the_next(self) -> None:
+        """A token holds the size it was given for, so within one it stays; until the setting, and no further."""
+        lists, now, limits = Lists(JoinSettings(full_limit=400, lists=False)), 0.0, []
+        for too_large in (True, True, False, False, False):
+            lists.want_all()
+            now += 10
+            read = lists.take(now)
+            assert read is not None
+            limits.append(read.limit)
+            if too_large:
+                lists.failed(now, too_large=True)
+            else:
+                lists.answered(page(9, more="t"), now, begun=True)
+                assert lists.take(now) == ReadJobs(limit=read.limit, next_token="t")
+                lists.answered(page(8), now, begun=True)
+        assert limits == [400, 200, 100, 200, 400]
+
+    def test_jobs_that_cannot_be_read_end_no_round(self) -> None:
+        """A page of nothing else is a page, and their times count as those of others."""
+        lists = Lists(SMALL)
+        lists.take(0.0)
+        bad = tuple(BadJob(id=f"j-{ns}", reason="unknown-state", modified_ns=ns) for ns in (9, 0))
+        lists.answered(JobPage(jobs=(), next_token="t", bad=bad), 0.0, begun=True)
+        assert (lists.newest_ns, lists.take(0.0)) == (9, ReadJobs(limit=5, next_token="t"))
+
+
+class TestHold:
+    """At a start a list waits for the tap."""
+
+    def test_nothing_is_listed_until_all_is_wanted(self) -> None:
+        """Neither what has changed nor all; then one sweep, and after it the changes."""
+        lists = Lists(SMALL)
+        lists.hold()
+        assert (lists.take(1e9), lists.wake_at()) == (None, None)
+        lists.want_all()
+        assert lists.take(1e9) == SWEEP
+        lists.answered(page(9), 1e9, begun=True)
+        assert lists.heard_from_ns == 9
+        assert (lists.take(1e9 + 0.5), lists.take(1e9 + 1)) == (None, TOP)
 
 
 class TestHeard:
@@ -107,7 +210,7 @@ class TestHeard:
         """Its answer never came; the next one's does."""
         lists = Lists(SMALL)
         lists.take(0.0)
-        lists.failed(0.1, too_large=False)
+        lists.failed(0.01, too_large=False)
         lists.take(1.2)
         lists.answered(page(7), 1.3, begun=True)
         assert lists.heard_from_ns == 7
@@ -121,19 +224,19 @@ class TestWentBack:
         lists = Lists(SMALL)
         lists.take(0.0)
         lists.answered(page(9), 0.0, begun=True)
-        for now, newest, back in ((2.0, 5, False), (4.0, 9, False), (6.0, 5, False), (15.9, 5, False)):
+        for now, newest, back in ((2.0, 5, False), (4.0, 9, False), (6.0, 5, False), (65.9, 5, False)):
             assert lists.take(now) is not None
             assert lists.answered(page(newest), now, begun=True) is back
 
     def test_one_that_lasts_is_said_once_and_looked_at_whole(self) -> None:
-        """Ten seconds; then what it has is what there is."""
+        """A minute; then what it has is what there is."""
         lists = Lists(SMALL)
         lists.take(0.0)
         lists.answered(page(9), 0.0, begun=True)
         lists.take(2.0)
         assert not lists.answered(page(5), 2.0, begun=True)
-        lists.take(12.0)
-        assert lists.answered(page(5), 12.0, begun=True)
+        lists.take(62.0)
+        assert lists.answered(page(5), 62.0, begun=True)
         assert lists.high_water == 5
-        assert lists.take(12.1) == SWEEP
-        assert not lists.answered(page(5), 12.2, begun=True)
+        assert lists.take(62.1) == SWEEP
+        assert not lists.answered(page(5), 62.2, begun=True)

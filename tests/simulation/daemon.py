@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NAMES: Final = Names("main")
 SHARD: Final = "0"
 JOIN: Final = JoinSettings(
+    doubt_s=10.0,
     list_limit=2,
     full_limit=3,
     list_share=2.0,

@@ -43,7 +43,11 @@ SEEDS_MAX = 6000
 """The rarest of them is found by one seed in some hundreds: a hunt stops long before, wherever the dice fall."""
 
 
-@pytest.mark.parametrize("name", BROKEN)
+FOUND_ELSEWHERE = {"full-list-put-off"}
+"""One seed in ten thousand finds it, which is too long a hunt here; `tests/join` goes red at once."""
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN.keys() - FOUND_ELSEWHERE))
 def test_what_is_broken_on_purpose_is_found(name: str) -> None:
     """Without this rule, which somebody may think superfluous one day, a seed goes red."""
     with BROKEN[name]() as rules:

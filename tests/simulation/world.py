@@ -459,7 +459,8 @@ class World:
         if self.steps < until and self.rng.random() < 0.7:
             self.faults[kind] += now > version
             return version
-        if self.rng.random() < 0.1 * self._harm:
+        # A read-back is asked for when something was stored just now: that is what an old leader does not have.
+        if self.rng.random() < (0.4 if kind == "read-back stale" else 0.1) * self._harm:
             back = 1 + int(self.rng.random() * (8 if self.rng.random() < 0.8 else 30))
             if now - back >= self.not_before:
                 self.faults[kind] += 1

@@ -89,6 +89,50 @@ def test_junk_of_a_report_comes_with_its_bytes() -> None:
     assert body.Input == entries.InputPlace(Sequence=12, Time=1795503263448525091)
 
 
+@pytest.mark.parametrize("room", range(8))
+def test_of_junk_that_is_too_large_the_first_bytes_are_kept(room: int) -> None:
+    """As many as the body holds; its size and digest are those of all."""
+    data = bytes(range(256)) * 4
+    junk = Junk(
+        reason="not-json", origin="o", source="report", subject="s", size=1_024, sha256="ab", detail="d", data=data
+    )
+    most = len(entries.encode_undecodable(junk)) - 700 + room
+    body = entries.encode_undecodable(junk, most)
+    assert most - 4 < len(body) <= most
+    found = entries.decode_undecodable(body)
+    assert found.Data is not None
+    assert data.startswith(base64.b64decode(found.Data))
+    assert (found.Size, found.SHA256) == (1_024, "ab")
+    tiny = entries.decode_undecodable(entries.encode_undecodable(junk, 10))
+    assert tiny.Data == ""
+
+
+def test_what_a_stranger_names_is_bounded() -> None:
+    """A subject, a detail, a fact: shortened, and it shows."""
+    junk = Junk(
+        reason="foreign", origin="o", source="frame", subject="s" * 100_000, size=1, sha256="", detail="d" * 9_999
+    )
+    body = entries.decode_undecodable(entries.encode_undecodable(junk))
+    assert (len(body.Subject), len(body.Detail)) == (entries.SUBJECT_MAX, entries.FACT_MAX)
+    assert body.Subject[-1] == body.Detail[-1] == "…"
+    notice = Notice(kind="undecided", origin="1", text="t", facts={"job": "j" * 100_000})
+    assert entries.decode_advisory(entries.encode_advisory(notice)).Facts["job"] == "j" * 1_023 + "…"
+
+
+def test_of_a_long_record_the_rejected_step_and_those_after_it_are_kept() -> None:
+    """A history may have any length; how many steps are left out is said."""
+    steps = tuple(Step(version=1, revision=number, state="Running") for number in range(1, 1_001))
+    record = Record(
+        key=job_key("default", "j"), job=Identity(id="j", namespace="default"), after=Place(0, 0, 0, ""), steps=steps
+    )
+    known = Known(number=5, sequence=500, state="Running", version=1, revision=500, source="observed", message="")
+    rejected = Rejected(reason="illegal-transition", rule="r")
+    event = entries.decode_quarantine(entries.encode_quarantine(record, rejected, known)).Event
+    assert isinstance(event, entries.RefusedRecord)
+    assert [step.Revision for step in event.Steps] == list(range(501, 501 + entries.STEPS_MAX))
+    assert event.Left == 1_000 - entries.STEPS_MAX
+
+
 def test_junk_of_a_frame_never_has_data() -> None:
     """Even if someone filled it in: a frame's bytes do not reach a stream."""
     junk = Junk(reason="bad-crc", origin="o", source="frame", subject="s", size=6, sha256="ab", data=b"canary")

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from consumer.errors import DecodeError
-from consumer.model import Frame, FrameKind
+from consumer.model import NUMBER_MAX, Frame, FrameKind
 from consumer.wire import MESSAGE_MAX, REASONS, bprotocol, decode_frame, document, frame_junk, open_envelope
 from consumer.wire import ncl as ncl_profile
-from consumer.wire.decoding import TEXT_MAX
+from consumer.wire.decoding import ID_MAX, TEXT_MAX
 from tests.wire import samples
 from tests.wire.samples import IN, JOB, OUT, ask_payload, folders, messages, ncl, seal
 
@@ -161,7 +161,7 @@ def test_the_canary_is_not_even_decoded() -> None:
         assert b"Stdout" not in decoded
         seen += CANARY.encode() in data
     assert seen
-    secrets = {"Tasks", "Env", "Meta", "Params", "InputSources", "RunCommandResult", "Labels", "Stdout", "stderr"}
+    secrets = {"Env", "Meta", "Params", "InputSources", "RunCommandResult", "Labels", "Stdout", "stderr"}
     for module in (document, ncl_profile, bprotocol):
         kinds = [kind for kind in vars(module).values() if isinstance(kind, type)]
         structs = [kind for kind in kinds if issubclass(kind, msgspec.Struct)]
@@ -273,20 +273,31 @@ def test_odd_characters_by_escape_are_accepted(text: str) -> None:
 @pytest.mark.parametrize("field", ["Version", "Revision", "Count"])
 @pytest.mark.parametrize(
     ("spelled", "accepted"),
-    [("9223372036854775808", 2**63), ("18446744073709551615", 2**64 - 1), ("-0", 0)]
+    [("4294967295", NUMBER_MAX), ("4294967296", 2**32), ("9223372036854775808", 2**63), ("-0", 0)]
+    + [("18446744073709551615", 2**64 - 1)]
     + [(text, None) for text in ("18446744073709551616", "-9223372036854775809", "-1", "9" * 4300, "9" * 5001)]
     + [(text, None) for text in ("1e400", "1.5", '"1"', "true", "null", "[]", "{}")],
 )
 def test_numbers(field: str, spelled: str, accepted: int | None) -> None:
-    """A uint64 is accepted up to its last, anything else is `wrong-shape`."""
+    """A uint64 up to its last is one, anything else is `wrong-shape`. As a place in a record it must be real, too."""
     body = json.dumps(ask_payload(**{field: "@"})).replace('"@"', spelled).encode()
     data = seal(b'{"metadata":{"Type":"AskForBid"},"payload":' + body + b"}")
     if accepted is None:
         assert refuse(IN, data).reason == "wrong-shape"
+    elif field != "Count" and accepted > NUMBER_MAX:
+        assert refuse(IN, data).reason == "out-of-range"
     else:
         snapshot = read(IN, data).snapshot
         assert snapshot is not None
         assert getattr(snapshot, field.lower()) == accepted
+
+
+@pytest.mark.parametrize("version", [2**32, 2**64 - 1])
+@pytest.mark.parametrize("job", [{}, {"Job": None}])
+def test_an_execution_of_a_version_that_cannot_be_real_is_refused(version: int, job: dict[str, object]) -> None:
+    """Without an orchestrator it alone says of which life the job is: every frame after it would be late, for ever."""
+    execution = ask_payload()["Execution"] | {"JobVersion": version} | job
+    assert refuse(IN, ncl("AskForBid", {"Execution": execution})).reason == "out-of-range"
 
 
 @pytest.mark.parametrize(
@@ -393,13 +404,27 @@ def test_the_event_times_of_1_5_are_no_error() -> None:
 
 @pytest.mark.parametrize(
     "job",
-    ["x" * 100_000, "with space", "a.b", "*", ">", "a/b", "a\0b", "a\nb", "not-a-j", "=41", "J-UPPER", "\u202e"],
+    ["x" * ID_MAX, "with space", "a.b", "*", ">", "a/b", "a\0b", "a\nb", "not-a-j", "=41", "J-UPPER", "\u202e"],
 )
 def test_any_job_id_and_namespace_is_a_name(job: str) -> None:
     """Whatever Bacalhau accepted as a name comes through as it is."""
     snapshot = read(IN, ncl("AskForBid", ask_payload(ID=job, Namespace=job))).snapshot
     assert snapshot is not None
     assert (snapshot.job.id, snapshot.job.namespace) == (job, job)
+
+
+@pytest.mark.parametrize("field", ["ID", "Namespace"])
+def test_a_job_whose_id_or_namespace_would_not_fit_into_an_entry(field: str) -> None:
+    """Both stand whole in every update, so they cannot be cut as a name is."""
+    subject, data = IN, ncl("AskForBid", ask_payload(**{field: "x" * (ID_MAX + 1)}, Name="n"))
+    assert refuse(subject, data).reason == "wrong-shape"
+
+
+@pytest.mark.parametrize("field", ["ExecutionID", "JobID"])
+def test_an_execution_or_job_of_a_message_has_a_bounded_name(field: str) -> None:
+    """A hundred thousand executions are remembered: their names must not be a megabyte each."""
+    payload = {"ExecutionID": "e", "JobID": "j", field: "x" * (ID_MAX + 1)}
+    assert refuse(OUT, ncl("RunResult", payload)).reason == "wrong-shape"
 
 
 def test_no_job() -> None:

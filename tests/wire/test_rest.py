@@ -1,4 +1,4 @@
-"""REST bodies: the history of every recording says what `expect` names; jobs, lists, versions; wrong answers."""
+"""REST bodies: the history of every recording says what `expect` names; jobs, lists; wrong answers."""
 
 import json
 from datetime import UTC, datetime
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from consumer.errors import DecodeError
-from consumer.wire import Version, decode_history, decode_job, decode_jobs, decode_version
+from consumer.model import NUMBER_MAX, BadJob
+from consumer.wire import decode_history, decode_job, decode_jobs
 from consumer.wire.decoding import NAME_MAX, TEXT_MAX
 from tests.wire.samples import document, folders
 
@@ -75,21 +76,14 @@ def test_the_message_is_the_one_of_the_job_itself(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", folders(), ids=lambda folder: f"{folder.parent.name}/{folder.name}")
 def test_every_recorded_document_decodes(folder: Path) -> None:
-    """Job, list and version of every release: list and job say the same, and end where the history ends."""
+    """Job and list of every release: list and job say the same, and end where the history ends."""
     final = document(folder, "final.json")
     listed = {}
-    version = None
     for path, body in final.items():
-        data = json.dumps(body).encode()
-        if path.endswith("/agent/version"):
-            version = decode_version(data)
-        elif "/jobs?" in path:
-            found = decode_jobs(data)
+        if "/jobs?" in path:
+            found = decode_jobs(json.dumps(body).encode())
             assert found.next_token == ""
             listed = {snapshot.job.id: snapshot for snapshot in found.jobs}
-    assert version is not None
-    assert folder.parent.name == f"bacalhau-{version.git}"
-    assert f"{version.major}.{version.minor}" in version.git
     jobs = set(document(folder, "scenario.json")["expect"])
     assert jobs <= set(listed)
     for job in jobs:
@@ -143,6 +137,16 @@ def test_an_entry_that_tells_no_state_is_an_error(topic: str, message: str) -> N
     assert not message or message not in str(caught.value)
 
 
+@pytest.mark.parametrize("field", ["SeqNum", "JobVersion"])
+def test_an_entry_that_cannot_be_real_is_an_error(field: str) -> None:
+    """A version beyond what can be would make all later ones late, for ever."""
+    submitted = row(1, "Submission", "Job submitted")
+    decode_history(page(submitted | {field: NUMBER_MAX}))
+    with pytest.raises(DecodeError) as caught:
+        decode_history(page(submitted | {field: NUMBER_MAX + 1}))
+    assert caught.value.reason == "out-of-range"
+
+
 def test_entries_come_in_the_order_of_their_numbers() -> None:
     """Rows in another order are sorted; execution-level rows count as items only; a token comes along."""
     execution = {"SeqNum": 2, "Type": "ExecutionLevel", "JobID": "j", "ExecutionID": "e", "Event": None, "Time": 5}
@@ -157,6 +161,39 @@ def test_empty_pages() -> None:
     assert decode_history(b'{"NextToken":"t","Items":null}').entries == ()
     assert decode_history(b'{"NextToken":"","Items":[]}').items == 0
     assert decode_jobs(b'{"NextToken":"","Items":null}').jobs == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "modified_ns"),
+    [
+        ({"State": {"StateType": "Undefined"}}, "unknown-state", 7),
+        ({"State": {"StateType": "Paused"}}, "unknown-state", 7),
+        ({"State": None, "ModifyTime": "soon"}, "wrong-shape", 0),
+        ({"Revision": 2**32}, "out-of-range", 7),
+        ({"Version": 2**64 - 1}, "out-of-range", 7),
+    ],
+)
+def test_a_job_that_cannot_be_read_hides_no_other(fields: dict[str, object], reason: str, modified_ns: int) -> None:
+    """The page has the others, and says which one it was and why."""
+    items: list[dict[str, object]] = [
+        {"ID": f"j-{n}", "Namespace": "d", "State": {"StateType": "Running"}, "ModifyTime": 7} for n in range(3)
+    ]
+    items[1] |= fields
+    found = decode_jobs(json.dumps({"Items": [*items, {"Nobody": 1}], "NextToken": "t"}).encode())
+    assert ([job.job.id for job in found.jobs], found.next_token) == (["j-0", "j-2"], "t")
+    assert found.bad == (
+        BadJob(id="j-1", reason=reason, modified_ns=modified_ns),
+        BadJob(id="", reason="wrong-shape"),
+    )
+    assert decode_jobs(json.dumps({"Items": items[1:2]}).encode()).bad == found.bad[:1]
+
+
+@pytest.mark.parametrize("item", [None, 7, "x", {}, {"Nobody": 1}])
+def test_a_list_of_something_else_is_no_list(item: object) -> None:
+    """None of its items is a job: somebody else answers."""
+    with pytest.raises(DecodeError) as caught:
+        decode_jobs(json.dumps({"Items": [item, item]}).encode())
+    assert caught.value.reason == "wrong-shape"
 
 
 @pytest.mark.parametrize("time", ["", "2026-02-30T00:00:00Z", "2026-11-24T06:55:12", 5, None])
@@ -179,6 +216,7 @@ def test_an_entry_with_an_odd_time_has_none(time: object) -> None:
         (b'{"Job":{"ID":"j","Namespace":"default"}}', "wrong-shape"),
         (b'{"Job":{"ID":"","Namespace":"default","State":{"StateType":"Running"}}}', "no-job"),
         (b'{"Job":{"ID":"j","Namespace":"d","State":{"StateType":"Undefined"}}}', "unknown-state"),
+        (b'{"Job":{"ID":"j","Namespace":"d","State":{"StateType":"Running"},"Version":4294967296}}', "out-of-range"),
         (b'{"Job":{"ID":"\xff","Namespace":"d","State":{"StateType":"Running"}}}', "not-utf8"),
         (b'{"Job":' + b"[" * 100_000, "too-deep"),
     ],
@@ -192,13 +230,16 @@ def test_an_answer_that_is_no_job(body: bytes, reason: str) -> None:
     assert caught.value.reason == reason
 
 
-def test_versions() -> None:
-    """Major and Minor are texts; one that is no number is `wrong-shape`."""
-    assert decode_version(b'{"Major":"1","Minor":"9","GitVersion":"v1.9.3"}') == Version(1, 9, "v1.9.3")
-    for body in (b'{"Major":"one","Minor":"9"}', b'{"Major":"1","Minor":"-9"}', b'{"Major":1,"Minor":9}', b"{}"):
-        with pytest.raises(DecodeError) as caught:
-            decode_version(body)
-        assert caught.value.reason == "wrong-shape"
+def test_a_job_with_a_total_timeout_says_so() -> None:
+    """In seconds in its task; 0, or none, is no timeout."""
+    found = set()
+    for folder in folders():
+        listed = next(body for path, body in document(folder, "final.json").items() if "/jobs?" in path)
+        shown = decode_jobs(json.dumps(listed).encode()).jobs
+        for job, snapshot in zip(listed["Items"], shown, strict=True):
+            assert snapshot.expires == (job["Tasks"][0]["Timeouts"].get("TotalTimeout", 0) > 0)
+            found |= {folder.name} if snapshot.expires else set()
+    assert found == {"total_timeout"}
 
 
 def test_what_would_not_fit_into_a_message_is_cut() -> None:

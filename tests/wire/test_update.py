@@ -9,6 +9,7 @@ import pytest
 from consumer.errors import DecodeError
 from consumer.model import Job, JobStateType, State, Update
 from consumer.wire import Names, decode_update, encode_update, fits, job_key
+from consumer.wire.update import CUT, cut_update
 
 NAMES = Names("main")
 UPDATE = Update(
@@ -29,6 +30,24 @@ def test_the_body_is_as_documented() -> None:
         b'"Version":1,"Revision":2},"Previous":"Pending","Sequence":2,"Time":"2026-11-24T05:00:00.123456Z",'
         b'"Source":"observed","Flags":[]}'
     )
+
+
+@pytest.mark.parametrize("character", ["x", "\x01", "é", "\N{PILE OF POO}", '"'])
+@pytest.mark.parametrize("most", [300, 301, 302, 303, 304, 305, 306, 1_000])
+def test_a_message_that_is_too_long_is_cut_to_what_fits(character: str, most: int) -> None:
+    """To the last character that the body holds, however many bytes each takes; the flag says so, and nothing else."""
+    update = msgspec.structs.replace(UPDATE, Message=character * 1_000, Flags=("skipped",))
+    found = cut_update(update, most)
+    size = len(encode_update(found))
+    assert most - len(msgspec.json.encode(character)) + 2 < size <= most
+    assert update.Message.startswith(found.Message)
+    assert found.Flags == ("skipped", CUT)
+    assert msgspec.structs.replace(found, Message=update.Message, Flags=update.Flags) == update
+
+
+def test_of_a_message_that_has_no_room_nothing_is_kept() -> None:
+    """The rest of the body is what it is."""
+    assert cut_update(msgspec.structs.replace(UPDATE, Message="x" * 9), 10).Message == ""
 
 
 def test_an_update_is_a_state() -> None:

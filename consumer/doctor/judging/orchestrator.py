@@ -7,9 +7,8 @@ from consumer.doctor.facts import Answer, History, Listed
 from consumer.doctor.finding import Finding, fail, ok, say_seconds, skipped, warn
 from consumer.doctor.judging.streams import say_ahead
 from consumer.join.options import JoinSettings
+from consumer.wire.rest import KNOWN_VERSIONS
 
-KNOWN: Final = ((1, 5), (1, 9))
-"""The first and the last release whose answers are known."""
 LIST_COST_S: Final = 40e-6
 """What a list costs an orchestrator for each job that it has ever stored (`BACALHAU.md` 6.3)."""
 WAIT_WARN_S: Final = 60.0
@@ -18,7 +17,7 @@ CLOCK_FAIL_S: Final = 60.0
 """Of jobs that stand still a minute is the precision (docs/operations/troubleshooting.md, a job is stuck)."""
 
 _REACH: Final = frozenset({"unreachable"})
-_TLS: Final = frozenset({"tls"})
+_TLS: Final = frozenset({"tls", "not-tls"})
 _AUTH: Final = frozenset({"unauthorized", "forbidden"})
 _VERSION: Final = re.compile(r"v(\d+)\.(\d+)\.(\d*)")
 
@@ -74,13 +73,13 @@ def version(answer: Answer) -> Finding:
             "does a proxy drop headers? jobstate knows 1.5 to 1.9",
         )
     number = (int(found[1]), int(found[2]))
-    if number < KNOWN[0]:
+    if number < KNOWN_VERSIONS[0]:
         return warn(
             check,
             f"Bacalhau {answer.version} is older than what is known (1.5 to 1.9)",
             "upgrade it; states may be missed",
         )
-    if number > KNOWN[1]:
+    if number > KNOWN_VERSIONS[1]:
         return warn(
             check,
             f"Bacalhau {answer.version} is newer than what is known (1.5 to 1.9)",

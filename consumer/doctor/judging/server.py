@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from consumer import reach as saying
 from consumer.doctor.facts import Account, Contact, Permissions
 from consumer.doctor.finding import Finding, fail, ok, say_bytes, say_named, warn
 from consumer.wire.subjects import Names
@@ -14,36 +15,13 @@ SERVER_KNOWN: Final = (2, 15)
 """The last one that was tried."""
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.")
 
-_SECRET: Final = {
-    "nats": "nats.token_file, JOBSTATE_NATS__TOKEN or nats.credentials_file",
-    "bacalhau": "bacalhau.token_file or JOBSTATE_BACALHAU__TOKEN: it is Bacalhau's Orchestrator.Auth.Token",
-}
-_TLS: Final = {
-    "nats": "nats.tls_ca (the authority, in PEM), and that the certificate names the host in nats.url",
-    "bacalhau": "bacalhau.tls_ca and bacalhau.tls_first (Bacalhau's RequireTLS), and that the certificate names the "
-    "host in bacalhau.url",
-}
-
 
 def reach(side: str, contact: Contact) -> Finding:
     """*side* is "nats" or "bacalhau": the section of the settings, and what the checks' names begin with."""
-    check, where = f"{side}.reach", contact.address
-    match contact.fault:
-        case "away":
-            return fail(
-                check, f"nobody answers at {where}: {contact.why}", f"is the server up, and is {side}.url right?"
-            )
-        case "silent":
-            return fail(
-                check,
-                f"{where} takes the connection and says nothing, and a NATS server speaks first",
-                f"is {side}.url another port's (Bacalhau's API is 1234, NATS is 4222)"
-                + (", or does that server want TLS first (bacalhau.tls_first)?" if side == "bacalhau" else "?"),
-            )
-        case "alien":
-            return fail(check, f"what answers at {where} speaks no NATS", f"{side}.url names another service: mend it")
-        case "other":
-            return fail(check, f"no connection to {where}: {contact.why}", "look at that server's own log")
+    check, where, fault = f"{side}.reach", contact.address, contact.fault
+    if fault in {"away", "silent", "alien", "other"}:
+        how = {"away": f"nobody answers at {where}", "other": f"no connection to {where}"}.get(fault, where)
+        return fail(check, f"{how}: {saying.words(fault, contact.why)}", saying.next_step(side, fault))
     if contact.others_away:
         return warn(
             check,
@@ -57,7 +35,7 @@ def tls(side: str, contact: Contact) -> Finding:
     """Whether the way to it is private, as far as that is asked for."""
     check = f"{side}.tls"
     if contact.fault == "tls":
-        return fail(check, f"TLS with {contact.address} fails: {contact.why}", f"check {_TLS[side]}")
+        return fail(check, f"TLS with {contact.address} fails: {contact.why}", f"check {saying.CERTIFICATE[side]}")
     if contact.private:
         return ok(check, "TLS is spoken, and the certificate holds")
     if contact.secret and not contact.loopback:
@@ -74,7 +52,7 @@ def auth(side: str, contact: Contact) -> Finding:
     check = f"{side}.auth"
     if contact.fault == "refused":
         ours = "our credential" if contact.secret else "us: it wants a credential, and we have none"
-        return fail(check, f"{contact.address} refuses {ours} ({contact.why})", f"check {_SECRET[side]}")
+        return fail(check, f"{contact.address} refuses {ours} ({contact.why})", f"check {saying.SECRET[side]}")
     return ok(check, "it takes our credential" if contact.secret else "it asks for no credential")
 
 

@@ -12,6 +12,7 @@ from consumer.bacalhau.tap import Tap, TapOptions
 from consumer.doctor.facts import Contact
 from consumer.errors import ServerError, UnreachableError
 from consumer.jetstream.connection import Address, Connection, connect_writer
+from consumer.reach import fault_of
 from consumer.settings import Settings, redact
 
 KNOCK_S: Final = 2.0
@@ -19,7 +20,6 @@ CONNECT_S: Final = 3.0
 SUBSCRIBE_S: Final = 8.0
 LOOK_S: Final = 0.02
 _LINE_MAX: Final = 64 * 1024
-_TLS_WORDS: Final = ("certificate", "ssl", "tls")
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,20 +169,17 @@ def _met(knocks: list[Knock], *, private: bool, secret: bool) -> Contact:
 
 def _failed(contact: Contact, why: str) -> Contact:
     """*contact* with the fault that the client's words name."""
-    words = why.lower()
-    if "permissions violation" in words:
-        fault = "denied"
-    elif "authorization" in words or "authentication" in words:
-        fault = "refused"
-    else:
-        fault = "tls" if any(word in words for word in _TLS_WORDS) else "other"
-    return msgspec.structs.replace(contact, fault=fault, why=why)
+    return msgspec.structs.replace(contact, fault=fault_of(why), why=why)
 
 
 def _inner(text: str) -> str:
     """The reason within brackets, if an error of ours has put one there: what to do about it is said elsewhere."""
-    start, end = text.find("("), text.rfind(")")
-    return text[start + 1 : end] if 0 <= start < end else text
+    start, depth = text.find("("), 0
+    for at, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if at > start >= 0 and not depth:
+            return text[start + 1 : at]
+    return text
 
 
 def _reason(error: OSError) -> str:

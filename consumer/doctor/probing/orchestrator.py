@@ -115,7 +115,9 @@ async def read_history(orchestrator: Orchestrator, job: str, namespace: str) -> 
             return None
         entries += page.entries
         items += page.items
-        token = page.next_token
+        before, token = token, page.next_token
         # Of an open job a token comes for ever (`BACALHAU.md` 6.3): a page that is not full is the last one.
         if not token or not page.items or page.items < HISTORY_LIMIT:
             return HistoryPage(entries=tuple(entries), items=items, next_token="")
+        if token == before:
+            raise OrchestratorError("endless", "the pages of a history have no end; look at what is between")

@@ -1,0 +1,75 @@
+"""Which verbs there are, and where each one lives. What a verb does stands in its module.
+
+A verb's module is imported when that verb is used: the list of verbs costs no import, and no verb pays for what another
+needs.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+VERBS: Final["Mapping[str, tuple[str, str]]"] = {
+    "run": ("consumer.cli.run:run", "Follow a cluster: the daemon."),
+    "list": ("consumer.cli.jobs:list_jobs", "Jobs and their present states."),
+    "get": ("consumer.cli.jobs:get", "The present state of one job."),
+    "history": ("consumer.cli.jobs:history", "Every update of one job, in order."),
+    "watch": ("consumer.cli.watch:watch", "Updates as they come."),
+    "wait": ("consumer.cli.wait:wait", "Wait until jobs have ended, or are in a state."),
+    "send": ("consumer.cli.send:send", "Report a job's state by hand."),
+    "quarantine": ("consumer.cli.quarantine:quarantine", "What was refused, and why."),
+    "doctor": ("consumer.cli.doctor:doctor", "What is wrong, on both sides, and what to do next."),
+    "rules": ("consumer.cli.rules:rules", "States and transitions: print, check, draw, explain."),
+    "replay": ("consumer.cli.replay:replay", "Judge recordings in virtual time, without a server."),
+    "demo": ("consumer.cli.demo:demo", "See it work: recorded traffic through a real daemon and a real server."),
+    "version": ("consumer.cli.version:version", "Our version, and of what we stand on."),
+}
+"""Verb: (module:function or module:typer app, one line of help). In the order in which they are listed."""
+
+
+class Verb(TyperCommand):
+    """A verb by name and one line; the real one takes its place when it is used."""
+
+    def __init__(self, name: str, place: str, line: str) -> None:
+        super().__init__(name, help=line)
+        self._place = place
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:  # noqa: ANN401 (typer's own types are private)
+        """Import the real verb and let it read its arguments; the context is that one's from here on."""
+        return self.load().make_context(info_name, args, parent, **extra)
+
+    def load(self) -> Any:  # noqa: ANN401 (typer's own)
+        """Import the real verb."""
+        module, _, attribute = self._place.partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        if not isinstance(found, typer.Typer):
+            app = typer.Typer(add_completion=False, rich_markup_mode=None)
+            app.command(self.name)(found)
+            found = app
+        return typer.main.get_command(found)
+
+
+class Verbs(TyperGroup):
+    """All verbs."""
+
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 (typer's own)
+        super().__init__(**attributes)
+        verbs: MutableMapping[str, Any] = self.commands
+        verbs.update({name: Verb(name, place, line) for name, (place, line) in VERBS.items()})
+
+
+app = typer.Typer(
+    cls=Verbs, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+
+@app.callback()
+def jobstate() -> None:
+    """Bacalhau's missing push feed: one clean stream of job states, on NATS JetStream.
+
+    Verbs that read a running log need NATS alone. Each has --help with an example. `jobstate demo` shows it at work.
+    """

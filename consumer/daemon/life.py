@@ -1,0 +1,494 @@
+"""One life of the daemon: its parts, the loops that they make, and what is said of them. What outlives it, too.
+
+A life is a memory recovered from the log, and all that carries on from it. How it is recovered, and what comes after
+it, is `consumer.daemon.assemble`; what its loops carry, `consumer.daemon.carry`.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+import structlog
+from prometheus_client import Counter as MetricCounter
+
+from consumer.bacalhau.orchestrator import NEXT_STEP, Orchestrator
+from consumer.bacalhau.pace import PaceOptions
+from consumer.bacalhau.reads import Reads
+from consumer.bacalhau.tap import DEAD_READER, Tap, TapOptions
+from consumer.client import Outage
+from consumer.daemon.carry import Carrier, Sources
+from consumer.daemon.supervise import Loop, run_until
+from consumer.daemon.watch import BUCKET, INPUT, LOG, ORCHESTRATOR, REFUSED, TAP, Watch
+from consumer.errors import LogWentBackError, ServerError, UnreachableError
+from consumer.fold import Lanes
+from consumer.fold.dwell import Dwell
+from consumer.jetstream.connection import Address, Connection, connect_writer
+from consumer.jetstream.format import LogFormat
+from consumer.jetstream.input import Break, JetStreamInput
+from consumer.jetstream.recovery import Mark, probe
+from consumer.jetstream.topology import look_at
+from consumer.jetstream.upkeep import Upkeep
+from consumer.jetstream.writer import JetStreamWriter, open_writer
+from consumer.join import Derivation, DerivationSettings, Join, JoinSettings
+from consumer.model import REPORTED, Identity, JobKey, Notice
+from consumer.observe import Health, Metrics, tell_left_out
+from consumer.rules import Rules
+from consumer.settings import Settings
+from consumer.wire.subjects import Names, unescape
+
+log = structlog.get_logger()
+
+RETRY_S: Final = 1.0
+LISTEN_S: Final = 5.0
+"""So long the first list waits for the tap: what is published while it is read should be heard."""
+STOCK_S: Final = 1.0
+SILENT_S: Final = 3.0
+"""An orchestrator that has owed us answers for so long, and gave none, is not ready."""
+LOOK_S: Final = 5.0
+"""Between two looks at the streams: no server tells that one is gone."""
+ALLOWANCE_S: Final = 60.0
+"""A loop that has something to do, and has not gone round for so long: the daemon does not live.
+
+It is more than any one wait on a server takes: pings find a dead connection within 15 s, an answer is waited for 5 s.
+"""
+ENDING: Final = "the end of a life"
+ENDING_S: Final = 30.0
+"""A life whose loops were told to end, and that has not ended for so long: the daemon does not live.
+
+Each loop is cancelled once a second, and each connection closes within one.
+"""
+SLOW_ALLOWANCE_S: Final = 180.0
+"""Added where several answers are waited for in a row, each for as long as a cluster may take to find a leader."""
+
+
+class MonotonicClock:
+    """Implements `ports.Clock`."""
+
+    def now(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since 1970."""
+        return time.time()
+
+
+class Estate:
+    """What outlives a life: the numbers, the health, the rules."""
+
+    def __init__(self, settings: Settings, rules: Rules) -> None:
+        self.settings: Final = settings
+        self.rules: Final = rules
+        self.names: Final = Names(settings.cluster)
+        self.clock: Final = MonotonicClock()
+        self.metrics: Final = Metrics(settings.limits.label_values)
+        self.health: Final = Health()
+        self.watch: Final = Watch(self.metrics, self.health, self.clock, settings.log.lines_per_s)
+        self.upkeep: Final = Upkeep(self.names, settings.streams)
+        self.parts: Final = {
+            self.names.log: LOG,
+            self.names.input: INPUT,
+            self.names.refused: REFUSED,
+            self.names.bucket_stream: BUCKET,
+        }
+        self.lost_told: Counter[str] = Counter()
+        self.outages: Final = {name: Outage(name) for name in ("writer", "reader", "log")}
+        self.health.need(*self.parts.values())
+        if settings.bacalhau.url:
+            self.health.need(TAP)
+        if settings.orchestrator.url:
+            self.health.need(ORCHESTRATOR)
+
+    def wait_for_server(self, address: Address, error: Exception) -> None:
+        """Say that the log cannot be reached, and is waited for."""
+        self.health.failing(LOG, str(error))
+        self.outages["log"].tell("connection.waiting", address, str(error), "it is tried again until it answers")
+
+    def say_streams(self) -> None:
+        """Say which streams are not as they must be. Of log and input their readers say more, while they are there."""
+        for stream, part in self.parts.items():
+            if why := self.upkeep.troubles.get(stream):
+                self.health.failing(part, f"{stream}: {why}")
+            elif part not in {LOG, INPUT}:
+                self.health.ready(part)
+        lost, self.lost_told = self.upkeep.lost - self.lost_told, self.upkeep.lost.copy()
+        for stream, count in lost.items():
+            self.metrics.streams_lost(self.parts[stream]).inc(count)
+
+
+class Life:
+    """One life: its parts, and the loops that they make."""
+
+    def __init__(  # noqa: PLR0913 - what a recovery found, given once
+        self,
+        estate: Estate,
+        *,
+        address: Address,
+        mark: Mark,
+        reading: Connection,
+        writer: JetStreamWriter,
+        outcomes: Counter[tuple[str, str]],
+        lanes: Lanes,
+        dwell: Dwell,
+        reports: JetStreamInput,
+    ) -> None:
+        self._estate: Final = estate
+        self._address: Final = address
+        self._mark: Final = mark
+        self._reading: Final = reading
+        self._writer = writer
+        self._outcomes: Final = outcomes
+        self._lanes: Final = lanes
+        self._dwell: Final = dwell
+        self._reports: Final = reports
+        self._sources = Sources(reports=reports)
+        self._tap: Tap | None = None
+        self._orchestrator: Orchestrator | None = None
+        self._reads: Reads | None = None
+        self._join: Join | Derivation | None = None
+        self._silent = False
+        self._told: dict[MetricCounter, int] = {}
+        self._moved: dict[str, int] = {}
+        # How far the input reached when it was last looked at, and when that was; and as of when it is read.
+        self._input_reached = (0, float("-inf"))
+        self._input_read_at = float("-inf")
+
+    def follow_orchestrator(self, orchestrator: Orchestrator, form: LogFormat) -> None:
+        """Read the record too, and listen to Bacalhau's frames if its NATS is named."""
+        settings, estate = self._estate.settings, self._estate
+        backfill = settings.scan.backfill_s
+        backfill_ns = None if backfill == float("inf") else int(backfill * 1e9)
+        since = form.since_ns
+        self._join = Join(
+            estate.rules,
+            self._lanes.known,
+            _join_settings(settings),
+            since_ns=None if since is None else 0 if backfill_ns is None else max(since - backfill_ns, 0),
+        )
+        self._join.hold()  # `_first_look` opens
+        for job in self._open_jobs():
+            self._join.resume(job)
+        self._orchestrator = orchestrator
+        self._reads = Reads(orchestrator, estate.clock, PaceOptions.of(settings.orchestrator))
+        self._tap = Tap(TapOptions.of(settings.bacalhau)) if settings.bacalhau.url else None
+        self._sources = Sources(
+            reports=self._reports,
+            join=self._join,
+            tap=self._tap,
+            reads=self._reads,
+            beginning=form if since is None else None,
+            backfill_ns=backfill_ns,
+        )
+
+    def _open_jobs(self) -> Iterator[Identity]:
+        """The jobs that the log has open.
+
+        One whose name stands in its key as a digest comes back with a list, or the next execution that is asked for.
+        """
+        for key, known in self._lanes.jobs.items():
+            if self._estate.rules.is_terminal(known.state):
+                continue
+            namespace, job = (unescape(token) for token in key.split("."))
+            if namespace is not None and job is not None:
+                yield Identity(id=job, namespace=namespace, name=known.name, type=known.type)
+
+    def follow_frames(self) -> None:
+        """Without an orchestrator: derive from Bacalhau's frames what can be (`BACALHAU.md` 6.1)."""
+        settings, estate, lanes = self._estate.settings, self._estate, self._lanes
+        derivation = Derivation(
+            estate.rules,
+            lanes.known,
+            DerivationSettings(executions_max=settings.limits.executions, jobs_max=settings.limits.jobs),
+            origin=f"start-{self._mark.last_seq}",
+        )
+        for job in self._open_jobs():
+            derivation.resume(job)
+        self._join = derivation
+        self._tap = Tap(TapOptions.of(settings.bacalhau))
+        self._sources = Sources(reports=self._reports, join=derivation, tap=self._tap)
+
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Carry on until *stop* and the drain after it; gives whether that came to its end."""
+        estate, settings = self._estate, self._estate.settings
+        estate.watch.follow_life(self._lanes, self._join, self._dwell, self._outcomes)
+        carrier = Carrier(
+            names=estate.names,
+            lanes=self._lanes,
+            sources=self._sources,
+            writer=self._writer,
+            reopen=self._reopen,
+            clock=estate.clock,
+            watcher=estate.watch,
+            events_max=settings.lanes.events_max,
+            message_max=settings.limits.message_bytes,
+            checkpoint_every_s=settings.checkpoint.every_s,
+        )
+        sources: dict[str, Loop] = dict(carrier.source_loops())
+        if self._tap is not None:
+            sources["tap"] = self._tap.run
+        if self._reads is not None:
+            sources["requests to the orchestrator"] = self._reads.run
+        rest: dict[str, Loop] = dict(carrier.log_loops())
+        rest["stock"] = lambda: self._stock_loop(carrier)
+        rest["streams"] = self._stream_loop
+        more = {
+            "checkpoint": settings.checkpoint.every_s,
+            "requests to the orchestrator": settings.orchestrator.timeout_s,
+            "streams": SLOW_ALLOWANCE_S,
+            "reports": SLOW_ALLOWANCE_S,
+        }
+        sources = {name: self._expected(name, loop, more.get(name, 0.0)) for name, loop in sources.items()}
+        if self._join is not None:
+            sources["first look"] = lambda: self._first_look(carrier)  # it waits, and then there is nothing more to it
+        try:
+            return await run_until(
+                stop,
+                sources=sources,
+                rest={name: self._expected(name, loop, more.get(name, 0.0)) for name, loop in rest.items()},
+                drain=carrier.drain,
+                deadline_s=settings.drain.deadline_s,
+                ending=lambda: estate.health.expect(ENDING, ENDING_S),
+            )
+        finally:
+            self._export()
+            estate.health.failing(INPUT, "the life that read it has ended")
+
+    def _expected(self, name: str, loop: Loop, more_s: float) -> Loop:
+        """The same loop; while it runs, it must go round whenever it is not at rest (`_tell_progress`)."""
+        health = self._estate.health
+
+        async def run() -> None:
+            health.expect(name, ALLOWANCE_S + more_s)
+            try:
+                await loop()
+            finally:
+                # A drain may take long, and the next life may have to wait for the server: nothing stands still then.
+                health.done(name)
+
+        return run
+
+    async def close_writer(self) -> None:
+        """End the connection of the writer that is on now."""
+        await self._writer.close()
+
+    async def _reopen(self, confirmed: int) -> JetStreamWriter:
+        """Another connection for the writer, and a look at the log before anything is sent (`DESIGN.md` 7.7)."""
+        estate = self._estate
+        estate.metrics.deaf("writer").inc(self._writer.deaf)
+        await self._writer.close()
+        while True:
+            try:
+                connection = await connect_writer(self._address, "writer", outage=estate.outages["writer"])
+            except UnreachableError as error:
+                estate.wait_for_server(self._address, error)
+                await asyncio.sleep(RETRY_S)
+                continue
+            try:
+                mark = await probe(connection, estate.names)
+                _compare(mark, msgspec.structs.replace(self._mark, last_seq=max(confirmed, self._mark.last_seq)))
+                writer = await open_writer(connection, estate.names, created=mark.created, outcomes=self._outcomes)
+            except UnreachableError as error:
+                await connection.close()
+                estate.wait_for_server(self._address, error)
+                await asyncio.sleep(RETRY_S)
+                continue
+            except BaseException:
+                await connection.close()
+                raise
+            self._writer = writer
+            estate.outages["log"].end()
+            estate.metrics.reconnects("writer").inc()
+            return writer
+
+    async def _first_look(self, carrier: Carrier) -> None:
+        """List all jobs once the tap listens, or without it where it does not; and again when it does after that.
+
+        Without an orchestrator nothing can be listed: what was missed is announced, once the tap listens.
+        """
+        if self._tap is not None and self._reads is None:
+            await self._tap.listening()
+        elif self._tap is not None:
+            try:
+                async with asyncio.timeout(LISTEN_S):
+                    await self._tap.listening()
+            except TimeoutError:
+                log.warning(
+                    "tap.waiting",
+                    server=self._tap.where,
+                    reason=self._tap.last_error or "no answer yet",
+                    meanwhile="jobs are listed all the same, and again when it listens",
+                    next_step=self._tap.next_step,
+                )
+                carrier.look_everywhere()
+                await self._tap.listening()
+        carrier.look_everywhere()
+        await asyncio.Event().wait()
+
+    async def _stock_loop(self, carrier: Carrier) -> None:
+        """Once a second: how it all stands."""
+        estate = self._estate
+        while True:
+            estate.watch.take_stock()
+            tell_left_out()
+            for found in self._reports.breaks:
+                carrier.announce(_notice_of(found))
+            self._reports.breaks.clear()
+            self._tell_stuck(carrier)
+            estate.say_streams()
+            self._say_connections()
+            self._export()
+            self._tell_progress(carrier)
+            await asyncio.sleep(STOCK_S)
+
+    def _say_connections(self) -> None:
+        health = self._estate.health
+        if not self._reading.is_connected:
+            health.failing(INPUT, f"the connection is lost ({self._reading.last_trouble}); it is tried again")
+        elif self._reports.trouble:
+            health.failing(INPUT, f"it is not read, and tried again: {self._reports.trouble}")
+        elif self._estate.names.input not in self._estate.upkeep.troubles:
+            health.ready(INPUT)
+        if self._tap is not None:
+            if self._tap.connected:
+                health.ready(TAP)
+            else:
+                meanwhile = "nothing is heard" if self._reads is None else "changes are found by reading in turn"
+                tap = self._tap
+                reason = f" ({tap.last_error}): {tap.next_step}" if tap.last_error else ""
+                health.failing(TAP, f"{meanwhile}: not connected to {tap.where}{reason}")
+        if (reads := self._reads) is not None:
+            self._estate.watch.reads_wait(reads.waiting, reads.waited_s, reads.in_flight, away=bool(reads.away))
+        if self._orchestrator is not None and (silent_s := self._orchestrator.silent_s) > SILENT_S:
+            # Given up only later: a list may take long. The next answer makes it ready again.
+            health.failing(ORCHESTRATOR, f"its answers are none: slow; it has not said a word for {silent_s:.0f} s")
+            if not self._silent:
+                log.warning("orchestrator.silent", kind="slow", silent_s=round(silent_s), next_step=NEXT_STEP["slow"])
+            self._silent = True
+        else:
+            self._silent = False
+
+    def _export(self) -> None:
+        """What the parts have counted by themselves: to the metrics."""
+        metrics, reading, tap = self._estate.metrics, self._reading, self._tap
+        numbers = {
+            metrics.reconnects("reader"): max(reading.connects - 1, 0),
+            metrics.deaf("reader"): reading.deaf,
+            metrics.slow_consumers("reader"): reading.slow,
+            metrics.input_restarts: self._reports.restarts,
+        }
+        if tap is not None:
+            numbers[metrics.reconnects("tap")] = max(tap.connections - 1, 0)
+            numbers[metrics.deaf("tap")] = tap.gaps_by[DEAD_READER]
+            numbers[metrics.tap_drops] = tap.dropped
+            for cause, count in tap.gaps_by.items():
+                numbers[metrics.tap_gaps(cause)] = count
+        for counter, number in numbers.items():
+            counter.inc(number - self._told.get(counter, 0))
+        self._told |= numbers
+
+    def _tell_progress(self, carrier: Carrier) -> None:
+        """Say of every loop that it lives, if it has moved or need not: one with nothing to do stands still rightly.
+
+        What it has moved by is told where it goes round (`Watch.went_round`), or by the part whose loop it is.
+        """
+        health, tap, reads = self._estate.health, self._tap, self._reads
+        moves = {"reports": self._reports.turns}
+        alive = ["stock", *carrier.at_rest()]
+        if tap is not None:
+            moves["tap"] = tap.tries
+            alive += ["tap"] if tap.connected else []
+            alive += ["frames"] if tap.taken == carrier.frames_read else []
+        if reads is not None:
+            moves["requests to the orchestrator"] = reads.carried
+            alive += ["requests to the orchestrator"] if reads.away or not reads.waiting else []
+            alive += ["answers of the orchestrator"] if reads.carried == carrier.answers_read else []
+        alive += [name for name, count in moves.items() if count != self._moved.get(name)]
+        self._moved = moves
+        for name in alive:
+            health.alive(name)
+
+    async def _stream_loop(self) -> None:
+        """Every few seconds: whether all streams are there. Nothing tells it otherwise, for most no entry comes."""
+        while True:
+            if self._reading.is_connected:  # what is wrong with the connection, it says by itself
+                try:
+                    await self._look_at_streams()
+                except ServerError as error:
+                    log.warning("streams.unanswered", reason=str(error))
+            self._estate.health.alive("streams")
+            await asyncio.sleep(LOOK_S)
+
+    async def _look_at_streams(self) -> None:
+        """Whether the log is still the one that we know, what else is gone, and how far behind the input we are.
+
+        Between two appends a log can be made anew without any connection being lost: nothing else would show it.
+        """
+        names, asked_at = self._estate.names, self._estate.clock.now()
+        mark = await probe(self._reading, names)
+        _compare(mark, msgspec.structs.replace(self._mark, last_seq=0))
+        await self._estate.upkeep.look(self._reading)
+        self._estate.say_streams()
+        found = await look_at(self._reading, names.input)
+        if found is not None:
+            place = max(self._reports.place.sequence, found.state.first_seq - 1)  # what was purged is not waited for
+            lag = max(found.state.last_seq - place, 0)
+            self._estate.metrics.input_lag.set(lag)
+            self._input_reached = (found.state.last_seq if lag else 0, asked_at)
+
+    def _tell_stuck(self, carrier: Carrier) -> None:
+        reached, asked_at = self._input_reached
+        if self._reports.place.sequence >= reached:
+            self._input_read_at = asked_at
+        clock = self._estate.clock
+        for stuck in self._dwell.take(clock.now(), clock.wall(), self._seen_at):
+            carrier.announce(stuck)
+
+    def _seen_at(self, key: JobKey) -> float | None:
+        """When whoever has the say about the job was last seen to have nothing newer than the log (`Dwell.take`)."""
+        known = self._lanes.known(key)
+        if known is None or not self._lanes.is_idle(key):
+            return None
+        if known.source == REPORTED:
+            return self._input_read_at
+        if isinstance(self._join, Join):
+            job = key.partition(".")[2]
+            return self._join.agreed_at(unescape(job) or job)
+        # Without an orchestrator nobody can be asked: what the frames say is all that there is to know.
+        return self._estate.clock.now() if self._tap is not None and self._tap.connected else None
+
+
+def _compare(found: Mark, known: Mark) -> None:
+    """Raise `LogWentBackError` unless *found* is the log that we know, at least as long as we know it."""
+    if found.created != known.created:
+        raise LogWentBackError(f"the log was made anew at {found.created}")
+    if found.last_seq < known.last_seq:
+        raise LogWentBackError(f"the log ends at {found.last_seq}, and had confirmed {known.last_seq}")
+
+
+def _join_settings(settings: Settings) -> JoinSettings:
+    chosen = JoinSettings(
+        scan_rate=settings.scan.rate,
+        executions_max=settings.limits.executions,
+        jobs_max=settings.limits.jobs,
+        derive=settings.bacalhau.derive == "running",
+    )
+    if settings.scan.list == "auto":
+        return chosen
+    return msgspec.structs.replace(chosen, list_every_s=float(settings.scan.list))
+
+
+def _notice_of(found: Break) -> Notice:
+    texts = {
+        "gap": "entries of the input are gone: reports between these two may be missing",
+        "anew": "the input was made anew: it is read from its first entry",
+        "tail": "the input has lost its tail: it is read from its first entry; reports after it may be missing",
+    }
+    return Notice(
+        kind="input",
+        origin=f"{found.kind}-{found.after.sequence}-{found.after.time_ns}-{found.next}",
+        text=texts.get(found.kind, found.kind),
+        facts={"kind": found.kind, "after": str(found.after), "next": found.next},
+    )

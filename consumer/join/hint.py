@@ -1,0 +1,94 @@
+"""One job's open question: does its record say more than the log? From the hint that asks it to the answer.
+
+Pure, and of one job alone: which reads go out, and what an answer says, is `consumer.join.join`'s.
+"""
+
+from typing import Final
+
+ECHO: Final = "echo"
+"""A frame that only confirms what another has told: worth a look where nobody is looking."""
+LOOK: Final = "look"
+"""A frame that moves no job by itself: worth one read."""
+WATCH: Final = "watch"
+"""A frame that the record follows: worth reading until it has."""
+
+
+class Hint:
+    """Came, then (read, answered) again and again, until the record has answered it or nobody waits any longer.
+
+    One read of a job is in flight at a time. What comes meanwhile overtakes it: its answer may be older than that.
+    """
+
+    __slots__ = ("beyond", "due", "failures", "overtaken", "reading", "since", "tries", "until")
+
+    def __init__(self) -> None:
+        self.reading = ""
+        """The cause of the read in flight, or empty."""
+        self.overtaken = False
+        """Something came since that read left."""
+        self.tries: int | None = None
+        """How often it was read again for what is watched; None: nothing is."""
+        self.until = 0
+        """What answers it: so many entries in the history; 0: anything new."""
+        self.beyond = 0
+        """How many entries the record had, at least, when a frame showed it last: fewer are an answer from before."""
+        self.since = 0.0
+        """When the last of what is watched came."""
+        self.due: float | None = None
+        """When to read again."""
+        self.failures = 0
+        """Reads in a row that failed by themselves, while others were answered."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is read, or will be."""
+        return bool(self.reading) or self.tries is not None or self.due is not None
+
+    def came(self, what: str, now: float, until: int = 0) -> None:
+        """*what* came (`ECHO`, `LOOK` or `WATCH`: then until there are *until* entries, or, 0, anything new)."""
+        if self.reading and not (what == ECHO and self.tries is not None):
+            self.overtaken = True
+        if what == WATCH:
+            # One that waits for anything new outlasts one that knows what it waits for.
+            self.until = max(self.until, until) if until and (self.tries is None or self.until) else 0
+            self.beyond = max(self.beyond, until)
+            self.watch(now)
+            self.due = None
+
+    def watch(self, now: float) -> None:
+        """Read again, from now on as often as for one that came now."""
+        self.tries, self.since = 0, now
+
+    def left(self, cause: str) -> None:
+        """A read left."""
+        self.reading, self.overtaken, self.due = cause, False, None
+
+    def answered(self) -> None:
+        """The record has answered what is watched, or will not."""
+        self.tries, self.until, self.beyond, self.due = None, 0, 0, None
+
+    def answered_by(self, entries: int, *, ended: bool) -> None:
+        """A history of so many *entries* came, at whose end the job has *ended* or not.
+
+        It answers who waited for that many. An end leaves nothing to wait for, unless something came since the read
+        left, or a frame has shown more: that may be a new life.
+        """
+        if self.until and entries >= self.until:
+            self.answered()
+            self.overtaken = False
+        elif ended and not self.overtaken and entries >= self.beyond:
+            self.answered()
+
+    def next_due(self, now: float, repeats: tuple[float, ...]) -> float | None:
+        """When to read again what is watched; None if that was often enough: *repeats*, seconds after it came."""
+        if self.tries is None or self.tries >= len(repeats):
+            return None
+        due = max(self.since + repeats[self.tries], now)
+        self.tries += 1
+        return due
+
+    def failed(self, *, alone: bool) -> int:
+        """The read failed; *alone*: by itself, while others are answered. How many of these in a row."""
+        self.reading = ""
+        self.failures = self.failures + 1 if alone else 0
+        return self.failures

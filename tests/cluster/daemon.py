@@ -1,0 +1,235 @@
+"""One life of a daemon in virtual time: the real join, lanes and pace, and around them what the adapters would do.
+
+It hears bytes and reads bodies; `consumer.wire` decodes both, as live. A life ends by a kill, and nothing of it stays
+but what it had sent; the next begins with what the log has.
+"""
+
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, Final
+
+from consumer.bacalhau.pace import Pace
+from consumer.errors import DecodeError, OrchestratorError
+from consumer.fold import Lanes
+from consumer.fold.asks import Answer, Entry
+from consumer.fold.truth import judge_all, judge_last
+from consumer.join import Join, JoinSettings, Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.model import HistoryPage, Identity, JobKey, JobPage, Record, Rejected, Snapshot
+from consumer.rules import Rules
+from consumer.wire import decode_frame
+from consumer.wire.rest import decode_history, decode_job, decode_jobs
+from consumer.wire.subjects import Names
+from consumer.wire.update import decode_update
+from tests.cluster.oracle import ViolationError
+from tests.cluster.rest import Reply
+
+if TYPE_CHECKING:
+    from tests.cluster.world import World
+
+NAMES: Final = Names("main")
+
+
+class Life:
+    """From a start to a kill. Its own clock may be another than the world's."""
+
+    def __init__(self, world: "World", name: str, rules: Rules, settings: JoinSettings, skew: float) -> None:
+        self.world: Final = world
+        self.name: Final = name
+        self.skew = skew
+        self.alive = True
+        self.paused_until = 0.0
+        self.connected = True
+        self.lanes: Final = Lanes(rules, NAMES)
+        self.join: Final = Join(rules, self.lanes.known, settings)
+        self.pace: Final = Pace(world.pace, world.rng.random)
+        self.frames_at = 0.0
+        """When its last frame came, or will: the next is not before it, unless that goes wrong."""
+        self._asked: deque[float] = deque()
+        self._begun = False
+        self._wake = float("inf")
+        self._recover()
+
+    @property
+    def now(self) -> float:
+        """Its clock."""
+        return self.world.now + self.skew
+
+    def jump(self, seconds: float) -> None:
+        """Its clock is ahead from now on."""
+        self.skew += seconds
+        self._asked.clear()  # by its own clock what it has asked is long ago
+        self.pump()
+
+    def asked(self, now: float) -> None:
+        """A request of its has reached the orchestrator: no more than the rate in any second."""
+        asked = self._asked
+        while asked and asked[0] <= now - 1.0:
+            asked.popleft()
+        asked.append(now)
+        if len(asked) > self.world.pace.max_rate:
+            raise ViolationError(f"{self.name} has asked {len(asked)} times in a second")
+
+    def _recover(self) -> None:
+        log = self.world.log
+        by_job: dict[JobKey, list[Entry]] = defaultdict(list)
+        for entry in log.last_per_subject(NAMES.state_prefix, log.version):
+            key = NAMES.key_of_state(entry.subject)
+            if key is not None:
+                by_job[key].append(entry)
+        for key, entries in by_job.items():
+            truth = judge_last(NAMES, key, entries)
+            if truth is None:
+                truth = judge_all(NAMES, key, log.view(NAMES.states(key)))
+            self.lanes.learn(key, truth)
+            update = decode_update(entries[-1].body)
+            if update.StateType not in ("Completed", "Failed", "Stopped"):
+                job = update.Job
+                self.join.resume(Identity(id=job.ID, namespace=job.Namespace, name=job.Name, type=job.Type))
+        if self.world.oracle.since_ns is not None:
+            self._begin()
+        self.pump()
+
+    def _begin(self) -> None:
+        self._begun = True
+        world = self.world
+        if world.oracle.since_ns is None:
+            world.oracle.since_ns = 0 if world.backfill else self.join.newest_ns
+            world.say(self.name, f"the log begins at {world.oracle.since_ns}")
+        assert world.oracle.since_ns is not None
+        self.join.begin(world.oracle.since_ns)
+
+    # -- what comes in ------------------------------------------------------------------------------------------------
+
+    def hear(self, subject: str, data: bytes) -> None:
+        """A frame."""
+        frame = decode_frame(subject, data)
+        if frame is None:
+            raise ViolationError(f"a frame on {subject} is taken for none of ours")
+        self.join.frame(frame, self.now)
+        self.pump()
+
+    def miss_frames(self) -> None:
+        """The tap was away: whatever was said meanwhile is lost, and it knows."""
+        self.world.say(self.name, "has missed frames")
+        self.join.look_everywhere()
+        self.pump()
+
+    def log_answered(self, token: int, answer: Answer) -> None:
+        """An answer of the log."""
+        self.lanes.answer(token, answer, self.now)
+        self.pump()
+
+    def answered(self, read: OrchestratorRead, reply: Reply | OrchestratorError, started: float) -> None:
+        """An answer of the orchestrator, or none."""
+        now = self.now
+        try:
+            answer = _decode(read, reply)
+        except OrchestratorError as error:
+            self.world.say(self.name, f"{_spell(read)}: {error.kind}")
+            away = self.pace.away
+            self.pace.answered(now, started, error)
+            alone = error.kind if error.alone else ""
+            self.join.failed(read, now, alone=alone, too_large=error.kind == "too-large")
+        else:
+            if self.world.trace is not None:
+                self.world.say(self.name, f"{_spell(read)}: {_spell_answer(answer)}")
+            away = self.pace.away
+            self.pace.answered(now, started, None)
+            self.join.answered(read, answer, now, started=started)
+        if away and not self.pace.away:
+            self.join.look_everywhere()
+        self.pump()
+
+    # -- what goes out ------------------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Let everything go on that can."""
+        world, join, lanes = self.world, self.join, self.lanes
+        now = self.now
+        while True:
+            self._drain()
+            if not self._begun and join.newest_ns is not None:
+                self._begin()
+            if not join.events:
+                break
+            events, join.events = join.events, []
+            for event in events:
+                if world.trace is not None and isinstance(event, Record):
+                    steps = ", ".join(f"v{one.version} r{one.revision} {one.state}" for one in event.steps)
+                    world.say(self.name, f"{event.source} {event.job.id[:10]} after {event.after.sequence}: {steps}")
+                lanes.offer(event)
+        reads = join.take(now)
+        if reads:
+            self.pace.ask(reads, now)
+        while (read := self.pace.start(now)) is not None:
+            world.ask(self, read, now)
+        for ask in lanes.take(now):
+            world.append(self, ask)
+        self._sleep()
+
+    def _drain(self) -> None:
+        lanes = self.lanes
+        lanes.published.clear()
+        decided, lanes.decided = lanes.decided, []
+        for one in decided:
+            if isinstance(one.decision, Rejected):
+                raise ViolationError(f"{self.name} rejects a step of the record: {one.decision.rule}")
+            self.join.decided(one.event, one.decision)
+        lanes.announced.clear()
+
+    def _sleep(self) -> None:
+        times = [due for due in (self.join.wake_at(), self.lanes.wake_at(), self.pace.due()) if due is not None]
+        wake = min(times, default=float("inf")) - self.skew
+        if wake < self._wake or self._wake <= self.world.now:
+            self._wake = wake
+            if wake != float("inf"):
+                self.world.wake(self, wake)
+
+    def wakes(self, due: float) -> None:
+        """Its timer."""
+        if due == self._wake:
+            self._wake = float("inf")
+            self.pump()
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether everything that came in is in the log."""
+        return not self.lanes.waiting
+
+
+def _decode(read: OrchestratorRead, reply: Reply | OrchestratorError) -> HistoryPage | JobPage | Snapshot | Missing:
+    """As `consumer.bacalhau.orchestrator` does it."""
+    if isinstance(reply, OrchestratorError):
+        raise reply
+    if reply.status == 404:
+        return Missing()
+    if reply.body[:1] == b"<":
+        raise OrchestratorError("html")
+    try:
+        match read:
+            case ReadHistory():
+                return decode_history(reply.body)
+            case ReadJob():
+                return decode_job(reply.body)
+            case ReadJobs():
+                return decode_jobs(reply.body)
+    except DecodeError as error:
+        raise OrchestratorError("cut" if "truncated" in error.detail else error.reason, error.detail) from None
+
+
+def _spell(read: OrchestratorRead) -> str:
+    if isinstance(read, ReadJobs):
+        return f"reads a list{' further' if read.next_token else ''}"
+    what = "history" if isinstance(read, ReadHistory) else "job"
+    return f"reads {what} {read.job[:10]} ({read.cause}{', further' if getattr(read, 'next_token', '') else ''})"
+
+
+def _spell_answer(answer: HistoryPage | JobPage | Snapshot | Missing) -> str:
+    match answer:
+        case HistoryPage():
+            return ", ".join(f"v{one.version} {one.state}" for one in answer.entries) + (" …" * bool(answer.next_token))
+        case JobPage():
+            return ", ".join(f"{one.job.id[:10]} v{one.version} r{one.revision} {one.state}" for one in answer.jobs)
+        case Snapshot():
+            return f"v{answer.version} r{answer.revision} {answer.state}"
+        case Missing():
+            return "404"
