@@ -7,6 +7,8 @@ STAMP  := $(VENV)/.installed
 DEMO   := tests/recordings/bacalhau-v1.9.3
 SEEDS  ?= 20000
 FIRST  ?= 1
+# Most tests wait for servers, not for a core. More workers than cores make those that measure time wait as well.
+WORKERS ?= 2
 
 # The first Python that is one of ours, unless PYTHON names one. (A shim may be on the path and not run: so run it.)
 find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 python3.14 python; do \
@@ -40,7 +42,7 @@ fmt: $(STAMP) ## Format, and mend what ruff can mend
 	$(BIN)/ruff format .
 
 test: $(STAMP) ## All tests, with real nats-servers
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 demo: $(STAMP) ## Real Bacalhau traffic through a real server, in under a minute
 	$(BIN)/jobstate demo --recording $(DEMO)/queued_then_runs --recording $(DEMO)/rerun $(ARGS)
