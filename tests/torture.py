@@ -518,7 +518,7 @@ async def torture_reports(plan: ReportPlan, seed: int, folder: Path, tell: Tell)
         connection = await connect_reader(Address(urls=(server.url,)), "torture")
         stack.push_async_callback(connection.close)
         await ensure(connection, NAMES, STREAMS)
-        keeper = asyncio.create_task(server.keep(tell))
+        keeper = asyncio.create_task(_keep(server, tell))
         stack.push_async_callback(_cancel, keeper)
         daemons = []
         for number in range(plan.daemons):
@@ -556,6 +556,15 @@ async def torture_reports(plan: ReportPlan, seed: int, folder: Path, tell: Tell)
     outcome.wrong += ends.wrong
     outcome.wrong += _not_enough(plan.faults, tormentor.done)
     return outcome
+
+
+async def _keep(server: EmbeddedServer, tell: Tell) -> None:
+    """Keep the server however often it is killed: a daemon's own keeper rightly gives up after ten short lives."""
+    while True:
+        try:
+            await server.keep(tell)
+        except ServerError as error:
+            tell(f"{error}: kept on")
 
 
 class _Producer:
