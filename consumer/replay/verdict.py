@@ -13,6 +13,8 @@ from consumer.model import DERIVED, Update
 from consumer.replay.record import Change, JobRecord
 
 TIME_TOLERANCE: Final = timedelta(milliseconds=10)
+FRAME_TOLERANCE: Final = timedelta(milliseconds=100)
+"""The same of a derived update: its time is the frame's (1.5: none), sent up to 31 ms after the write it tells of."""
 """So far an update's `Time` may be from the record's."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -102,12 +104,15 @@ def _key(version: int | None, revision: int | None, state: str) -> tuple[int | N
 def _difference(step: Change, update: Update) -> str:
     if update.Message != step.message:
         return "another message"
-    if update.Source == DERIVED:
-        return ""  # its time is that of the frame (1.5: none), which is not the record's
+    derived = update.Source == DERIVED
     if update.Time is None:
-        return "no time"
+        return "" if derived else "no time"
     off = abs(update.Time - (_EPOCH + timedelta(microseconds=step.time_ns // 1000)))
-    return f"time {off / timedelta(milliseconds=1):.0f} ms off" if off > TIME_TOLERANCE else ""
+    return (
+        f"time {off / timedelta(milliseconds=1):.0f} ms off"
+        if off > (FRAME_TOLERANCE if derived else TIME_TOLERANCE)
+        else ""
+    )
 
 
 def _spell(job: str, step: Change) -> str:
