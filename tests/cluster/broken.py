@@ -5,8 +5,8 @@ Mutations, put in from outside for as long as a `with` lasts; the program has no
 
 # ruff: noqa: ANN401 - a mutation takes whatever the private part takes that it stands in for
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 from unittest.mock import patch
@@ -17,13 +17,15 @@ from consumer.bacalhau.pace import Pace
 from consumer.join import Join, JoinSettings
 from consumer.join.early import NOWHERE_HEARD, Execution, Where, runs_early
 from consumer.join.history import Contradicted, Joined, Old, join_history, steps_of, went_back
-from consumer.model import Frame, HistoryEntry, HistoryPage, Known, Place, Record, Snapshot, place_of
+from consumer.model import Frame, HistoryEntry, Known, Place, Record, Snapshot, place_of
 from consumer.rules import Rules, load
 from tests.cluster import rest
 from tests.cluster.daemon import Life
 from tests.cluster.record import Job
 from tests.cluster.rest import Reply
 from tests.cluster.world import World
+from tests.seeds import Break
+from tests.simulation.broken import first_page_only
 
 JOIN: Final = "consumer.join.join"
 EARLY: Final = "consumer.join.early"
@@ -173,20 +175,6 @@ def _revision_for_entry() -> Iterator[Rules]:
 
 
 @contextmanager
-def _first_page_only() -> Iterator[Rules]:
-    """Further pages of a history are not read."""
-    answered = Join.answered
-
-    def forgets(self: Any, read: Any, answer: Any, now: float, *, started: float | None = None) -> None:
-        if isinstance(answer, HistoryPage):
-            answer = msgspec.structs.replace(answer, next_token="")
-        answered(self, read, answer, now, started=started)
-
-    with patch.object(Join, "answered", forgets):
-        yield load()
-
-
-@contextmanager
 def _latest_version_only() -> Iterator[Rules]:
     """The history is asked for without `all_job_versions`."""
 
@@ -247,7 +235,7 @@ def _no_rate() -> Iterator[Rules]:
         yield load()
 
 
-BROKEN: Final[dict[str, Callable[[], AbstractContextManager[Rules]]]] = {
+BROKEN: Final[dict[str, Break]] = {
     "early-on-any-snapshot": _early_on_any_snapshot,
     "early-from-anywhere": _early_from_anywhere,
     "early-for-any-count": _early_for_any_count,
@@ -259,7 +247,7 @@ BROKEN: Final[dict[str, Callable[[], AbstractContextManager[Rules]]]] = {
     "old-answers-believed": _old_answers_believed,
     "any-snapshot-published": _any_snapshot_published,
     "revision-for-entry": _revision_for_entry,
-    "first-page-only": _first_page_only,
+    "first-page-only": first_page_only,
     "latest-version-only": _latest_version_only,
     "hints-once": _hints_once,
     "under-way-answers": _under_way_answers,
@@ -267,9 +255,3 @@ BROKEN: Final[dict[str, Callable[[], AbstractContextManager[Rules]]]] = {
     "long-list-paid": _long_list_paid,
     "no-rate": _no_rate,
 }
-"""By name: a context in which the program is broken so, and the rules to run it with."""
-
-
-def break_for_good(name: str) -> Rules:
-    """For a process of its own: broken until it ends (*name* empty: not at all)."""
-    return ExitStack().enter_context(BROKEN[name]()) if name else load()

@@ -19,8 +19,8 @@ from consumer.wire import decode_frame
 from consumer.wire.rest import decode_history, decode_job, decode_jobs
 from consumer.wire.subjects import Names
 from consumer.wire.update import decode_update
-from tests.cluster.oracle import ViolationError
 from tests.cluster.rest import Reply
+from tests.seeds import ViolationError
 
 if TYPE_CHECKING:
     from tests.cluster.world import World

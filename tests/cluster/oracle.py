@@ -9,10 +9,7 @@ from typing import Final
 import msgspec
 
 from tests.cluster.record import OVER, Change, Job
-
-
-class ViolationError(AssertionError):
-    """The promise is broken. The sentence says where."""
+from tests.seeds import ViolationError
 
 
 class _Job(msgspec.Struct, frozen=True):

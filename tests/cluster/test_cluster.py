@@ -12,12 +12,12 @@ from consumer.wire.rest import decode_history, decode_job, decode_jobs
 from tests.cluster import rest
 from tests.cluster.broken import BROKEN
 from tests.cluster.cluster import Cluster
-from tests.cluster.oracle import Oracle, ViolationError
+from tests.cluster.oracle import Oracle
 from tests.cluster.plot import GAPS, HINTS, KINDS
 from tests.cluster.record import BASE_NS, Event, Job, Spec
 from tests.cluster.releases import RELEASES, Release
-from tests.cluster.runs import Result, run_seed, run_seeds
 from tests.cluster.world import FAULTS, World
+from tests.seeds import Result, ViolationError, run_seed, run_seeds
 
 S = 10**9
 LATEST = RELEASES[-1]
@@ -26,7 +26,7 @@ LATEST = RELEASES[-1]
 @pytest.fixture(scope="module")
 def some_hundreds() -> Result:
     """500 seeds that `make simulate` does not begin with."""
-    return run_seeds(range(1_000_001, 1_000_501), load())
+    return run_seeds(World, range(1_000_001, 1_000_501), load())
 
 
 class TestPromise:
@@ -42,7 +42,7 @@ class TestPromise:
 
     def test_much_is_published_early(self, some_hundreds: Result) -> None:
         """Nor does it mean anything if nothing is derived: a fifth of all Running is, whatever goes wrong."""
-        assert some_hundreds.derived > some_hundreds.running / 5
+        assert some_hundreds.counts["early"] > some_hundreds.counts["running"] / 5
 
     def test_where_nothing_goes_wrong_frames_alone_bring_each_state(self) -> None:
         """Neither lists nor turns: a hint that the record answers late is read again until it has."""
@@ -56,7 +56,7 @@ class TestPromise:
         """A failing seed can be played again: every step is the same, in words."""
         traces: list[list[str]] = [[], []]
         for trace in traces:
-            run_seed(10, load(), trace=trace)
+            run_seed(World, 10, load(), trace=trace)
         assert traces[0] == traces[1]
         assert len(traces[0]) > 100
 
@@ -84,14 +84,14 @@ class TestFinds:
     def test_what_is_broken_is_found(self, name: str) -> None:
         """Without this rule, which somebody may think superfluous one day, a seed goes red."""
         with BROKEN[name]() as rules:
-            result = run_seeds(range(1, 1 + SEEDS_MAX), rules, stop_at_first=True)
+            result = run_seeds(World, range(1, 1 + SEEDS_MAX), rules, stop_at_first=True)
         assert result.violations
 
     def test_a_seed_is_green_again_when_nothing_is_broken(self) -> None:
         """What a hunt breaks is whole again after it: the seed that it found is right."""
         with BROKEN["old-answers-believed"]() as rules:
-            found = run_seeds(range(1, 1 + SEEDS_MAX), rules, stop_at_first=True).violations
-        assert run_seeds([seed for seed, _ in found], load()).violations == []
+            found = run_seeds(World, range(1, 1 + SEEDS_MAX), rules, stop_at_first=True).violations
+        assert run_seeds(World, [seed for seed, _ in found], load()).violations == []
 
 
 def made(release: Release = LATEST, spec: Spec | None = None) -> Job:

@@ -19,11 +19,12 @@ from consumer.rules import Rules
 from tests.cluster import rest
 from tests.cluster.cluster import Cluster
 from tests.cluster.daemon import NAMES, Life
-from tests.cluster.oracle import Oracle, ViolationError
+from tests.cluster.oracle import Oracle
 from tests.cluster.plot import FORGOTTEN, KINDS, Kind, Plot
 from tests.cluster.record import Job
 from tests.cluster.releases import RELEASES, Release
 from tests.cluster.rest import Reply
+from tests.seeds import ViolationError
 from tests.simulation.log import SimulatedLog
 
 FAULTS: Final = (
@@ -149,6 +150,15 @@ class World:
             return False
         self.faults[kind] += 1
         return True
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many updates there are, how many of them are to Running, and how many of these came early."""
+        return {
+            "updates": sum(map(len, self.oracle.logs.values())),
+            "running": self.oracle.running,
+            "early": self.oracle.derived,
+        }
 
     # -- the run ------------------------------------------------------------------------------------------------------
 

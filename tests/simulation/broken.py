@@ -5,8 +5,8 @@ Mutations, put in from outside for as long as a `with` lasts; the program has no
 
 # ruff: noqa: ANN401 - a mutation takes whatever the private part takes that it stands in for
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -35,6 +35,7 @@ from consumer.model import (
 )
 from consumer.rules import Edge, Rules, load
 from consumer.wire.subjects import Names
+from tests.seeds import Break
 from tests.simulation import daemon
 from tests.simulation.log import SimulatedLog
 from tests.simulation.world import World
@@ -122,7 +123,7 @@ def _append_without_join() -> Iterator[Rules]:
 
 
 @contextmanager
-def _first_page_only() -> Iterator[Rules]:
+def first_page_only() -> Iterator[Rules]:
     """Further pages of a history are not read."""
     answered = Join.answered
 
@@ -343,14 +344,14 @@ def _full_list_put_off() -> Iterator[Rules]:
         yield load()
 
 
-BROKEN: Final[dict[str, Callable[[], AbstractContextManager[Rules]]]] = {
+BROKEN: Final[dict[str, Break]] = {
     "no-cas": _no_cas,
     "two-in-flight": _two_in_flight,
     "stale-read-back": _stale_read_back,
     "no-time-in-covering": _no_time_in_covering,
     "start-reads-bucket": _start_reads_bucket,
     "append-without-join": _append_without_join,
-    "first-page-only": _first_page_only,
+    "first-page-only": first_page_only,
     "edge-added": _edge_added,
     "edge-removed": _edge_removed,
     "decide-mutates": _decide_mutates,
@@ -368,9 +369,3 @@ BROKEN: Final[dict[str, Callable[[], AbstractContextManager[Rules]]]] = {
     "revision-for-entry": _revision_for_entry,
     "full-list-put-off": _full_list_put_off,
 }
-"""By name: a context in which the program is broken so, and the rules to run it with."""
-
-
-def break_for_good(name: str) -> Rules:
-    """For a process of its own: broken until it ends (*name* empty: not at all)."""
-    return ExitStack().enter_context(BROKEN[name]()) if name else load()

@@ -15,7 +15,8 @@ from consumer.model import Frame, HistoryPage, JobKey, JobPage, Position, Record
 from consumer.rules import Rules
 from consumer.wire.entries import decode_checkpoint
 from consumer.wire.subjects import Names
-from tests.simulation.oracle import ViolationError, decode
+from tests.seeds import ViolationError
+from tests.simulation.oracle import decode
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -13,6 +13,7 @@ import msgspec
 
 from consumer.fold.asks import Entry
 from consumer.model import Identity, Junk, Position, Report
+from tests.seeds import ViolationError
 from tests.simulation.log import SimulatedLog
 from tests.simulation.orchestrator import ENDS, JobRecord
 
@@ -25,10 +26,6 @@ STATES: Final = ("Pending", "Queued", "Running", "Completed", "Failed", "Stopped
 SPELLINGS: Final = {state.lower(): state for state in STATES} | {"jobstatetypestopped": "Stopped"}
 
 decode: Final = msgspec.json.Decoder().decode
-
-
-class ViolationError(AssertionError):
-    """The log, or a daemon, is not as promised."""
 
 
 class Wanted(NamedTuple):

@@ -4,10 +4,10 @@ import pytest
 
 from consumer.fold.asks import Append, Read, ReadBack, Refused, Stored
 from consumer.rules import load
+from tests.seeds import Result, run_seed, run_seeds
 from tests.simulation.broken import BROKEN
 from tests.simulation.log import SimulatedLog, SimulatedLogPort
-from tests.simulation.runs import Result, run_seed, run_seeds
-from tests.simulation.world import FAULTS
+from tests.simulation.world import FAULTS, World
 
 FILTER = "jobstate.v1.main.state.a.b.*"
 PENDING = "jobstate.v1.main.state.a.b.pending"
@@ -17,7 +17,7 @@ RUNNING = "jobstate.v1.main.state.a.b.running"
 @pytest.fixture(scope="module")
 def some_hundreds() -> Result:
     """600 seeds that `make simulate` does not begin with."""
-    return run_seeds(range(1_000_001, 1_000_601), load())
+    return run_seeds(World, range(1_000_001, 1_000_601), load())
 
 
 def test_no_seed_violates_the_promise(some_hundreds: Result) -> None:
@@ -34,7 +34,7 @@ def test_the_same_seed_is_the_same_run() -> None:
     """A failing seed can be played again: every step is the same, in words."""
     traces: list[list[str]] = [[], []]
     for trace in traces:
-        run_seed(7, load(), trace=trace)
+        run_seed(World, 7, load(), trace=trace)
     assert traces[0] == traces[1]
     assert len(traces[0]) > 100
 
@@ -51,15 +51,15 @@ FOUND_ELSEWHERE = {"full-list-put-off"}
 def test_what_is_broken_on_purpose_is_found(name: str) -> None:
     """Without this rule, which somebody may think superfluous one day, a seed goes red."""
     with BROKEN[name]() as rules:
-        result = run_seeds(range(1, 1 + SEEDS_MAX), rules, stop_at_first=True)
+        result = run_seeds(World, range(1, 1 + SEEDS_MAX), rules, stop_at_first=True)
     assert result.violations
 
 
 def test_a_seed_is_green_again_when_nothing_is_broken() -> None:
     """What a hunt breaks is whole again after it: the seeds that it found are right."""
     with BROKEN["no-cas"]() as rules:
-        assert run_seeds(range(1, 3), rules).violations
-    assert run_seeds(range(1, 3), load()).violations == []
+        assert run_seeds(World, range(1, 3), rules).violations
+    assert run_seeds(World, range(1, 3), load()).violations == []
 
 
 def _append(subject: str, expected: int, *, rollup: bool = False) -> Append:

@@ -15,10 +15,11 @@ from consumer.fold.asks import Append, Busy, ReadBack, Refused, Stored, Unanswer
 from consumer.join import Missing, OrchestratorRead, ReadHistory, ReadJob
 from consumer.model import Event, Frame, HistoryPage, Identity, JobKey, JobPage, Junk, Position, Report, Snapshot
 from consumer.rules import Rules
+from tests.seeds import ViolationError
 from tests.simulation.daemon import NAMES, Life
 from tests.simulation.input import Input, Producer, junk
 from tests.simulation.log import SimulatedLog
-from tests.simulation.oracle import STATES, Book, Oracle, ViolationError, decode, merged
+from tests.simulation.oracle import STATES, Book, Oracle, decode, merged
 from tests.simulation.orchestrator import BASE_NS, JobRecord, Orchestrator
 
 REST_STEPS: Final = 12_000
@@ -95,6 +96,8 @@ class World:
         self.steps = 0
         self.calm = False
         self.faults: Counter[str] = Counter()
+        self.counts: Final[Counter[str]] = Counter()
+        """Nothing is counted but the faults."""
         self.log: Final = SimulatedLog()
         self.input: Final = Input()
         self.orchestrator: Final = Orchestrator(self.rng)
