@@ -21,7 +21,7 @@ OTHER: Final = "other"
 """Anything else: a connection that stood and was lost, too."""
 
 SECRET: Final = {
-    "nats": "nats.token_file, JOBSTATE_NATS__TOKEN or nats.credentials_file",
+    "nats": "nats.token_file, JOBSTATE_NATS__TOKEN, nats.user with nats.password_file, or nats.credentials_file",
     "bacalhau": "bacalhau.token_file or JOBSTATE_BACALHAU__TOKEN: it is Bacalhau's Orchestrator.Auth.Token",
 }
 """Where the credential is given, by *side*: "nats" (ours) or "bacalhau", the section of the settings."""

@@ -92,6 +92,9 @@ class Nats(_Section, frozen=True, kw_only=True):
     ] = "nats://127.0.0.1:4222"
     token_file: Annotated[_File, Meta(description="File that holds the token.")] = ""
     token: Annotated[Secret, Meta(description="The token itself, in place of its file.")] = Secret()
+    user: Annotated[str, Meta(description="User, together with a password.")] = ""
+    password_file: Annotated[_File, Meta(description="File that holds that user's password.")] = ""
+    password: Annotated[Secret, Meta(description="The password itself, in place of its file.")] = Secret()
     credentials_file: Annotated[_File, Meta(description="File that holds the credentials (JWT and seed).")] = ""
     tls_ca: Annotated[
         _File, Meta(description="Certificate authority of the servers (PEM), if it is not a public one.")
@@ -622,7 +625,7 @@ def _nearest(word: str, among: Iterable[str]) -> str:
 def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
     """What only several settings together can get wrong."""
     for section, keys in (
-        ("nats", ("token_file", "token", "credentials_file")),
+        ("nats", ("token_file", "token", "credentials_file", "password_file", "password")),
         ("bacalhau", ("token_file", "token")),
         ("orchestrator", ("token_file", "token", "password_file", "password")),
     ):
@@ -632,16 +635,17 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
             raise SettingsError(
                 f"{origins[first]}: {first}: is set together with {second} ({origins[second]}); leave one of them out"
             )
-    orchestrator = settings.orchestrator
-    if bool(orchestrator.user) != bool(orchestrator.password_file or orchestrator.password):
-        given = next(key for key in ("user", "password_file", "password") if getattr(orchestrator, key))
-        missing = (
-            "a password: give orchestrator.password_file or JOBSTATE_ORCHESTRATOR__PASSWORD"
-            if given == "user"
-            else "a user: give orchestrator.user (JOBSTATE_ORCHESTRATOR__USER)"
-        )
-        origin = origins[f"orchestrator.{given}"]
-        raise SettingsError(f"{origin}: orchestrator.{given}: needs {missing}, or leave both out")
+    for section, of in (("nats", settings.nats), ("orchestrator", settings.orchestrator)):
+        if bool(of.user) != bool(of.password_file or of.password):
+            given = next(key for key in ("user", "password_file", "password") if getattr(of, key))
+            variable = f"{ENVIRONMENT}{section.upper()}__"
+            missing = (
+                f"a password: give {section}.password_file or {variable}PASSWORD"
+                if given == "user"
+                else f"a user: give {section}.user ({variable}USER)"
+            )
+            origin = origins[f"{section}.{given}"]
+            raise SettingsError(f"{origin}: {section}.{given}: needs {missing}, or leave both out")
     if settings.streams.replicas not in {1, 3, 5}:
         raise SettingsError(
             f"{origins['streams.replicas']}: streams.replicas: is 1, 3 or 5: an even number of servers has no better "
@@ -702,4 +706,5 @@ def _look_at_files(settings: Settings, origins: Mapping[str, str]) -> Iterator[s
     for section in ("nats", "bacalhau", "orchestrator"):
         variable = f"{ENVIRONMENT}{section.upper()}__TOKEN"  # in the file it would be refused
         if "@" in getattr(settings, section).url:
-            yield f"{section}.url: holds a secret, and is not kept as one; use {section}.token_file or {variable}"
+            user = f", or {section}.user and {section}.password_file" if section == "nats" else ""
+            yield f"{section}.url: holds a secret, and is not kept as one; use {section}.token_file or {variable}{user}"

@@ -290,7 +290,7 @@ def test_a_secret_comes_from_the_environment_and_is_never_shown(one: Setting) ->
     """It is there for whoever asks for it by name; no text of the settings has it, and no encoder writes it."""
     environ = {one.variable: " hunter2\n"}
     if one.key == "password":
-        environ["JOBSTATE_ORCHESTRATOR__USER"] = "me"
+        environ[one.variable.replace("PASSWORD", "USER")] = "me"
     settings = load(None, environ)
     given = getattr(getattr(settings, one.section), one.key)
     assert given.reveal() == "hunter2"
@@ -336,6 +336,14 @@ def test_an_empty_variable_is_no_secret() -> None:
         ({"NATS__TOKEN": "x", "NATS__CREDENTIALS_FILE": "a"}, "nats.token: is set together with nats.credentials_file"),
         ({"ORCHESTRATOR__TOKEN": "x", "ORCHESTRATOR__PASSWORD": "y"}, "orchestrator.token: is set together with"),
         ({"ORCHESTRATOR__PASSWORD": "y"}, "orchestrator.password: needs a user: give orchestrator.user"),
+        ({"NATS__PASSWORD": "y"}, "nats.password: needs a user: give nats.user (JOBSTATE_NATS__USER)"),
+        ({"NATS__USER": "u"}, "nats.user: needs a password: give nats.password_file or JOBSTATE_NATS__PASSWORD"),
+        ({"NATS__USER": "u", "NATS__PASSWORD": "y", "NATS__TOKEN": "x"}, "nats.token: is set together with nats.pass"),
+        (
+            {"NATS__USER": "u", "NATS__PASSWORD": "y", "NATS__CREDENTIALS_FILE": "a"},
+            "nats.credentials_file: is set together with nats.password",
+        ),
+        ({"NATS__USER": "u", "NATS__PASSWORD": "y", "NATS__PASSWORD_FILE": "a"}, "nats.password_file: is set together"),
     ],
 )
 def test_secrets_that_exclude_each_other_are_refused(environ: dict[str, str], reason: str) -> None:
@@ -447,7 +455,7 @@ def test_frames_without_an_orchestrator_are_derived_from(bacalhau: str, orchestr
 def test_a_credential_in_an_url_is_told_with_what_takes_its_place() -> None:
     """The file, or the variable: the key of the file would be refused."""
     (warning,) = load(None, {"JOBSTATE_NATS__URL": "nats://me:secret@x:4222"}).warnings
-    assert warning.endswith("use nats.token_file or JOBSTATE_NATS__TOKEN")
+    assert warning.endswith("use nats.token_file or JOBSTATE_NATS__TOKEN, or nats.user and nats.password_file")
 
 
 def test_names_of_variables_are_looked_at_without_their_values() -> None:

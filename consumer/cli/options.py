@@ -41,7 +41,7 @@ Config = Annotated[
         "--config",
         metavar="FILE",
         help="A jobstate.toml to take these from, and what has no option: TLS and credentials of NATS (nats.tls_ca, "
-        "nats.credentials_file, or their variables). [env var: JOBSTATE_CONFIG]",
+        "nats.user and its password, nats.credentials_file, or their variables). [env var: JOBSTATE_CONFIG]",
     ),
 ]
 TokenFile = Annotated[

@@ -31,6 +31,7 @@ from consumer.errors import (
 from consumer.fold import Lanes
 from consumer.fold.dwell import Dwell
 from consumer.fold.truth import Judge, judge_last
+from consumer.jetstream.api import time_ns
 from consumer.jetstream.connection import (
     Address,
     Connection,
@@ -44,7 +45,7 @@ from consumer.jetstream.format import open_format
 from consumer.jetstream.input import JetStreamInput
 from consumer.jetstream.pull import DoubtError
 from consumer.jetstream.recovery import Recovered, read_whole, recover
-from consumer.jetstream.server import EmbeddedServer
+from consumer.jetstream.server import DISK_FULL, MEND_AFTER_S, EmbeddedServer
 from consumer.jetstream.writer import open_writer
 from consumer.model import NOWHERE, JobKey
 from consumer.observe import Health, Metrics, serve
@@ -71,6 +72,7 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
         if embedded:
             server = await stack.enter_async_context(EmbeddedServer(Path(settings.embedded.folder)))
             url = server.url
+            daemon.watch.look_at = f"{server.log_file} and its disk"
         port = await stack.enter_async_context(_serve(settings.http, daemon.metrics, daemon.health))
         log.info(
             "daemon.started",
@@ -91,7 +93,8 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
             )
         if server is None:
             return await daemon.run(url, stop)
-        return await beside(daemon.run(url, stop), server.keep(_tell_restart))
+        mending = server.mend(lambda: daemon.watch.unconfirmed_s, daemon.tell_of_server, after_s=MEND_AFTER_S)
+        return await beside(beside(daemon.run(url, stop), server.keep(_tell_restart)), mending)
 
 
 def _tell_restart(sentence: str) -> None:
@@ -151,6 +154,11 @@ class _Daemon(Estate):
             log.info("daemon.stopped", drained=drained)
             return ExitCode.OK if drained else ExitCode.DRAIN
 
+    def tell_of_server(self, event: str, sentence: str) -> None:
+        """What was found of the server of our own (`EmbeddedServer.mend`)."""
+        log.warning(event, reason=sentence)
+        self.watch.server_trouble = sentence if event == DISK_FULL else ""
+
     async def _begin(self, url: str, stack: contextlib.AsyncExitStack) -> Life:
         """Connect, see to the streams, and read the log; tried until the server is there."""
         address = Address.of(self.settings.nats, self.settings.cluster, url)
@@ -180,7 +188,6 @@ class _Daemon(Estate):
         reading = await connect_reader(address, "reader", outage=self.outages["reader"])
         stack.push_async_callback(reading.close)
         recovered = await recover(reading, names)
-        form = await open_format(reading, names, self.rules, accept=settings.rules.accept, found=recovered.format)
         outcomes: Counter[tuple[str, str]] = Counter()
         writer = await open_writer(writing, names, created=recovered.mark.created, outcomes=outcomes)
         dwell = Dwell(self.rules, self.clock.wall())
@@ -190,6 +197,15 @@ class _Daemon(Estate):
             flight_max=settings.lanes.flight_max,
             message_max=settings.limits.message_bytes,
             dwell=dwell,
+        )
+        form = await open_format(
+            reading,
+            names,
+            self.rules,
+            accept=settings.rules.accept,
+            found=recovered.format,
+            made_ns=time_ns(recovered.mark.created),
+            announce=lanes.announce_foreign,
         )
         await self._learn(lanes, recovered, reading)
         reports = JetStreamInput(reading, names)
@@ -236,5 +252,12 @@ class _Daemon(Estate):
             judges[key].take(entry)
         for key, judge in judges.items():
             lanes.learn(key, judge.truth)
-        if recovered.checkpoint is not None or recovered.checkpoint_number:
-            lanes.restore_checkpoint(recovered.checkpoint or NOWHERE, recovered.checkpoint_number)
+        if not recovered.checkpoint_number:
+            return
+        lanes.restore_checkpoint(recovered.checkpoint or NOWHERE, recovered.checkpoint_number)
+        if recovered.checkpoint is None:
+            lanes.announce_foreign(
+                recovered.checkpoint_number,
+                "no daemon of ours wrote the checkpoint that stood in the log; it is ignored, and the input is read "
+                "from its first entry",
+            )

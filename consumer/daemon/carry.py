@@ -18,12 +18,27 @@ from consumer.join.reads import OrchestratorRead, ReadJobs
 from consumer.model import Frame, Junk, Notice, Work
 from consumer.ports import Answered, Beginning, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
 from consumer.wire import decode_frame, decode_report, frame_junk, report_junk
+from consumer.wire.decoding import time_of
 from consumer.wire.subjects import Names
 
 log = structlog.get_logger()
 
 UPDATE_ROOM: Final = 16 * 1024
 """Bytes by which an update, or what is kept of a rejection, may exceed its report: names, numbers, headers."""
+
+AHEAD_NS: Final = 3_600 * 10**9
+"""A time of the orchestrator that is further ahead of our clock than clocks are apart."""
+
+
+def tell_ahead(told_ns: int, now_ns: int, next_step: str) -> None:
+    """Say that the log begins, or was to begin, at *told_ns*: what ends until then is left out."""
+    log.warning(
+        "log.beginning_ahead",
+        beginning=str(time_of(told_ns)),
+        our_clock=str(time_of(now_ns)),
+        reason="jobs that end before the log's beginning are left out, and it is more than an hour ahead of our clock",
+        next_step=next_step,
+    )
 
 
 class Watcher(Protocol):
@@ -291,12 +306,16 @@ class Carrier:
         beginning = self._sources.beginning
         if self._begun or join.newest_ns is None or beginning is None:
             return
+        newest_ns, now_ns = join.newest_ns, int(self._clock.wall() * 1e9)
+        ahead = newest_ns > now_ns + AHEAD_NS
         try:
-            since_ns = await beginning.agree(join.newest_ns)
+            since_ns = await beginning.agree(now_ns if ahead else newest_ns)
         except UnreachableError as error:
             log.warning("log.beginning_waits", reason=str(error))
             return  # the next list comes in a second, and asks again
         self._begun = True
+        if ahead:
+            tell_ahead(newest_ns, now_ns, "look at the orchestrator's clock; our own is taken in its place")
         backfill = self._sources.backfill_ns
         join.begin(0 if backfill is None else max(since_ns - backfill, 0))
         log.info("log.begins", since_ns=since_ns)

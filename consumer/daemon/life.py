@@ -19,7 +19,7 @@ from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import DEAD_READER, Tap, TapOptions
 from consumer.client import Outage
-from consumer.daemon.carry import Carrier, Sources
+from consumer.daemon.carry import AHEAD_NS, Carrier, Sources, tell_ahead
 from consumer.daemon.supervise import Loop, run_until
 from consumer.daemon.watch import BUCKET, INPUT, LOG, ORCHESTRATOR, REFUSED, TAP, Watch
 from consumer.errors import LogWentBackError, ServerError, UnreachableError
@@ -162,6 +162,13 @@ class Life:
         backfill = settings.scan.backfill_s
         backfill_ns = None if backfill == float("inf") else int(backfill * 1e9)
         since = form.since_ns
+        if since is not None and since > (now_ns := int(estate.clock.wall() * 1e9)) + AHEAD_NS:
+            tell_ahead(
+                since,
+                now_ns,
+                "look at the orchestrator's clock, and at ours; if they are right now, remove the log's entry "
+                f"{estate.names.format} and start again: it then begins with the next list (scan.backfill: earlier)",
+            )
         self._join = Join(
             estate.rules,
             self._lanes.known,

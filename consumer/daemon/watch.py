@@ -32,6 +32,9 @@ ORCHESTRATOR: Final = "orchestrator"
 STUCK_S: Final = 10.0
 """Events wait and nothing was confirmed for so long: the daemon is not ready, whatever its connections say."""
 
+FRESH_S: Final = 5.0
+"""What was seen longer ago says nothing of now."""
+
 BEHIND_S: Final = 2.0
 """Reads that wait for so long are held back by `orchestrator.max_rate`, which somebody should know."""
 
@@ -62,6 +65,12 @@ class Watch:
         self._agreement: Final = Agreement()
         self._behind = False
         self._confirmed_at = clock.now()
+        self._unconfirmed = (0.0, clock.now())
+        self._unconfirmed_told = False
+        self.look_at = "the server's own log and its disk"
+        """Where to look when nothing is confirmed."""
+        self.server_trouble = ""
+        """What is known to be wrong with the server: it takes nothing until that is mended. Empty: nothing."""
         self._lags: Final = {cause: metrics.lag(cause) for cause in ("hint", "scan", "report")}
 
     def follow_life(
@@ -76,6 +85,16 @@ class Watch:
         self._outcomes_told = Counter()
         self._full = set()
         self._confirmed_at = self._clock.now()
+        self._unconfirmed = (0.0, self._confirmed_at)
+
+    @property
+    def unconfirmed_s(self) -> float:
+        """For so long events have waited, and nothing was confirmed, though the connection is up and there is room.
+
+        As of the last stock that was taken; 0 where that is long ago, as between two lives.
+        """
+        seconds, as_of = self._unconfirmed
+        return seconds if self._clock.now() - as_of < FRESH_S else 0.0
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
@@ -247,16 +266,34 @@ class Watch:
         metrics.resends.inc(self._tally.resends - before.resends)
         metrics.read_backs.inc(self._tally.read_backs - before.read_backs)
         self._take_stock_of_appends()
-        waited = self._clock.now() - self._confirmed_at
+        self._say_log(lanes)
+
+    def _say_log(self, lanes: Lanes) -> None:
         if not lanes.waiting:
             self._confirmed_at = self._clock.now()
+        waited = self._clock.now() - self._confirmed_at
+        self._note_unconfirmed(0.0 if self._full or self._log_down else waited, lanes.waiting)
+        if not lanes.waiting:
             if not lanes.backing_off and not self._log_down:
                 self._health.ready(LOG)
         elif self._full:
             which = " and ".join(WORDS[stream] for stream in sorted(self._full))
             self._health.failing(LOG, f"{which} has no room: nothing is forgotten, and everything waits; give it more")
         elif waited > STUCK_S or lanes.backing_off:
-            self._health.failing(LOG, f"{lanes.waiting} events wait, nothing was confirmed for {waited:.0f} s")
+            step = f"; {self._next_step}" if waited > STUCK_S else ""
+            self._health.failing(LOG, f"{lanes.waiting} events wait, nothing was confirmed for {waited:.0f} s{step}")
+
+    def _note_unconfirmed(self, seconds: float, waiting: int) -> None:
+        self._unconfirmed = (seconds, self._clock.now())
+        if seconds > STUCK_S and not self._unconfirmed_told:
+            log.warning("log.unconfirmed", waiting=waiting, waited_s=round(seconds), next_step=self._next_step)
+        self._unconfirmed_told = seconds > STUCK_S
+        if not self._unconfirmed_told:
+            self.server_trouble = ""
+
+    @property
+    def _next_step(self) -> str:
+        return self.server_trouble or f"look at {self.look_at}: a disk that was full needs room, and a server restarted"
 
     def _take_stock_of_appends(self) -> None:
         now = Counter(self._outcomes)
@@ -264,6 +301,8 @@ class Watch:
         for (stream, outcome), count in rose.items():
             self._metrics.appends(stream, outcome).inc(count)
         for stream in WORDS:
+            if rose[stream, "stored"]:
+                self._confirmed_at = self._clock.now()  # a rejection that is kept, too
             # Full until something is stored again: between two tries nothing comes.
             if rose[stream, FULL]:
                 self._full.add(stream)

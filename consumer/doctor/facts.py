@@ -102,7 +102,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogHead(msgspec.Struct, frozen=True, kw_only=True):
-    """The log's `format` entry. `unread`: why it could not be read. `since`: it tells of jobs that ended later."""
+    """The log's `format` entry. `unread`: what stands there, if none of ours. `since`: jobs that ended later."""
 
     unread: str = ""
     format: int = 0

@@ -225,6 +225,11 @@ class Lanes:
             self.tally.foreign += 1
             self.offer(_foreign(key, number))
 
+    def announce_foreign(self, number: int, text: str) -> None:
+        """Have it kept as a notice that entry *number* of the log, under no job, is none of ours; *text* says more."""
+        self.tally.foreign += 1
+        self.offer(Notice(kind="foreign", origin=str(number), text=text, facts={"number": number}))
+
     def _stand(self, key: JobKey, known: Known | None, since: float) -> None:
         if self._dwell is not None:
             self._dwell.follow(key, known, since)

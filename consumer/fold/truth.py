@@ -69,6 +69,14 @@ def read_position(text: str) -> Position:
     return NOWHERE
 
 
+def is_guarded(entry: Entry) -> bool:
+    """Whether *entry* was stored as those of ours are that have a subject to themselves: checkpoint and format.
+
+    By a compare-and-set over just that subject, which the server has checked; a stranger's plain publish has none.
+    """
+    return entry.filter == entry.subject and entry.expected is not None and entry.expected < entry.number
+
+
 class Judge:
     """Says of a job's entries, one after another from the first in stream order, which are true."""
 

@@ -71,11 +71,13 @@ T = TypeVar("T")
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the servers are, and who we are to them. *token* is the secret itself; it is never shown."""
+    """Where the servers are, and who we are to them. *token* and *password* are the secrets; they are never shown."""
 
     urls: tuple[str, ...]
     cluster: str = "main"
     token: str = ""
+    user: str = ""
+    password: str = ""
     credentials_file: str = ""
     tls: ssl.SSLContext | None = None
 
@@ -86,6 +88,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             urls=tuple(part.strip() for part in (url or settings.url).split(",") if part.strip()),
             cluster=cluster,
             token=secret_of(settings.token, settings.token_file, "nats.token_file"),
+            user=settings.user,
+            password=secret_of(settings.password, settings.password_file, "nats.password_file"),
             credentials_file=settings.credentials_file,
             tls=trust(settings.tls_ca, "nats.tls_ca") if settings.tls_ca else None,
         )
@@ -358,6 +362,8 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
                         list(address.urls),
                         name=full_name,
                         token=address.token or None,
+                        user=address.user or None,
+                        password=address.password or None,
                         user_credentials=address.credentials_file or None,
                         tls=tls,
                         inbox_prefix=address.inbox_prefix,

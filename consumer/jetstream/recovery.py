@@ -10,6 +10,7 @@ import msgspec
 
 from consumer.errors import DecodeError, LogWentBackError
 from consumer.fold.asks import Entry
+from consumer.fold.truth import is_guarded
 from consumer.jetstream.api import NO_MESSAGE, MessageAnswer, StreamInfo, entry_of
 from consumer.jetstream.connection import Connection
 from consumer.jetstream.pull import DoubtError, Pull, refusal
@@ -32,8 +33,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 class Recovered(msgspec.Struct, frozen=True, kw_only=True):
     """The log as a start found it.
 
-    `checkpoint` is None if there is none, or none that can be read; `checkpoint_number` is its entry's all the same (0:
-    none): the next one expects it. `entries`: of each job the last entry of each of its subjects, in stream order.
+    `checkpoint` is None if there is none of ours; `checkpoint_number` is its entry's all the same (0: none): the next
+    one expects it. `entries`: of each job the last entry of each of its subjects, in stream order.
     """
 
     mark: Mark
@@ -77,7 +78,7 @@ async def recover(connection: Connection, names: Names, *, shard: str = "0") -> 
         raise LogWentBackError(f"the log {names.log} was made anew while it was read: it is read again")
     return Recovered(
         mark=mark,
-        checkpoint=_checkpoint(marked),
+        checkpoint=read_checkpoint(marked),
         checkpoint_number=marked.number if marked is not None else 0,
         format=form,
         entries=entries,
@@ -117,6 +118,11 @@ async def read_whole(
         await pull.close()
 
 
+async def first_entry(connection: Connection, names: Names, subject: str) -> Entry | None:
+    """The log's first entry under *subject* (or a filter), as its leader knows it."""
+    return await _get(connection, names.log, {"seq": 1, "next_by_subj": subject})
+
+
 async def last_entry(connection: Connection, names: Names, subject: str) -> Entry | None:
     """The log's last entry under *subject* (or a filter), as its leader knows it."""
     return await _get(connection, names.log, {"last_by_subj": subject})
@@ -131,15 +137,17 @@ async def _get(connection: Connection, stream: str, which: dict[str, str | int])
     return None
 
 
-def _checkpoint(entry: Entry | None) -> Position | None:
-    if entry is None:
+def read_checkpoint(entry: Entry | None) -> Position | None:
+    """The place that *entry* names; None if it is none of ours, as if there were none.
+
+    Then the input is read from its first entry, which costs time and nothing else.
+    """
+    if entry is None or not is_guarded(entry):
         return None
     try:
         return decode_checkpoint(entry.body)
     except DecodeError:
-        return (
-            None  # nobody of ours wrote it: the input is read from its first entry, which costs time and nothing else
-        )
+        return None
 
 
 async def _read_jobs(connection: Connection, names: Names, last_seq: int) -> dict[JobKey, list[Entry]]:

@@ -34,6 +34,16 @@ FAILURES_MAX: Final = 10
 CALM_S: Final = 10.0
 """A server that ended sooner than that after its start counts as one that did not start."""
 LOOK_S: Final = 0.1
+MEND_AFTER_S: Final = 30.0
+"""A server that has confirmed nothing for so long, while something waits, is looked after."""
+MEND_AFTER_MAX_S: Final = 600.0
+ROOM_LOOK_S: Final = 5.0
+"""Between two looks whether a disk that was full has room again."""
+ROOM_BYTES: Final = 1024 * 1024
+
+RESTARTED: Final = "server.restarted"
+DISK_FULL: Final = "server.disk_full"
+"""What `mend` tells of."""
 
 _ANOTHER: Final = "no folder can be there: name another"
 _NEXT_STEP: Final = {
@@ -89,6 +99,11 @@ class EmbeddedServer:
         if self.port is None:
             raise ServerError(f"the nats-server in {self.folder} has not been started: it has no address yet")
         return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def log_file(self) -> Path:
+        """Where it writes its own lines."""
+        return self._log
 
     @property
     def pid(self) -> int | None:
@@ -204,6 +219,61 @@ class EmbeddedServer:
                 why = "it started, and ended soon"
                 tell(f"the nats-server ended: started again as process {self.pid}, with the same data")
             tried_at = loop.time()
+
+    async def mend(
+        self, unconfirmed_s: Callable[[], float], tell: Callable[[str, str], None], *, after_s: float
+    ) -> None:
+        """End it whenever it takes nothing any more, so that `keep` starts it again, until cancelled.
+
+        A nats-server whose disk was full once answers no write until it is restarted. *unconfirmed_s*: for so long
+        something has waited for it, and nothing was confirmed; after *after_s* its disk is tried. *tell* gets an event,
+        `RESTARTED` or `DISK_FULL`, and why; of one full disk once.
+        """
+        loop = asyncio.get_running_loop()
+        ended_at, pause_s, full = float("-inf"), after_s, False
+        while True:
+            await asyncio.sleep(min(after_s, ROOM_LOOK_S))
+            waited_s = unconfirmed_s()
+            if waited_s <= after_s:
+                full = False
+                continue
+            since_s = loop.time() - ended_at
+            if self.pid is None or since_s < pause_s:
+                continue
+            if trouble := await asyncio.to_thread(self._try_disk):
+                if not full:
+                    tell(DISK_FULL, trouble)
+                full = True
+                continue
+            tell(RESTARTED, f"it has confirmed nothing for {waited_s:.0f} s, and its disk has room")
+            await self._end()
+            # If that was not it, ever more seldom.
+            pause_s = after_s if since_s > 2 * MEND_AFTER_MAX_S else min(pause_s * 2.0, MEND_AFTER_MAX_S)
+            ended_at, full = loop.time(), False
+
+    async def _end(self) -> None:
+        """Have it end in order, or else at once; what comes then is up to `keep`."""
+        process = self._process
+        assert process is not None
+        process.terminate()
+        try:
+            await asyncio.to_thread(process.wait, STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+    def _try_disk(self) -> str:
+        """Why the folder takes no more; empty if it does. Written, not asked for: a quota shows in no other way."""
+        probe = self._run / "room"
+        try:
+            probe.write_bytes(bytes(ROOM_BYTES))
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                return f"the disk of {self.folder} is full: make room"
+            return f"nothing can be written to {self.folder} ({error.strerror}): mend its disk"
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
+        return ""
 
     async def _gone(self, process: subprocess.Popen[bytes]) -> None:
         try:

@@ -9,9 +9,13 @@ from typing import Final
 
 import msgspec
 
+from consumer.errors import DecodeError
 from consumer.model import NOWHERE, Job, Junk, Known, Notice, Position, Record, Rejected, Report
 from consumer.wire.decoding import MESSAGE_MAX, decode
 from consumer.wire.subjects import unescape
+
+INT64: Final = 2**63
+"""Nanoseconds and sequences that are real are below it."""
 
 
 class InputPlace(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,8 +156,10 @@ def encode_checkpoint(position: Position) -> bytes:
 
 
 def decode_checkpoint(data: bytes) -> Position:
-    """Raises `DecodeError`."""
+    """Raises `DecodeError`, also for a place that no input has: asked for it, the server would refuse us for ever."""
     place = decode(_checkpoint, data).Input
+    if not (0 < place.Sequence < INT64 and 0 < place.Time < INT64):
+        raise DecodeError("out-of-range", "sequence and time of a place in the input are between 1 and 2**63 - 1")
     return Position(place.Time, place.Sequence)
 
 
@@ -164,7 +170,10 @@ def encode_format(body: Format) -> bytes:
 
 def decode_format(data: bytes) -> Format:
     """Raises `DecodeError`. A higher `Format` than 1 is decoded as far as it is known: look at it first."""
-    return decode(_format, data)
+    body = decode(_format, data)
+    if body.Since is not None and not 0 <= body.Since < INT64:
+        raise DecodeError("out-of-range", "Since is between 0 and 2**63 - 1")
+    return body
 
 
 def encode_advisory(notice: Notice) -> bytes:

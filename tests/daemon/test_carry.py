@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.daemon.carry import Carrier, Sources
 from consumer.daemon.supervise import end
@@ -14,7 +15,7 @@ from consumer.fold import Decided, Lanes, Published, lanes
 from consumer.fold.asks import Answer, Append, Busy, ReadBack, Unanswered
 from consumer.join import Derivation, DerivationSettings, Join, JoinSettings
 from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJobs
-from consumer.model import Frame, HistoryPage, JobPage, Notice, Position, Snapshot
+from consumer.model import BadJob, Frame, HistoryPage, JobPage, Notice, Position, Snapshot
 from consumer.ports import Answered, Delivery, RawFrame
 from consumer.replay.memory import MemoryLog
 from consumer.rules import load
@@ -146,9 +147,11 @@ class Beginning:
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.asked = 0
+        self.proposed: list[int] = []
 
     async def agree(self, newest_ns: int) -> int:
         self.asked += 1
+        self.proposed.append(newest_ns)
         if self.asked <= self.failures:
             raise UnreachableError("no answer")
         return newest_ns
@@ -425,6 +428,29 @@ async def test_the_logs_beginning_is_asked_for_until_somebody_answers() -> None:
         life.reads.answer(ReadJobs(), NO_JOBS)
         await until(lambda: len([s for s in life.watcher.said if "answered" in s]) == 3, "the third")
     assert beginning.asked == 2
+
+
+HOUR_NS = 3_600 * 10**9
+
+
+@pytest.mark.parametrize(("newest_ns", "ahead"), [(HOUR_NS, False), (HOUR_NS + 1, True), (2**63 - 1, True)])
+async def test_a_record_from_far_ahead_is_not_where_the_log_begins(newest_ns: int, *, ahead: bool) -> None:
+    """One wrong ModifyTime would leave out every job for ever: our own clock (here 0) is taken, and it is said."""
+    beginning, bad = Beginning(failures=0), BadJob(id="j", reason="r", modified_ns=newest_ns)
+    life = Life(joined=True, beginning=beginning)
+    with capture_logs() as lines:
+        async with life.lived():
+            life.carrier.look_everywhere()
+            await until(lambda: any(isinstance(read, ReadJobs) for read in life.reads.asked), "a list")
+            read = next(read for read in life.reads.asked if isinstance(read, ReadJobs))
+            life.reads.answer(read, JobPage(jobs=(), next_token="", bad=(bad,)))
+            await until(lambda: beginning.asked, "asked")
+    assert beginning.proposed == [0 if ahead else newest_ns]
+    told = [line for line in lines if line["event"] == "log.beginning_ahead"]
+    assert len(told) == ahead
+    if told:
+        assert "orchestrator's clock" in told[0]["next_step"]
+        assert told[0]["beginning"].startswith("1970-01-01" if newest_ns < 2 * HOUR_NS else "2262-04-11")
 
 
 async def test_without_an_orchestrator_frames_and_time_bring_events() -> None:

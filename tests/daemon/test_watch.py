@@ -110,3 +110,37 @@ def test_reads_that_the_rate_holds_back_are_told_once_and_when_they_caught_up(pl
     assert place.samples("jobstate_reads_waited_seconds") == {(): 60.0}
     assert place.samples("jobstate_reads_waiting") == {(): 40}
     assert place.samples("jobstate_reads_in_flight") == {(): 1}
+
+
+def test_a_server_that_confirms_nothing_is_told_once_with_where_to_look(place: Place) -> None:
+    """After ten seconds, and in /readyz all along; what is known to be wrong with it comes first, until it confirms."""
+    place.wait_for_something()
+    with capture_logs() as lines:
+        for _ in range(20):
+            place.watch.take_stock()
+            place.clock.time += 1.0
+    assert [line["event"] for line in lines] == ["log.unconfirmed"]
+    assert place.watch.unconfirmed_s == 19.0
+    assert "nothing was confirmed for 19 s; look at the server's own log and its disk" in place.health.unready()[LOG]
+    place.watch.server_trouble = "the disk of x is full: make room"
+    place.watch.take_stock()
+    assert place.health.unready()[LOG].endswith("the disk of x is full: make room")
+    place.clock.time += 60.0
+    assert place.watch.unconfirmed_s == 0.0, "no stock was taken: between two lives nobody knows"
+    place.outcomes["refused", "stored"] += 1
+    place.watch.take_stock()
+    assert (place.watch.unconfirmed_s, place.watch.server_trouble) == (0.0, "")
+
+
+@pytest.mark.parametrize("why", ["full", "down"])
+def test_what_is_known_to_hold_the_log_up_is_not_the_servers_silence(place: Place, why: str) -> None:
+    """A bound that is reached, a connection that is being replaced: to restart the server would mend neither."""
+    place.wait_for_something()
+    if why == "full":
+        place.outcomes["log", "full"] += 1
+    else:
+        place.watch.connection(LOG, up=False)
+    place.watch.take_stock()
+    place.clock.time += 40.0
+    place.watch.take_stock()
+    assert place.watch.unconfirmed_s == 0.0

@@ -24,6 +24,7 @@ from consumer.jetstream.connection import (
     require_payload,
     require_server,
 )
+from consumer.settings import load
 from tests.server import DEADLINE_S, Server, pub, speak, until
 
 HOSTILE = {
@@ -252,6 +253,27 @@ async def test_a_silent_server_is_noticed_by_pings(server: Server) -> None:
             await sending
     assert writer.is_closed
     server.thaw()
+
+
+async def test_user_and_password_come_from_the_settings(tmp_path: Path) -> None:
+    """The password in a file or in the environment: the server lets us in; nothing shows it; another is refused."""
+    file = tmp_path / "password"
+    file.write_text("two words\n")
+    file.chmod(0o600)
+    config = 'authorization { users: [{ user: "u", password: "two words" }] }\n'
+    async with Server(tmp_path / "nats", config) as server:
+        for password in ({"NATS__PASSWORD": "two words"}, {"NATS__PASSWORD_FILE": str(file)}, {"NATS__PASSWORD": "no"}):
+            given = {"NATS__URL": server.url, "NATS__USER": "u"} | password
+            settings = load(None, {f"JOBSTATE_{name}": text for name, text in given.items()})
+            address = Address.of(settings.nats, "main")
+            assert "words" not in f"{address} {address!r} {settings}"
+            if address.password == "no":
+                with pytest.raises(ServerError, match=r"nats\.password_file"):
+                    await connect_writer(address, "test", within_s=5)
+            else:
+                connection = await connect_writer(address, "test", within_s=5)
+                assert connection.is_connected
+                await connection.close()
 
 
 async def test_a_refused_password_is_refused_at_start_and_never_shown(tmp_path: Path) -> None:

@@ -120,6 +120,26 @@ async def test_a_checkpoint_that_cannot_be_read_counts_by_its_number_only(
     assert (found.checkpoint, found.checkpoint_number) == (None, number)
 
 
+@pytest.mark.parametrize("guard", ["no headers", "no filter", "another filter"])
+async def test_a_checkpoint_without_the_compare_and_set_is_not_believed(
+    writer: JetStreamWriter, reader: Connection, names: Names, guard: str
+) -> None:
+    """It could name a report that nobody has read: without both headers, over just its subject, it is a stranger's."""
+    await put(writer, names.checkpoint("0"), encode_checkpoint(Position(7, 8)))
+    headers = {}
+    if guard == "no filter":
+        headers = {"Nats-Expected-Last-Subject-Sequence": "1"}
+    elif guard == "another filter":
+        headers = {
+            "Nats-Expected-Last-Subject-Sequence": "0",
+            "Nats-Expected-Last-Subject-Sequence-Subject": names.format,
+        }
+    body = encode_checkpoint(Position(9, 9))
+    number = (await reader.jetstream().publish(names.checkpoint("0"), body, headers=headers)).seq
+    found = await recover(reader, names)
+    assert (found.checkpoint, found.checkpoint_number) == (None, number)
+
+
 async def test_what_is_written_between_checkpoint_and_end_is_found(
     writer: JetStreamWriter, reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from consumer.errors import ExitCode, ServerError
 from consumer.jetstream.connection import Address, connect_reader
-from consumer.jetstream.server import EmbeddedServer, find_binary
+from consumer.jetstream.server import DISK_FULL, RESTARTED, EmbeddedServer, find_binary
 from tests.server import DEADLINE_S, Server, until
 
 
@@ -190,3 +190,35 @@ async def test_a_server_that_stayed_for_a_while_has_not_failed(tmp_path: Path, m
         assert not keeper.done()
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
+
+
+async def test_a_server_that_confirms_nothing_is_restarted_when_its_disk_has_room(tmp_path: Path) -> None:
+    """Not while the folder takes nothing, which is told once, nor while it confirms; then by its keeper, as it was."""
+    told: list[tuple[str, str]] = []
+    waited_s = [0.0]
+    async with Server(tmp_path / "nats") as server:
+        keeping = asyncio.create_task(server.keep(lambda _: None))
+        mending = asyncio.create_task(
+            server.mend(lambda: waited_s[0], lambda event, why: told.append((event, why)), after_s=0.02)
+        )
+        first, port = server.pid, server.port
+        probe = server.folder / "run" / "room"
+        probe.mkdir()  # nothing can be written there
+        await asyncio.sleep(0.1)
+        assert not told
+        waited_s[0] = 5.0
+        await until(lambda: told, "the trouble")
+        await asyncio.sleep(0.1)
+        ((event, why),) = told
+        assert event == DISK_FULL
+        assert str(server.folder) in why
+        assert server.pid == first
+        probe.rmdir()
+        await until(lambda: server.pid not in {None, first}, "another server")
+        waited_s[0] = 0.0
+        assert told[1][0] == RESTARTED
+        assert server.port == port
+        assert not probe.exists()
+        for task in (mending, keeping):
+            task.cancel()
+        await asyncio.gather(mending, keeping, return_exceptions=True)

@@ -164,6 +164,21 @@ def test_a_checkpoint_comes_back_as_it_was() -> None:
     assert entries.decode_checkpoint(data) == HERE
 
 
+@pytest.mark.parametrize(("sequence", "time"), [(0, 7), (-5, 7), (7, 0), (2**63, 7), (7, 2**63), (2**70, 2**70)])
+def test_a_checkpoint_at_no_place_of_an_input_is_none(sequence: int, time: int) -> None:
+    """The server would refuse to read from there, at every start."""
+    with pytest.raises(DecodeError):
+        entries.decode_checkpoint(b'{"Input":{"Sequence":%d,"Time":%d}}' % (sequence, time))
+    assert entries.decode_checkpoint(entries.encode_checkpoint(Position(2**63 - 1, 1))) == Position(2**63 - 1, 1)
+
+
+@pytest.mark.parametrize("since", [-1, -(2**62), 2**63, 2**80])
+def test_a_beginning_that_is_no_time_is_none(since: int) -> None:
+    """Nanoseconds of an int64, from 1970 on."""
+    with pytest.raises(DecodeError):
+        entries.decode_format(b'{"Format":1,"Rules":{"Name":"n","Hash":"h"},"Since":%d,"Cluster":"c"}' % since)
+
+
 def test_the_format_comes_back_as_it_was() -> None:
     """The log says by which format and rules it was made, of which cluster, since when."""
     body = entries.Format(Rules=entries.RulesStamp(Name="bacalhau", Hash="ab"), Since=None, Cluster="main")

@@ -18,10 +18,10 @@ def rules(head: LogHead | None, *, name: str, hash_: str, accept: bool) -> Findi
     if head is None:
         return skipped(check, "nothing was written yet")
     if head.unread:
-        return fail(
+        return warn(
             check,
-            f"the log's format entry cannot be read ({head.unread}): nobody of ours wrote it",
-            "find out who publishes there; remove it (nats stream rmm), and start a daemon",
+            f"no daemon of ours wrote the log's format entry ({head.unread}): what it says does not count",
+            "find out who publishes there, and take that away; the next daemon that starts writes ours over it",
         )
     if head.format != FORMAT:
         return fail(

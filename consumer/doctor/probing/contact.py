@@ -76,7 +76,7 @@ async def reach_ours(address: Address) -> tuple[Contact, Connection | None]:
     """Connect to our NATS as the daemon's writer does. The connection is None where there is a fault."""
     knocks = await asyncio.gather(*map(knock, address.urls))
     private = address.tls_context is not None
-    contact = _met(knocks, private=private, secret=bool(address.token or address.credentials_file))
+    contact = _met(knocks, private=private, secret=bool(address.token or address.user or address.credentials_file))
     if contact.fault:
         return contact, None
     try:

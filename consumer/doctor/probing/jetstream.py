@@ -7,15 +7,16 @@ from typing import Any, Final
 import msgspec
 
 from consumer.doctor.facts import Account, LastEntry, LogHead, Permissions, Replica, Stream, Streams, Told
-from consumer.errors import DecodeError, ServerError, UnreachableError
+from consumer.errors import ServerError, UnreachableError
 from consumer.fold.asks import Entry
 from consumer.jetstream.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, time_ns
 from consumer.jetstream.connection import Connection
+from consumer.jetstream.format import read_format
 from consumer.jetstream.recovery import last_entry
+from consumer.jetstream.recovery import read_checkpoint as judge_checkpoint
 from consumer.jetstream.topology import compare, configs
 from consumer.model import JobKey, Position
 from consumer.settings import Settings
-from consumer.wire.entries import decode_checkpoint, decode_format
 from consumer.wire.subjects import Names
 
 ANSWER_S: Final = 2.0
@@ -184,10 +185,9 @@ async def read_head(connection: Connection, names: Names) -> LogHead | None:
     entry = await last_entry(connection, names, names.format)
     if entry is None:
         return None
-    try:
-        body = decode_format(entry.body)
-    except DecodeError as error:
-        return LogHead(unread=str(error))
+    body = read_format(entry)
+    if body is None:
+        return LogHead(unread=f"entry {entry.number}")
     since = None if body.Since is None else datetime.fromtimestamp(body.Since / 1e9, UTC)
     return LogHead(format=body.Format, rules=body.Rules.Name, rules_hash=body.Rules.Hash, since=since)
 
@@ -204,12 +204,7 @@ async def read_last(connection: Connection, names: Names, server_s: float) -> La
 async def read_checkpoint(connection: Connection, names: Names) -> Position | None:
     """Up to where the input is decided; None if nothing says so."""
     entry = await last_entry(connection, names, names.checkpoint("0"))
-    if entry is None:
-        return None
-    try:
-        return decode_checkpoint(entry.body)
-    except DecodeError:
-        return None  # nobody of ours wrote it: as if there were none
+    return judge_checkpoint(entry)
 
 
 async def count_refused(connection: Connection, names: Names) -> tuple[int, int]:
