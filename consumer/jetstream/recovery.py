@@ -94,13 +94,19 @@ async def read_whole(
     """
     if not last:
         return
-    until = max(last.values())
-    few = len(last) <= FILTERS_MAX
+    filters = tuple(map(names.states, last)) if len(last) <= FILTERS_MAX else (f"{names.state_prefix}>",)
+    async for key, entry in _entries_of_jobs(connection, names, "all", filters, max(last.values())):
+        if key in last:
+            yield key, entry
+
+
+async def _entries_of_jobs(
+    connection: Connection, names: Names, policy: str, filters: tuple[str, ...], until: int
+) -> AsyncIterator[tuple[JobKey, Entry]]:
+    """What a consumer with *policy* and *filters* has of jobs, until it has come to the entry *until* or behind it."""
     pull = Pull(connection, names.log)
     try:
-        await pull.open(
-            {"deliver_policy": "all"}, tuple(map(names.states, last)) if few else (f"{names.state_prefix}>",)
-        )
+        await pull.open({"deliver_policy": policy}, filters)
         reached = 0
         left = pull.pending
         while reached < until:
@@ -111,7 +117,7 @@ async def read_whole(
             for number, time, subject, data, headers in pulled:
                 text = subject.decode("utf-8", "surrogateescape")
                 key = names.key_of_state(text)
-                if key is not None and key in last:
+                if key is not None:
                     yield key, entry_of(text, data, headers, number, time)
             reached = pulled[-1][0]
     finally:
@@ -159,24 +165,8 @@ async def _read_jobs(connection: Connection, names: Names, last_seq: int) -> dic
     found: dict[JobKey, list[Entry]] = {}
     if not last_seq:
         return found
-    pull = Pull(connection, names.log)
-    try:
-        await pull.open({"deliver_policy": "last_per_subject"}, (">",))
-        reached = 0
-        left = pull.pending
-        while reached < last_seq:
-            if left <= 0 and await _get(connection, names.log, {"seq": last_seq}) is None:
-                break  # it was purged: nothing more will come
-            pulled = await pull.batch()
-            left -= len(pulled)
-            for number, time, subject, data, headers in pulled:
-                text = subject.decode("utf-8", "surrogateescape")
-                key = names.key_of_state(text)
-                if key is not None:
-                    _keep(found, key, entry_of(text, data, headers, number, time))
-            reached = pulled[-1][0]
-    finally:
-        await pull.close()
+    async for key, entry in _entries_of_jobs(connection, names, "last_per_subject", (">",), last_seq):
+        _keep(found, key, entry)
     return found
 
 
