@@ -8,6 +8,7 @@ and carries no read out (`consumer.bacalhau`).
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -50,6 +51,9 @@ from consumer.wire.subjects import job_key
 
 HINT: Final = "hint"
 SCAN: Final = "scan"
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 UNREADABLE_AFTER: Final = 5
 """So many reads of one job in a row failed by themselves, over some 15 s: it is announced."""
@@ -351,7 +355,7 @@ class Join:
         job = self._job(name)
         if job is not None and job.hint.reading:
             job.hint.overtaken = True
-        else:
+        elif job is None or not job.hint.failures or job.hint.due is None:  # else it cannot be read, and has its time
             self._read(name, cause)
 
     def _read(self, name: str, cause: str) -> None:
@@ -614,7 +618,8 @@ class Join:
         if not entries or not self._since_ns or not self._rules.is_terminal(entries[-1].state):
             return False
         ended = entries[-1].time
-        return ended is not None and int(ended.timestamp() * 1e6) * 1000 <= self._since_ns
+        # A time is read to the nearest microsecond: one that was rounded up is not newer than the log's beginning.
+        return ended is not None and (ended - _EPOCH) // _MICROSECOND * 1000 <= self._since_ns + 500
 
     def _correct(self, job: _Job, found: Contradicted, cause: str) -> None:
         assert job.key is not None

@@ -474,6 +474,20 @@ class TestHints:
         scene.join.failed(scene.read(now), now, alone="wrong-shape")
         assert scene.wait(now)[0] == now + 1
 
+    def test_a_list_that_differs_does_not_hurry_a_job_that_cannot_be_read(self) -> None:
+        """It says each second that the job is another than in the log; the job's next try has its time all the same."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        read, now = scene.read(0.0), 0.0
+        for _ in range(4):
+            scene.join.failed(read, now, alone="wrong-shape")
+            now, read = scene.wait(now)
+        scene.join.failed(read, now, alone="wrong-shape")
+        page = JobPage(jobs=(snapshot("Completed", 3),), next_token="")
+        scene.answer(ReadJobs(limit=100), page, now + 1)
+        assert scene.reads(now + 1) == []
+        assert scene.wait(now + 1)[0] == now + 16
+
     def test_while_nobody_is_answered_a_job_is_not_blamed(self) -> None:
         """An orchestrator that is away says nothing of a job: it is asked again each second, however long that is."""
         scene = self.scene()
@@ -891,6 +905,20 @@ class TestBeginning:
         scene.join.frame(ask_for_bid(snapshot("Pending", 1, modified_ns=50 * 10**9)), 0.0)
         assert scene.join.events == []
         scene.answer(scene.read(0.0), history("Pending", "Running", "Failed", at_s=60), 0.0)
+        assert scene.join.events == []
+
+    def test_what_ended_just_when_the_log_began_is_left_out_however_its_time_is_rounded(self) -> None:
+        """The list tells it to the nanosecond, the history is read to the nearest microsecond: 700 ns are one."""
+        at = datetime(2026, 11, 24, 5, 0, 0, 123457, tzinfo=UTC)  # of …456700 ns
+        since_ns = 1_795_496_400_123_456_700
+        entry = history("Pending", "Failed").entries
+        page = HistoryPage(
+            entries=tuple(msgspec.structs.replace(one, time=at) for one in entry), items=2, next_token=""
+        )
+        scene = Scene(since_ns=since_ns)
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
+        scene.answer(scene.read(0.0), snapshot("Failed", 2, modified_ns=since_ns), 0.0)
+        scene.answer(scene.read(0.0), page, 0.0)
         assert scene.join.events == []
 
     def test_an_open_job_is_told_from_its_first_state(self) -> None:
