@@ -70,7 +70,7 @@ class Pace:
         return len(self._hints) + len(self._scans)
 
     def waited_s(self, now: float) -> float:
-        """How long the oldest of them has waited: above a second, the rate or the orchestrator cannot keep up."""
+        """How long the oldest of them has waited: above some seconds, the rate or the orchestrator cannot keep up."""
         return max((now - queue[0][0] for queue in (self._hints, self._scans) if queue), default=0.0)
 
     def ask(self, reads: Iterable[OrchestratorRead], now: float) -> None:

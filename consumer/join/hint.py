@@ -44,6 +44,11 @@ class Hint:
         """Whether anything is read, or will be."""
         return bool(self.reading) or self.tries is not None or self.due is not None
 
+    @property
+    def put_off(self) -> float | None:
+        """When a record that could not be read is tried again, and not before; None: nothing stands against a read."""
+        return self.due if self.failures else None
+
     def came(self, what: str, now: float, until: int = 0) -> None:
         """*what* came (`ECHO`, `LOOK` or `WATCH`: then until there are *until* entries, or, 0, anything new)."""
         if self.reading and not (what == ECHO and self.tries is not None):

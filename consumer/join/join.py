@@ -8,7 +8,6 @@ and carries no read out (`consumer.bacalhau`).
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -47,13 +46,11 @@ from consumer.model import (
     place_of,
 )
 from consumer.rules import Rules
+from consumer.wire.decoding import time_of
 from consumer.wire.subjects import job_key
 
 HINT: Final = "hint"
 SCAN: Final = "scan"
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 UNREADABLE_AFTER: Final = 5
 """So many reads of one job in a row failed by themselves, over some 15 s: it is announced."""
@@ -355,7 +352,7 @@ class Join:
         job = self._job(name)
         if job is not None and job.hint.reading:
             job.hint.overtaken = True
-        elif job is None or not job.hint.failures or job.hint.due is None:  # else it cannot be read, and has its time
+        elif job is None or job.hint.put_off is None:
             self._read(name, cause)
 
     def _read(self, name: str, cause: str) -> None:
@@ -424,8 +421,8 @@ class Join:
             if job is None or job.turn_due != due:
                 continue
             ready = now + settings.scan_every_s / 2 if job.hint.reading else job.read_at + settings.scan_every_s
-            if job.hint.failures and job.hint.due is not None:
-                ready = job.hint.due  # it cannot be read: not a turn is wasted on it meanwhile
+            if (put_off := job.hint.put_off) is not None:
+                ready = put_off  # not a turn is wasted on it meanwhile
             if ready > now:
                 self._queue_turn(name, job, ready)
                 continue
@@ -527,8 +524,7 @@ class Join:
             return
         if failures == UNREADABLE_AFTER:
             self.events.append(notices.unreadable(read.job, job.key, alone))
-        pause = self._settings.retry_s * 2.0 ** min(max(failures - 1, 0), 30)
-        self._again_at(read.job, job, now + min(pause, self._settings.retry_max_s))
+        self._again_at(read.job, job, now + self._settings.retry_after(failures))
 
     def _join(self, name: str, job: _Job, entries: Sequence[HistoryEntry], cause: str, now: float) -> None:
         assert job.key is not None
@@ -617,9 +613,8 @@ class Join:
         """Whether the job was over when the log began: its first state is before our time, and so is its last."""
         if not entries or not self._since_ns or not self._rules.is_terminal(entries[-1].state):
             return False
-        ended = entries[-1].time
-        # A time is read to the nearest microsecond: one that was rounded up is not newer than the log's beginning.
-        return ended is not None and (ended - _EPOCH) // _MICROSECOND * 1000 <= self._since_ns + 500
+        ended, began = entries[-1].time, time_of(self._since_ns)  # both to the nearest microsecond
+        return ended is not None and began is not None and ended <= began
 
     def _correct(self, job: _Job, found: Contradicted, cause: str) -> None:
         assert job.key is not None

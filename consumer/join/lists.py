@@ -223,7 +223,7 @@ class Lists:
         read, self._asked = self._asked, None
         pacing = self._pacing
         self._failures += not too_large  # a smaller one is another question
-        retry = min(pacing.retry_s * 2.0 ** min(max(self._failures - 1, 0), 30), pacing.retry_max_s)
+        retry = pacing.retry_after(self._failures)
         # One that was given up for once may tell of a moment's freeze, and not of what lists cost.
         at_most = pacing.retry_max_s * 2.0 ** min(max(self._failures - 1, 0), 30)
         self._free_at = now + max(min(self._share_of(now), at_most), retry)

@@ -39,3 +39,7 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
     derive: bool = True
     doubts: int = 8
     doubt_s: float = 60.0
+
+    def retry_after(self, failures: int) -> float:
+        """Seconds until what has failed so many times in a row is asked for again."""
+        return min(self.retry_s * 2.0 ** min(max(failures - 1, 0), 30), self.retry_max_s)

@@ -106,7 +106,7 @@ class Metrics:
         self.reads_waiting: Final = self._gauge("reads_waiting", "Reads of the orchestrator that have not left.")
         self.reads_waited: Final = self._gauge(
             "reads_waited_seconds",
-            "How long the oldest of these has waited: above a second, orchestrator.max_rate holds them back.",
+            "How long the oldest of these has waited: above two seconds, orchestrator.max_rate holds them back.",
         )
         self.jobs_open: Final = self._gauge("jobs_open", "Jobs that have not ended.")
         self.jobs_known: Final = self._gauge("jobs_known", "Jobs in memory.")
