@@ -73,11 +73,15 @@ class Orchestrator(Protocol):
 
 
 class Answered(NamedTuple):
-    """One read that came back. *started_at* is when its request left, in the clock's seconds."""
+    """One read that came back. *started_at* is when its request left, in the clock's seconds.
+
+    *alone*: its error says nothing of other reads.
+    """
 
     read: OrchestratorRead
     answer: HistoryPage | Snapshot | JobPage | Missing | OrchestratorError
     started_at: float
+    alone: bool = False
 
 
 class Reads(Protocol):

@@ -283,7 +283,7 @@ def reckon_lists(aims: Aims, stored: int, hours: float) -> None:
         behind = offset + read.limit
         more = str(behind) if behind < stored else ""
         join.answered(read, JobPage(jobs=(done,) * read.limit, next_token=more), now, started=left)
-        pace.answered(now, left, None)
+        pace.answered(read, now, left, None)
     aims.say(
         f"lists with {stored} finished jobs, a gap every ten minutes, {hours:g} h",
         lists=lists,

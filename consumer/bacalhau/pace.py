@@ -1,4 +1,4 @@
-"""Which read goes next, and when: order, rate, and the pause while the orchestrator is away.
+"""Which read goes next, and when: order, rate, and the pause while the orchestrator is away; and whether it is.
 
 Sans-I/O: time is passed in, the dice too. `consumer.bacalhau.reads` carries out what comes out of here. What is worth
 reading at all is `consumer.join`'s to say, and it keeps what waits here small: a read in flight and one pending a job.
@@ -43,6 +43,10 @@ class Pace:
 
     Away: after an answer that is none, nothing goes out until the pause is over, then one read alone, the probe. Its
     answer ends the pause, its failure doubles it. `Retry-After` makes a pause longer, up to a minute, never shorter.
+
+    One job may be answered with 500 or 403 for ever, while all others are served. So the probe is of another job where
+    there is one, and if it is answered, what failed before it did so alone: from then on such an error of that job
+    keeps nobody else away, until the job itself is answered.
     """
 
     def __init__(self, options: PaceOptions, dice: Callable[[], float]) -> None:
@@ -57,6 +61,8 @@ class Pace:
         self._free_at = 0.0
         self._resume_at = 0.0
         self._probing = False
+        self._suspects: Final[set[str]] = set()
+        self._alone: Final[set[str]] = set()
         self.in_flight = 0
         self.away: str = ""
         """Kind of the error that keeps the orchestrator away, or empty."""
@@ -93,23 +99,36 @@ class Pace:
         self._free_at = max(self._free_at, now) + self._interval_s
         self.in_flight += 1
         self._probing = bool(self.away)  # what was under way when it went away may hang for long, and is no probe
-        return self._next()
+        return (self._take_other() if self._probing else None) or self._next()
 
-    def answered(self, now: float, started_at: float, error: OrchestratorError | None) -> None:
-        """A read that was started at *started_at* came back: with an answer, or with *error*."""
+    def answered(self, read: OrchestratorRead, now: float, started_at: float, error: OrchestratorError | None) -> bool:
+        """*read*, started at *started_at*, came back: with an answer, or with *error*. Whether that is its job's alone.
+
+        A list has no job, and an orchestrator that throttles throttles all.
+        """
         self.in_flight -= 1
+        job = "" if isinstance(read, ReadJobs) else read.job
+        if error is None:
+            self._suspects.discard(job)
+            self._alone.discard(job)
+        alone = error is not None and (error.alone or (job in self._alone and error.kind != "throttled"))
+        if error is not None and not alone and job:
+            self._suspects.add(job)
         # Those that were under way when the orchestrator went away say nothing new, whatever they bring.
         if self.away_since is not None and started_at <= self.away_since:
-            return
+            return alone
         self._probing = False
         if error is None or error.alone:
+            self._alone.update(self._suspects)
+            self._suspects.clear()
             self.away, self.away_since, self.failures, self._resume_at = "", None, 0, 0.0
-            return
-        self.away = error.kind
-        self.away_since = now if self.away_since is None else self.away_since
-        pause = min(self._options.pause_s * 2.0 ** min(self.failures, 30), self._options.pause_max_s)
-        self.failures += 1
-        self._resume_at = now + max(pause * (0.5 + self._dice() / 2), error.retry_after_s or 0.0)
+        elif self.away or not alone:
+            self.away = error.kind
+            self.away_since = now if self.away_since is None else self.away_since
+            pause = min(self._options.pause_s * 2.0 ** min(self.failures, 30), self._options.pause_max_s)
+            self.failures += 1
+            self._resume_at = now + max(pause * (0.5 + self._dice() / 2), error.retry_after_s or 0.0)
+        return alone
 
     @property
     def _burst(self) -> float:
@@ -121,3 +140,12 @@ class Pace:
             return self._hints.popleft()[1]
         self._hints_in_row = 0
         return self._scans.popleft()[1]
+
+    def _take_other(self) -> OrchestratorRead | None:
+        """A read of what has not failed by itself, for a probe: the other ones prove nothing."""
+        for queue in (self._hints, self._scans):
+            for place, (_, read) in enumerate(queue):
+                if isinstance(read, ReadJobs) or not (read.job in self._suspects or read.job in self._alone):
+                    del queue[place]
+                    return read
+        return None

@@ -109,14 +109,14 @@ class Reads:
         except OrchestratorError as caught:
             answer = error = caught
         now = self._clock.now()
-        self._pace.answered(now, started_at, error)
+        alone = self._pace.answered(read, now, started_at, error)
         self.carried += 1
         if error is None:
             self.answered_at = now
         else:
             self.last_error = error
             self.errors[error.kind] += 1
-        self._answered.append(Answered(read, answer, started_at))
+        self._answered.append(Answered(read, answer, started_at, alone))
         self._something.set()
         self._changed.set()
 

@@ -294,7 +294,7 @@ class Carrier:
                 job_id=getattr(one.read, "job", ""),
                 reason=answer.detail,
             )
-            alone = answer.kind if answer.alone else ""
+            alone = answer.kind if one.alone else ""
             began = now if answer.kind == "unreachable" else one.started_at  # it took none of the orchestrator's time
             join.failed(one.read, now, alone=alone, too_large=answer.kind == "too-large", started=began)
         else:

@@ -3,6 +3,7 @@
 Pure, and of one job alone: which reads go out, and what an answer says, is `consumer.join.join`'s.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 ECHO: Final = "echo"
@@ -19,7 +20,7 @@ class Hint:
     One read of a job is in flight at a time. What comes meanwhile overtakes it: its answer may be older than that.
     """
 
-    __slots__ = ("beyond", "due", "failures", "overtaken", "reading", "since", "tries", "until")
+    __slots__ = ("beyond", "due", "failures", "overtaken", "put_off", "reading", "since", "tries", "until")
 
     def __init__(self) -> None:
         self.reading = ""
@@ -37,17 +38,14 @@ class Hint:
         self.due: float | None = None
         """When to read again."""
         self.failures = 0
-        """Reads in a row that failed by themselves, while others were answered."""
+        """Tries in a row that failed by themselves, while others were answered."""
+        self.put_off = float("-inf")
+        """Not before then is the next such try: only what comes of the job has it read sooner, which is no try."""
 
     @property
     def is_open(self) -> bool:
         """Whether anything is read, or will be."""
         return bool(self.reading) or self.tries is not None or self.due is not None
-
-    @property
-    def put_off(self) -> float | None:
-        """When a record that could not be read is tried again, and not before; None: nothing stands against a read."""
-        return self.due if self.failures else None
 
     def came(self, what: str, now: float, until: int = 0) -> None:
         """*what* came (`ECHO`, `LOOK` or `WATCH`: then until there are *until* entries, or, 0, anything new)."""
@@ -92,8 +90,17 @@ class Hint:
         self.tries += 1
         return due
 
-    def failed(self, *, alone: bool) -> int:
-        """The read failed; *alone*: by itself, while others are answered. How many of these in a row."""
+    def failed(self, now: float, retry_after: Callable[[int], float], *, alone: bool) -> float:
+        """The read failed; *alone*: by itself, while others are answered. When to read again.
+
+        *retry_after* gives the seconds to wait after so many failures in a row.
+        """
         self.reading = ""
-        self.failures = self.failures + 1 if alone else 0
-        return self.failures
+        if alone and now >= self.put_off:
+            self.failures += 1
+            self.put_off = now + retry_after(self.failures)
+        return max(self.put_off, now + retry_after(0))
+
+    def over(self) -> None:
+        """The record was read, whatever it said."""
+        self.reading, self.failures, self.put_off = "", 0, float("-inf")

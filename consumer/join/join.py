@@ -53,7 +53,7 @@ HINT: Final = "hint"
 SCAN: Final = "scan"
 
 UNREADABLE_AFTER: Final = 5
-"""So many reads of one job in a row failed by themselves, over some 15 s: it is announced."""
+"""So many tries of one job in a row failed by themselves, over some 15 s: it is announced."""
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -352,7 +352,7 @@ class Join:
         job = self._job(name)
         if job is not None and job.hint.reading:
             job.hint.overtaken = True
-        elif job is None or job.hint.put_off is None:
+        elif job is None or not job.hint.failures:
             self._read(name, cause)
 
     def _read(self, name: str, cause: str) -> None:
@@ -421,8 +421,7 @@ class Join:
             if job is None or job.turn_due != due:
                 continue
             ready = now + settings.scan_every_s / 2 if job.hint.reading else job.read_at + settings.scan_every_s
-            if (put_off := job.hint.put_off) is not None:
-                ready = put_off  # not a turn is wasted on it meanwhile
+            ready = max(ready, job.hint.put_off)  # not a turn is wasted on it meanwhile
             if ready > now:
                 self._queue_turn(name, job, ready)
                 continue
@@ -516,15 +515,16 @@ class Join:
             return
         job.bare = False
         job.pages = []
-        failures = job.hint.failed(alone=bool(alone))
+        failures = job.hint.failures
+        due = job.hint.failed(now, self._settings.retry_after, alone=bool(alone))
         if job.identity is None and alone == "not-askable":
             # Only a frame has named it, and nobody can be asked for a job of that name: it is none.
             job.hint.answered()
             self._forget(read.job)
             return
-        if failures == UNREADABLE_AFTER:
+        if failures < job.hint.failures == UNREADABLE_AFTER:
             self.events.append(notices.unreadable(read.job, job.key, alone))
-        self._again_at(read.job, job, now + self._settings.retry_after(failures))
+        self._again_at(read.job, job, due)
 
     def _join(self, name: str, job: _Job, entries: Sequence[HistoryEntry], cause: str, now: float) -> None:
         assert job.key is not None
@@ -651,7 +651,7 @@ class Join:
     def _read_over(self, name: str, job: _Job, now: float) -> None:
         """The read in flight is over: read again if a hint came meanwhile, later if the hint is not answered."""
         hint = job.hint
-        hint.reading, hint.failures = "", 0
+        hint.over()
         job.pages = []
         job.read_at = now
         if hint.overtaken:
@@ -740,7 +740,7 @@ class Join:
         since, claimed = job.contested or (now, claim)
         if job.contested is None or claim != claimed:  # a list of another moment: the log was behind, then and now
             job.contested = (now, claim)
-        elif (job.agreed_at or 0.0) > since and now - since >= self._settings.doubt_s:
+        elif job.agreed_at is not None and job.agreed_at - since >= self._settings.doubt_s:
             job.contested = (float("inf"), claim)  # once
             self.events.append(notices.unreadable(name, job.key, "contradicts-list"))
 

@@ -9,6 +9,7 @@ from consumer.errors import OF_ONE_READ, OrchestratorError
 from consumer.join.reads import OrchestratorRead, ReadHistory, ReadJobs
 
 AWAY = OrchestratorError("unreachable")
+ANY = ReadJobs()
 
 
 def pace(concurrency: int = 4, max_rate: float = 1e6) -> Pace:
@@ -40,7 +41,7 @@ def test_hints_go_before_scans_and_the_oldest_first() -> None:
     asked: list[OrchestratorRead] = [scan("s1"), ReadJobs(), hint("h1"), scan("s2"), hint("h2")]
     it.ask(asked, 0.0)
     first = started(it, 1.0)
-    it.answered(1.1, 1.0, None)
+    it.answered(ANY, 1.1, 1.0, None)
     assert [*first, *started(it, 1.1)] == [hint("h1"), hint("h2"), scan("s1"), ReadJobs(), scan("s2")]
 
 
@@ -54,7 +55,7 @@ def test_scans_do_not_starve() -> None:
         read = it.start(float(n))
         assert isinstance(read, ReadHistory)
         order.append(read.cause)
-        it.answered(n + 0.5, float(n), None)
+        it.answered(ANY, n + 0.5, float(n), None)
     assert order == (["hint"] * 7 + ["scan"]) * 3
 
 
@@ -64,7 +65,7 @@ def test_no_more_in_flight_than_the_bound() -> None:
     it.ask([hint(str(n)) for n in range(6)], 0.0)
     assert len(started(it, 1.0)) == 4
     assert it.due() is None
-    it.answered(1.2, 1.0, None)
+    it.answered(ANY, 1.2, 1.0, None)
     assert len(started(it, 1.2)) == 1
     assert (it.in_flight, it.waiting) == (4, 1)
 
@@ -82,7 +83,7 @@ def test_no_second_has_more_than_the_rate(rate: float) -> None:
         now = max(now, due)
         while it.start(now) is not None:
             times.append(now)
-            it.answered(now, now, None)
+            it.answered(ANY, now, now, None)
     most = max(1.0, rate)
     assert all(sum(start <= time < start + 1.0 for time in times) <= most for start in times)
     assert times[-1] - times[0] <= 200 / rate * 1.13
@@ -97,7 +98,7 @@ def test_how_long_the_oldest_has_waited_is_told() -> None:
     assert it.waited_s(3.0) == 2.0
     for now in (3.0, 4.0):
         assert it.start(now) is not None
-        it.answered(now, now, None)
+        it.answered(ANY, now, now, None)
     assert it.waited_s(5.0) == 3.0
 
 
@@ -114,14 +115,14 @@ def test_away_means_one_probe_after_each_pause_which_doubles() -> None:
     it.ask([hint(str(n)) for n in range(20)], 0.0)
     assert len(started(it, 100.0)) == 4
     for _ in range(4):
-        it.answered(100.5, 100.0, AWAY)
+        it.answered(ANY, 100.5, 100.0, AWAY)
     assert (it.away, it.away_since, it.failures) == ("unreachable", 100.5, 1)
     now = 100.5
     for pause in (1.0, 2.0, 4.0, 8.0, 8.0):
         assert started(it, now + pause - 0.01) == []
         now += pause
         assert len(started(it, now)) == 1
-        it.answered(now, now, AWAY)
+        it.answered(ANY, now, now, AWAY)
     assert it.away_since == 100.5
 
 
@@ -130,14 +131,14 @@ def test_the_probes_answer_ends_the_pause() -> None:
     it = pace()
     it.ask([hint(str(n)) for n in range(20)], 0.0)
     assert it.start(10.0) is not None
-    it.answered(10.0, 10.0, AWAY)
+    it.answered(ANY, 10.0, 10.0, AWAY)
     assert it.start(11.0) is not None
-    it.answered(11.1, 11.0, None)
+    it.answered(ANY, 11.1, 11.0, None)
     assert (it.away, it.away_since, it.failures) == ("", None, 0)
     assert len(started(it, 11.1)) == 4
-    it.answered(11.2, 11.1, AWAY)
+    it.answered(ANY, 11.2, 11.1, AWAY)
     for _ in range(3):
-        it.answered(11.2, 11.1, AWAY)
+        it.answered(ANY, 11.2, 11.1, AWAY)
     assert it.due() == 11.2 + 1.0
 
 
@@ -146,11 +147,11 @@ def test_what_was_under_way_before_says_nothing_new() -> None:
     it = pace()
     it.ask([hint(str(n)) for n in range(20)], 0.0)
     started(it, 10.0)
-    it.answered(10.5, 10.0, OrchestratorError("throttled", retry_after_s=30))
-    it.answered(10.6, 10.0, None)
-    it.answered(10.7, 10.0, AWAY)
+    it.answered(ANY, 10.5, 10.0, OrchestratorError("throttled", retry_after_s=30))
+    it.answered(ANY, 10.6, 10.0, None)
+    it.answered(ANY, 10.7, 10.0, AWAY)
     assert (it.away, it.failures, it.due()) == ("throttled", 1, 40.5)
-    it.answered(10.8, 10.0, None)
+    it.answered(ANY, 10.8, 10.0, None)
     assert it.due() == 40.5
 
 
@@ -160,7 +161,7 @@ def test_retry_after_only_lengthens_a_pause() -> None:
         it = pace()
         it.ask([hint("a"), hint("b")], 0.0)
         it.start(10.0)
-        it.answered(10.0, 10.0, OrchestratorError("throttled", retry_after_s=asked))
+        it.answered(ANY, 10.0, 10.0, OrchestratorError("throttled", retry_after_s=asked))
         assert it.due() == 10.0 + pause
 
 
@@ -170,7 +171,7 @@ def test_a_wrong_answer_of_one_read_does_not_stop_the_others(kind: str) -> None:
     it = pace()
     it.ask([hint(str(n)) for n in range(9)], 0.0)
     started(it, 10.0)
-    it.answered(10.0, 10.0, OrchestratorError(kind))
+    it.answered(ANY, 10.0, 10.0, OrchestratorError(kind))
     assert it.away == ""
     assert len(started(it, 10.0)) == 1
 
@@ -182,7 +183,7 @@ def test_pauses_are_thrown_with_dice() -> None:
         it = Pace(PaceOptions(pause_s=1.0), lambda throw=throw: throw)  # type: ignore[misc]
         it.ask([hint(str(n)) for n in range(2)], 0.0)
         it.start(10.0)
-        it.answered(10.0, 10.0, AWAY)
+        it.answered(ANY, 10.0, 10.0, AWAY)
         dues.add(it.due())
     assert len(dues) == 3
     assert all(due is not None and 10.5 <= due <= 11.0 for due in dues)
@@ -199,7 +200,7 @@ def test_a_long_absence_does_not_overflow() -> None:
         assert due - now <= 8.0
         now = max(now, due)
         assert it.start(now) is not None
-        it.answered(now, now, AWAY)
+        it.answered(ANY, now, now, AWAY)
         if job == 10_000:
             break
     assert it.failures == 10_001
@@ -210,10 +211,91 @@ def test_what_hangs_from_before_holds_no_probe_back() -> None:
     it = pace()
     it.ask([hint(str(n)) for n in range(20)], 0.0)
     assert len(started(it, 100.0)) == 4
-    it.answered(100.5, 100.0, AWAY)
+    it.answered(ANY, 100.5, 100.0, AWAY)
     assert it.in_flight == 3
     assert len(started(it, 101.5)) == 1
     assert started(it, 101.6) == []
-    it.answered(101.6, 101.5, None)
+    it.answered(ANY, 101.6, 101.5, None)
     assert it.away == ""
     assert len(started(it, 101.6)) == 1  # three still hang, and count again
+
+
+def failing(it: Pace, now: float, bad: ReadHistory, error: OrchestratorError) -> str:
+    """*bad* is read and answered with *error*; what probes then is answered. Gives what probed, if anything did."""
+    it.ask([bad], now)
+    assert started(it, now) == [bad]
+    it.answered(bad, now, now, error)
+    it.ask([bad, scan("good")], now)
+    due = it.due()
+    assert due is not None
+    probe = it.start(due)
+    assert isinstance(probe, ReadHistory)
+    it.answered(probe, due, due, None)
+    return probe.job
+
+
+def test_a_job_that_fails_by_itself_keeps_nobody_away_for_long() -> None:
+    """Once another job was answered while it failed, its errors are its own: no pause, and told so."""
+    error = OrchestratorError("server-error")
+    it, bad = pace(), hint("bad")
+    assert failing(it, 10.0, bad, error) == "good"
+    assert it.away == ""
+    for now in (20.0, 21.0, 22.0):
+        assert it.start(now) == bad
+        assert it.answered(bad, now, now, error)
+        assert it.away == ""
+        it.ask([bad], now)
+
+
+def test_an_answer_of_the_job_itself_ends_that() -> None:
+    """It is served again: its next error may be the orchestrator's."""
+    error = OrchestratorError("server-error")
+    it, bad = pace(), hint("bad")
+    failing(it, 10.0, bad, error)
+    assert it.start(20.0) == bad
+    it.answered(bad, 20.0, 20.0, None)
+    it.ask([bad], 20.0)
+    assert it.start(20.0) == bad
+    assert not it.answered(bad, 21.0, 20.0, error)
+    assert it.away == "server-error"
+
+
+def test_a_probe_of_what_fails_by_itself_brings_nobody_back() -> None:
+    """Where only such a job waits, it probes; its failure is no answer, and the pause doubles."""
+    error = OrchestratorError("server-error")
+    it, bad = pace(), hint("bad")
+    failing(it, 10.0, bad, error)
+    it.ask([ReadJobs()], 20.0)
+    assert started(it, 20.0) == [bad, ReadJobs()]
+    it.answered(ReadJobs(), 20.0, 20.0, AWAY)
+    it.answered(bad, 20.0, 20.0, error)
+    it.ask([bad], 20.0)
+    assert it.start(21.0) == bad
+    assert it.answered(bad, 21.0, 21.0, error)
+    assert it.away == "server-error"
+    it.ask([bad], 21.0)
+    assert it.due() == 23.0
+
+
+def test_a_list_that_fails_is_nobody_s_alone() -> None:
+    """Without lists no new job is found: however well each job is answered, that keeps the orchestrator away."""
+    it = pace()
+    for now in (10.0, 20.0):
+        it.ask([ReadJobs()], now)
+        assert it.start(now) == ReadJobs()
+        assert not it.answered(ReadJobs(), now, now, OrchestratorError("forbidden"))
+        assert it.away == "forbidden"
+        it.ask([scan("good")], now)
+        assert it.start(now + 5.0) == scan("good")
+        it.answered(scan("good"), now + 5.0, now + 5.0, None)
+        assert it.away == ""
+
+
+def test_throttling_is_never_one_job_s_alone() -> None:
+    """The orchestrator asks for a pause: whichever read was told, all wait."""
+    error = OrchestratorError("throttled", retry_after_s=30)
+    it, bad = pace(), hint("bad")
+    failing(it, 10.0, bad, error)
+    assert it.start(50.0) == bad
+    assert not it.answered(bad, 50.0, 50.0, error)
+    assert it.away == "throttled"

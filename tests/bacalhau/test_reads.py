@@ -95,7 +95,7 @@ async def test_every_read_comes_back_once_with_its_answer() -> None:
     before = LoopClock().now()
     async with running(reads):
         reads.ask(asked)
-        came = {id(read): (answer, at) for read, answer, at in await come_back(reads, 4)}
+        came = {id(read): (answer, at) for read, answer, at, _ in await come_back(reads, 4)}
     assert [type(came[id(read)][0]) for read in asked] == [HistoryPage, Missing, Snapshot, JobPage]
     assert all(before <= at <= LoopClock().now() for _, at in came.values())
     assert (reads.carried, reads.in_flight, reads.waiting, reads.last_error) == (4, 0, 0, None)
@@ -165,3 +165,22 @@ async def test_cancelling_leaves_no_request_behind() -> None:
         reads.ask([ReadHistory(job="a"), ReadHistory(job="b")])
         await until(lambda: told.at_once == 2, "two requests under way")
     assert told.at_once == 0
+
+
+async def test_a_job_that_fails_by_itself_is_told_as_such() -> None:
+    """Others were answered while it failed: from then on its errors come back as its own, and nobody is away."""
+
+    class OneBad(Told):
+        async def history(self, read: ReadHistory) -> HistoryPage | Missing:
+            if read.job == "bad":
+                raise OrchestratorError("server-error")
+            return await super().history(read)
+
+    reads = Reads(OneBad(), LoopClock(), PaceOptions(pause_s=0.001))
+    async with running(reads):
+        reads.ask([ReadHistory(job="bad")])
+        assert [one.alone for one in await come_back(reads, 1)] == [False]
+        reads.ask([ReadHistory(job="bad"), ReadHistory(job="good")])
+        told = {one.read: one.alone for one in await come_back(reads, 2)}
+        assert told == {ReadHistory(job="bad"): True, ReadHistory(job="good"): False}
+        assert reads.away == ""

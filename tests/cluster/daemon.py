@@ -126,14 +126,13 @@ class Life:
         except OrchestratorError as error:
             self.world.say(self.name, f"{_spell(read)}: {error.kind}")
             away = self.pace.away
-            self.pace.answered(now, started, error)
-            alone = error.kind if error.alone else ""
-            self.join.failed(read, now, alone=alone, too_large=error.kind == "too-large")
+            alone = self.pace.answered(read, now, started, error)
+            self.join.failed(read, now, alone=error.kind if alone else "", too_large=error.kind == "too-large")
         else:
             if self.world.trace is not None:
                 self.world.say(self.name, f"{_spell(read)}: {_spell_answer(answer)}")
             away = self.pace.away
-            self.pace.answered(now, started, None)
+            self.pace.answered(read, now, started, None)
             self.join.answered(read, answer, now, started=started)
         if away and not self.pace.away:
             self.join.look_everywhere()

@@ -3,7 +3,7 @@
 Told about every entry when the log takes it. The record is the model's own; nothing here asks the daemon.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 import msgspec
@@ -76,9 +76,11 @@ class Oracle:
             raise ViolationError(f"{job.id}: {_spell(entry)} says {entry.Message!r}, the record {change.message!r}")
         return entry
 
-    def noticed(self, kind: str) -> None:
-        """An advisory is in the log."""
+    def noticed(self, kind: str, body: bytes, refused: Container[str]) -> None:
+        """An advisory is in the log. *refused*: jobs that the orchestrator does not give."""
         self.notices.append(kind)
+        if kind == "unreadable" and msgspec.json.decode(body)["Facts"]["job"] in refused:
+            return
         if not self.forgetful or kind not in ("gone", "diverged"):
             raise ViolationError(f"the advisory {kind}, for no reason")
 

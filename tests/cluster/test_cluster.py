@@ -242,5 +242,9 @@ class TestOracle:
 
     def test_an_announcement_needs_a_reason(self) -> None:
         """Nothing is gone as long as the model forgot nothing."""
+        body = b'{"Facts":{"job":"j-1"}}'
+        Oracle().noticed("unreadable", body, {"j-1"})
+        with pytest.raises(ViolationError, match="unreadable"):
+            Oracle().noticed("unreadable", body, {"j-2"})
         with pytest.raises(ViolationError, match="gone"):
-            Oracle().noticed("gone")
+            Oracle().noticed("gone", body, {"j-1"})

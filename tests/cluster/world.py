@@ -33,6 +33,7 @@ FAULTS: Final = (
     "orchestrator away for half of it",
     "orchestrator restart",
     "answer 500",
+    "one job always refused",
     "answer html",
     "answer cut",
     "answer too large",
@@ -118,11 +119,14 @@ class World:
         """Finished jobs that a list costs, though nobody asks for them."""
         self._bad: Final = rng.choice((0.0, 0.05, 0.2)) if self.kind.harm else 0.0
         """Share of the answers that are none, or old."""
+        self._refused: Final[set[str]] = set()
+        """Jobs that the orchestrator does not give, while it serves all others."""
         self._lossy: Final = rng.choice((0.0, 0.05, 0.3)) if self.kind.harm else 0.0
         """Share of the frames that do not come as they should."""
         self.pace: Final = PaceOptions(max_rate=rng.choice((20.0, 100.0, 100.0)), pause_max_s=2.0)
         self._settings: Final = JoinSettings(
             doubt_s=10.0,
+            retry_max_s=4.0,
             list_limit=rng.choice((2, 100)),
             full_limit=rng.choice((3, 100)),
             history_limit=rng.choice((2, 3, 1000)),
@@ -286,6 +290,8 @@ class World:
         takes = rest.READ_COST_S + (rest.LIST_COST_S * (len(self.cluster.jobs) + self._stored) if of_list else 0.0)
         if not self.cluster.up or self.now < self.away.get(life.name, 0.0):
             reply, takes = OrchestratorError("unreachable"), rng.choice((0.001, 0.2))
+        elif isinstance(read, (ReadHistory, ReadJob)) and self._refuses(read.job):
+            reply = OrchestratorError("forbidden")
         elif self.fault("answer 500", self._bad / 4):
             reply = OrchestratorError("server-error")
         elif self.fault("answer html", self._bad / 8):
@@ -302,6 +308,15 @@ class World:
             if self.fault("orchestrator slow", self._bad / 2):
                 takes += rng.uniform(0.02, 1.0)
         self._to(life, takes + rng.uniform(0.0003, 0.002), life.answered, read, reply, started)
+
+    def _refuses(self, job: str) -> bool:
+        """Whether *job* is refused, whoever asks; for some that begins now."""
+        if job in self._refused and not self.calm:
+            return True
+        if not self.fault("one job always refused", self._bad / 40):
+            return False
+        self._refused.add(job)
+        return True
 
     def _answer(self, read: OrchestratorRead, ns: int) -> Reply:
         jobs = self.cluster.jobs
@@ -339,7 +354,7 @@ class World:
         if key is None:
             kind = ask.subject.split(".")[4]
             self.say(life.name, f"announces {kind}: {ask.body.decode()}")
-            self.oracle.noticed(kind)
+            self.oracle.noticed(kind, ask.body, self._refused)
             return
         entry = self.oracle.stored(self.jobs, ask.body)
         self.say(

@@ -488,6 +488,16 @@ class TestHints:
         assert scene.reads(now + 1) == []
         assert scene.wait(now + 1)[0] == now + 16
 
+    def test_frames_of_a_job_that_cannot_be_read_hurry_nobody(self) -> None:
+        """Each has it read at once, and each of these reads fails: the next try has its time, and nothing is blamed."""
+        scene = self.scene()
+        for number in range(20):
+            now = number / 1000
+            scene.join.frame(message(FrameKind.RUN_RESULT), now)
+            scene.join.failed(scene.read(now), now, alone="wrong-shape")
+        assert scene.join.events == []
+        assert scene.wait(0.02)[0] == 1.019
+
     def test_while_nobody_is_answered_a_job_is_not_blamed(self) -> None:
         """An orchestrator that is away says nothing of a job: it is asked again each second, however long that is."""
         scene = self.scene()
@@ -1034,6 +1044,20 @@ class TestContested:
             new = JobPage(jobs=(snapshot("Completed", 3, modified_ns=6),), next_token="")
             scene.answer(scene.read_list(now + 2), new, now + 2)
         assert scene.join.events == []
+
+    def test_one_old_answer_is_no_contradiction(self) -> None:
+        """The list was right, the history read after it old; two minutes later it is read again before it is blamed."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        scene.has("Running", 2)
+        listed = JobPage(jobs=(snapshot("Failed", 3, modified_ns=5),), next_token="")
+        scene.join.look_everywhere()
+        scene.answer(scene.read_list(0.0), listed, 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Running"), 0.0)
+        scene.join.look_everywhere()
+        scene.answer(scene.read_list(120.0), listed, 120.0)
+        assert scene.join.events == []
+        scene.answer(scene.read(120.0), history("Pending", "Running", "Failed"), 120.0)
+        assert scene.published() == [(3, "Failed")]
 
 
 class TestWhose:
