@@ -16,7 +16,7 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fmt test demo simulate bench fuzz load live faults torture docs clean
+.PHONY: help setup check fmt test demo simulate bench fuzz load live faults real torture docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ live: $(STAMP) ## The delay at the recordings' own pace
 
 faults: $(STAMP) ## An orchestrator that is stopped, wrong or slow while jobs run
 	$(BIN)/python -m tests.faults $(ARGS)
+
+real: $(STAMP) ## Beside real clusters: make real ARGS="PATH-OF-BACALHAU…"
+	$(BIN)/python -m tests.real $(ARGS)
 
 torture: $(STAMP) ## Kills and pauses of daemons and servers
 	$(BIN)/python -m tests.torture $(ARGS)

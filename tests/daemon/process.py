@@ -24,6 +24,12 @@ DEADLINE_S: Final = 20.0
 ROOT: Final = Path(__file__).parents[2]
 NAMES: Final = Names()
 
+SMALL_STREAMS: Final = {
+    "JOBSTATE_STREAMS__LOG_MAX_BYTES": "100000000",
+    "JOBSTATE_STREAMS__INPUT_MAX_BYTES": "100000000",
+}
+"""The server reserves what a stream may grow to."""
+
 Numbers = dict[tuple[str, ...], float]
 
 
@@ -38,8 +44,7 @@ class Daemon:
         common = {
             "JOBSTATE_HTTP__PORT": "0",
             "JOBSTATE_LOG__FORMAT": "json",
-            "JOBSTATE_STREAMS__LOG_MAX_BYTES": "100000000",
-            "JOBSTATE_STREAMS__INPUT_MAX_BYTES": "100000000",
+            **SMALL_STREAMS,
             "PYTHONWARNINGS": "error",
         }
         with self.output.open("ab") as output:
