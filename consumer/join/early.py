@@ -1,11 +1,12 @@
-"""Running early: whether a frame proves that the record says Running at the next revision (`DESIGN.md` 6).
+"""What a frame proves by itself, before the record is read: the next state, or Running (`DESIGN.md` 6).
 
-Pure, and only the question. Who asks it, and what is read where the answer is no, is `consumer.join.join`.
+Pure, and only the questions. Who asks them, and what is read where the answer is no, is `consumer.join.join`.
 """
 
 from typing import Final
 
-from consumer.model import NUMBER_MAX, JobStateType, Place, Snapshot
+from consumer.model import NOWHERE, NUMBER_MAX, REPORTED, JobStateType, Known, Place, Snapshot
+from consumer.rules import Rules
 from consumer.wire.subjects import job_key
 
 Where = tuple[int, int]
@@ -66,3 +67,33 @@ def runs_early(execution: Execution, standing: Place, disturbed: Where, heard_fr
         == (execution.version, execution.revision, execution.state)
         and execution.where > disturbed
     )
+
+
+def steps_ahead(rules: Rules, known: Known | None, snapshot: Snapshot, entries_seen: int) -> int | None:
+    """How many steps the snapshot of an `AskForBid` is ahead of the log: 0 or less, exactly 1, or None (cannot tell).
+
+    Only exactly one may be published without a read (`DESIGN.md` 6.4). Bacalhau's revision is the number of the entry
+    as long as no entry was merged; once one was, only the history can tell.
+    """
+    if known is None:
+        return 1 if snapshot.revision == 1 and snapshot.state == rules.initial else None
+    if known.source == REPORTED or known.version is None or known.revision is None:
+        return None
+    if entries_seen > known.revision:
+        return None
+    if known.sequence != known.revision or known.input > NOWHERE:
+        # Not an update for each entry: one revision may have left two (`total_timeout`), and then Bacalhau's count is
+        # not that of the entries any more.
+        return None
+    if (snapshot.version, snapshot.revision) == (known.version, known.revision):
+        return 0 if snapshot.state == known.state else None
+    if (snapshot.version, snapshot.revision) < (known.version, known.revision):
+        return -1
+    if snapshot.revision != known.revision + 1:
+        return None
+    if snapshot.version == known.version:
+        # What the rules forbid is no step to take without having seen the history.
+        return 1 if rules.allows(known.state, snapshot.state) else None
+    if snapshot.version == known.version + 1 and snapshot.state == rules.initial and entries_seen == known.revision:
+        return 1
+    return None

@@ -13,15 +13,16 @@ from typing import Final
 import msgspec
 
 from consumer.join import notices
-from consumer.join.early import ANYWHERE, NOWHERE_HEARD, Execution, Where, runs_early
-from consumer.join.hint import ECHO, LOOK, WATCH, Hint
+from consumer.join.early import ANYWHERE, Execution, runs_early, steps_ahead
+from consumer.join.hint import ECHO, LOOK, WATCH
 from consumer.join.history import Contradicted, Old, join_history, went_back
+from consumer.join.job import Job
 from consumer.join.lists import Lists
 from consumer.join.options import JoinSettings
 from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.join.turns import Turns
 from consumer.model import (
     DERIVED,
-    NOWHERE,
     REPORTED,
     START,
     BadJob,
@@ -76,46 +77,6 @@ class Counts(msgspec.Struct, kw_only=True):
     bad: int = 0
 
 
-class _Job:
-    """A job that is open, or looked at just now. Finished ones are forgotten: the log has them."""
-
-    __slots__ = (
-        "agreed_at",
-        "bare",
-        "contested",
-        "disturbed",
-        "doubted",
-        "doubted_since",
-        "entries_seen",
-        "halted",
-        "hint",
-        "identity",
-        "key",
-        "pages",
-        "read_at",
-        "turn_due",
-        "way",
-    )
-
-    def __init__(self) -> None:
-        self.identity: Identity | None = None
-        self.key: JobKey | None = None
-        self.hint: Final = Hint()
-        self.bare = False  # its history was empty: the job itself is read in place of it
-        self.pages: list[HistoryEntry] = []
-        self.turn_due: float | None = None
-        self.read_at = float("-inf")
-        self.agreed_at: float | None = None  # when the record was last seen to say just what the log has
-        self.way: tuple[Place, ...] = ()  # from where to where the events lead that are not decided yet
-        self.disturbed: Where = NOWHERE_HEARD  # where an execution ended or was refused last, or may have, unheard
-        # Since when lists say what the record does not, and what: (version, revision, state).
-        self.contested: tuple[float, tuple[int, int, str]] | None = None
-        self.doubted = 0  # answers in a row that say less than the log
-        self.doubted_since = 0.0
-        self.entries_seen = 0  # how long the history was when it was last read whole
-        self.halted: Step | None = None  # the step that the rules reject: the job stands still there
-
-
 class Join:
     """One cluster's join. *known* gives the log's last update of a job; *since_ns*: see `begin`.
 
@@ -134,14 +95,12 @@ class Join:
         self._known = known
         self._settings = settings or JoinSettings()
         self._since_ns = since_ns
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, Job] = {}
         self._executions: dict[str, Execution] = {}
         self._reads: deque[OrchestratorRead] = deque()
         self._held: dict[str, None] = {}
         self._due: list[tuple[float, str]] = []
-        self._turns: list[tuple[float, str]] = []
-        self._open: set[str] = set()
-        self._next_turn = float("-inf")
+        self._turns = Turns(self._settings)
         self._lists = Lists(self._settings)
         self._lists.high_water = since_ns or 0
         self.events: list[Work] = []
@@ -183,8 +142,8 @@ class Join:
             return
         known_job = self._job(job.id)
         if known_job is not None:
-            self._name(known_job, job)
-            self._open_up(job.id, known_job, float("-inf"))
+            known_job.name(job)
+            self._turns.open(job.id, float("-inf"))
 
     def look_nowhere(self) -> None:
         """No list until `look_everywhere`, and nothing was missed: for a replay that shows what frames alone bring."""
@@ -198,7 +157,7 @@ class Join:
     @property
     def open_jobs(self) -> int:
         """Jobs that are read in turn."""
-        return len(self._open)
+        return len(self._turns)
 
     def agreed_at(self, name: str) -> float | None:
         """When the record of the open job *name* was last seen to have nothing newer than the log; None: never yet."""
@@ -261,7 +220,7 @@ class Join:
             self._hint(name, now, WATCH)
             return
         known = self._known(job.key)
-        ahead = _steps_ahead(self._rules, known, snapshot, job.entries_seen)
+        ahead = steps_ahead(self._rules, known, snapshot, job.entries_seen)
         if snapshot.job != job.identity or (known is None and snapshot.modified_ns <= self._since_ns):
             # It says otherwise than what was learnt before: whose it is, the record tells. Or it is a frame from before
             # the log began: whether the job is left out, its history tells.
@@ -278,7 +237,7 @@ class Join:
             )
             self._emit(job, Record(key=job.key, job=snapshot.job, after=place_of(known), steps=(step,), cause=HINT))
             job.hint.answered()
-            self._open_up(name, job, now)
+            self._open_up(name, now)
         if frame.direct and (known is None or known.state != JobStateType.RUNNING or known.version != snapshot.version):
             # It runs at once: the record is Running at the next revision already. Unless the job's time was over: then
             # the write that made this execution made the job Failed, and the node is asked all the same (1.9.3,
@@ -312,7 +271,7 @@ class Join:
         job.hint.answered()
         return True
 
-    def _standing(self, job: _Job) -> Place:
+    def _standing(self, job: Job) -> Place:
         """Where the log stands for the job, or will stand when what is under way is written."""
         if job.way:
             return job.way[-1]
@@ -379,7 +338,9 @@ class Join:
                 job.hint.due = None
                 self._read(name, HINT if job.hint.tries is not None else SCAN)
         if self._since_ns is not None:
-            self._take_turn(now)
+            name_of_turn = self._turns.take(now, lambda name: self._ready_at(name, now))
+            if name_of_turn is not None:
+                self._read(name_of_turn, SCAN)
         if (page := self._lists.take(now)) is not None:
             self.counts.lists += 1
             self._reads.append(page)
@@ -389,45 +350,20 @@ class Join:
 
     def wake_at(self) -> float | None:
         """When `take` will have more if nothing comes before; None: never."""
-        times = [self._due[0][0]] if self._due else []
-        if self._turns and self._settings.scan_rate and self._since_ns is not None:
-            times.append(max(self._next_turn, self._turns[0][0]))
-        if (due := self._lists.wake_at()) is not None:
-            times.append(due)
-        return min(times, default=None)
+        times: list[float | None] = [self._due[0][0]] if self._due else []
+        times += [self._lists.wake_at(), self._turns.wake_at() if self._since_ns is not None else None]
+        return min((time for time in times if time is not None), default=None)
 
     # -- open jobs in turn --------------------------------------------------------------------------------------------
 
-    def _open_up(self, name: str, job: _Job, now: float) -> None:
+    def _open_up(self, name: str, now: float) -> None:
         """From now on the job is open: it is read in turn."""
-        if job.turn_due is None:
-            self._open.add(name)
-            self._queue_turn(name, job, now + self._settings.scan_every_s)
+        self._turns.open(name, now + self._settings.scan_every_s)
 
-    def _close(self, name: str, job: _Job) -> None:
-        self._open.discard(name)
-        job.turn_due = None
-
-    def _queue_turn(self, name: str, job: _Job, due: float) -> None:
-        job.turn_due = due
-        heapq.heappush(self._turns, (due, name))
-
-    def _take_turn(self, now: float) -> None:
-        """Read whose turn it is: each open job once a second, all together not more often than the rate."""
-        settings = self._settings
-        while self._turns and settings.scan_rate and now >= self._next_turn and self._turns[0][0] <= now:
-            due, name = heapq.heappop(self._turns)
-            job = self._jobs.get(name)
-            if job is None or job.turn_due != due:
-                continue
-            ready = now + settings.scan_every_s / 2 if job.hint.reading else job.read_at + settings.scan_every_s
-            ready = max(ready, job.hint.put_off)  # not a turn is wasted on it meanwhile
-            if ready > now:
-                self._queue_turn(name, job, ready)
-                continue
-            self._queue_turn(name, job, now + settings.scan_every_s)
-            self._next_turn = max(self._next_turn, now) + 1 / settings.scan_rate
-            self._read(name, SCAN)
+    def _ready_at(self, name: str, now: float) -> float:
+        """When the open job may be read in its turn: not while it is, nor just after, nor before its next try."""
+        job, every_s = self._jobs[name], self._settings.scan_every_s
+        return max(now + every_s / 2 if job.hint.reading else job.read_at + every_s, job.hint.put_off)
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -462,7 +398,7 @@ class Join:
             assert isinstance(read, ReadHistory)
             self._take_page(read, job, answer, cause, now)
 
-    def _take_job(self, name: str, job: _Job, snapshot: Snapshot, cause: str, now: float) -> None:
+    def _take_job(self, name: str, job: Job, snapshot: Snapshot, cause: str, now: float) -> None:
         self._relearn(snapshot)
         if job.bare:
             self._join_bare(job, snapshot, cause)
@@ -470,7 +406,7 @@ class Join:
         elif job.identity is not None:
             self._reads.append(ReadHistory(job=name, namespace=job.identity.namespace, cause=cause))
 
-    def _take_page(self, read: ReadHistory, job: _Job, page: HistoryPage, cause: str, now: float) -> None:
+    def _take_page(self, read: ReadHistory, job: Job, page: HistoryPage, cause: str, now: float) -> None:
         job.pages.extend(page.entries)
         # An open job's token is a cursor: an empty page behind its last entry gives the same again (`BACALHAU.md` 6.3).
         is_full = bool(page.next_token) and page.items >= self._settings.history_limit
@@ -480,14 +416,15 @@ class Join:
             self._reads.append(msgspec.structs.replace(read, next_token=page.next_token))
         elif job.pages or job.key is None or self._known(job.key) is not None:
             self._join(read.job, job, job.pages, cause, now)
-        elif job.doubted < len(self._settings.repeats):
+        elif job.doubt.answers < len(self._settings.repeats):
             # Every job since 1.5 has a history: an answer without it may be an old one.
             self.counts.old_answers += 1
             self._doubt(job, now)
             self._read_over(read.job, job, now)
         else:
             # A job from before 1.5 has none: its present state is all that there is.
-            job.doubted, job.bare = 0, True
+            job.doubt.end()
+            job.bare = True
             self._reads.append(ReadJob(job=read.job, namespace=read.namespace, cause=cause))
 
     def failed(
@@ -526,7 +463,7 @@ class Join:
             self.events.append(notices.unreadable(read.job, job.key, alone))
         self._again_at(read.job, job, due)
 
-    def _join(self, name: str, job: _Job, entries: Sequence[HistoryEntry], cause: str, now: float) -> None:
+    def _join(self, name: str, job: Job, entries: Sequence[HistoryEntry], cause: str, now: float) -> None:
         assert job.key is not None
         assert job.identity is not None
         known = self._known(job.key)
@@ -539,7 +476,7 @@ class Join:
                 else:
                     self.events.append(notices.unreadable(name, job.key, "no-history"))
         if not isinstance(found, Old):
-            job.doubted = 0
+            job.doubt.end()
             job.entries_seen = len(entries)
             if job.disturbed == ANYWHERE and entries and not job.hint.overtaken:
                 job.disturbed = (entries[-1].version, len(entries))
@@ -558,40 +495,34 @@ class Join:
         self._see_end(name, job, entries, now, old=isinstance(found, Old))
         self._read_over(name, job, now)
 
-    def _is_certain(self, job: _Job, now: float) -> bool:
+    def _is_certain(self, job: Job, now: float) -> bool:
         """Whether an answer that says less than the log is one of so many that it is no old one."""
         self._doubt(job, now)
-        settings = self._settings
-        if job.doubted < settings.doubts or now - job.doubted_since < settings.doubt_s:
-            return False
-        job.doubted = 0
-        return True
+        return job.doubt.is_over(now, self._settings)
 
-    def _doubt(self, job: _Job, now: float) -> None:
+    def _doubt(self, job: Job, now: float) -> None:
         """An answer says less than it must: whoever asked, it is read again until one does not."""
-        if not job.doubted:
-            job.doubted_since = now
-            if job.hint.tries is None:
-                job.hint.watch(now)
-        job.doubted += 1
+        if not job.doubt.answers and job.hint.tries is None:
+            job.hint.watch(now)
+        job.doubt.came(now)
 
-    def _let_go(self, name: str, job: _Job, known: Known) -> None:
+    def _let_go(self, name: str, job: Job, known: Known) -> None:
         """The orchestrator does not know the job any more: announced, and read no more."""
         self.counts.gone += 1
         self.events.append(notices.gone(name, job.key, known))
         job.hint.answered()
-        self._close(name, job)
+        self._turns.close(name)
 
-    def _see_end(self, name: str, job: _Job, entries: Sequence[HistoryEntry], now: float, *, old: bool) -> None:
+    def _see_end(self, name: str, job: Job, entries: Sequence[HistoryEntry], now: float, *, old: bool) -> None:
         """Before its end the job is open. An *old* history has ended nothing."""
         ended = bool(entries) and not old and self._rules.is_terminal(entries[-1].state)
         job.hint.answered_by(len(entries), ended=ended)
         if ended:
-            self._close(name, job)
+            self._turns.close(name)
         elif entries:
-            self._open_up(name, job, now)
+            self._open_up(name, now)
 
-    def _join_bare(self, job: _Job, snapshot: Snapshot, cause: str) -> None:
+    def _join_bare(self, job: Job, snapshot: Snapshot, cause: str) -> None:
         """A job without a history: its present state, once, flagged `joined` (`DESIGN.md` 6.1)."""
         assert job.key is not None
         job.bare = False
@@ -616,7 +547,7 @@ class Join:
         ended, began = entries[-1].time, time_of(self._since_ns)  # both to the nearest microsecond
         return ended is not None and began is not None and ended <= began
 
-    def _correct(self, job: _Job, found: Contradicted, cause: str) -> None:
+    def _correct(self, job: Job, found: Contradicted, cause: str) -> None:
         assert job.key is not None
         assert job.identity is not None
         if not found.reported:
@@ -634,7 +565,7 @@ class Join:
             ),
         )
 
-    def _emit(self, job: _Job, record: Record) -> bool:
+    def _emit(self, job: Job, record: Record) -> bool:
         """Put *record* on its way. Gives whether it says more than what is under way."""
         # A step that the rules reject stands in quarantine already: the job waits there for an operator.
         if job.halted is not None and record.steps[0] == job.halted:
@@ -643,12 +574,12 @@ class Join:
         places = _places(record)
         if set(places) <= set(job.way):
             return False
-        job.contested = None
+        job.contest.end()
         job.way = job.way + places[1:] if job.way and job.way[-1] == record.after else places
         self.events.append(record)
         return True
 
-    def _read_over(self, name: str, job: _Job, now: float) -> None:
+    def _read_over(self, name: str, job: Job, now: float) -> None:
         """The read in flight is over: read again if a hint came meanwhile, later if the hint is not answered."""
         hint = job.hint
         hint.over()
@@ -662,12 +593,12 @@ class Join:
                 self._again_at(name, job, due)
                 return
             hint.answered()  # the record will not answer this one; the job's turn, or a list, finds what comes
-        if job.doubted:
+        if job.doubt.answers:
             self._again_at(name, job, now + self._settings.doubt_s / self._settings.doubts)
         else:
             self._forget(name)
 
-    def _again_at(self, name: str, job: _Job, due: float) -> None:
+    def _again_at(self, name: str, job: Job, due: float) -> None:
         job.hint.due = due
         heapq.heappush(self._due, (due, name))
 
@@ -685,18 +616,17 @@ class Join:
         if isinstance(decision, Unchanged) and decision.reason == "unjoined":
             job = self._job(name)
             if job is not None:
-                job.identity = job.identity or event.job
-                job.key = event.key
+                job.name(event.job)
                 self._look(name, event.cause)
         elif isinstance(decision, Rejected):
             job = self._job(name)
             if job is not None:
-                self._name(job, event.job)
+                job.name(event.job)
                 known = self._known(event.key)
                 behind = (known.sequence if known is not None else 0) - event.after.sequence
                 self._halt(job, event, event.steps[behind], decision)
 
-    def _halt(self, job: _Job, event: Record, step: Step, decision: Rejected) -> None:
+    def _halt(self, job: Job, event: Record, step: Step, decision: Rejected) -> None:
         """The rules reject a step of the record: the job stands still before it, which is announced once."""
         job.halted = step
         self.events.append(notices.halted(event.job.id, event.key, step, decision.reason))
@@ -725,23 +655,19 @@ class Join:
                 self._look(name, SCAN)
                 continue
             if job is not None:
-                job.contested = None
+                job.contest.end()
             if not self._rules.is_terminal(snapshot.state):
                 job = job or self._learn(snapshot)
                 if job is not None:
-                    self._open_up(name, job, now)
+                    self._open_up(name, now)
 
-    def _contest(self, name: str, job: _Job, snapshot: Snapshot, now: float) -> None:
+    def _contest(self, name: str, job: Job, snapshot: Snapshot, now: float) -> None:
         """A list says another state than the log. Where the history agrees with the log, for long, it is announced."""
         known = self._known(job.key) if job.key is not None else None
         if known is None or (known.version, known.state) == (snapshot.version, snapshot.state) or job.halted:
             return
         claim = (snapshot.version, snapshot.revision, snapshot.state)
-        since, claimed = job.contested or (now, claim)
-        if job.contested is None or claim != claimed:  # a list of another moment: the log was behind, then and now
-            job.contested = (now, claim)
-        elif job.agreed_at is not None and job.agreed_at - since >= self._settings.doubt_s:
-            job.contested = (float("inf"), claim)  # once
+        if job.contest.says(claim, job.agreed_at, now, self._settings.doubt_s):
             self.events.append(notices.unreadable(name, job.key, "contradicts-list"))
 
     def _look_at_bad(self, bad: Sequence[BadJob], now: float) -> None:
@@ -774,7 +700,7 @@ class Join:
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
-    def _job(self, name: str) -> _Job | None:
+    def _job(self, name: str) -> Job | None:
         job = self._jobs.get(name)
         if job is None:
             if len(self._jobs) >= self._settings.jobs_max:
@@ -782,37 +708,31 @@ class Join:
                 self.counts.dropped += 1
                 self._lists.want_room()
                 return None
-            job = self._jobs[name] = _Job()
+            job = self._jobs[name] = Job()
         return job
 
     def _forget(self, name: str) -> None:
         job = self._jobs.get(name)
-        if job is None or job.hint.is_open or job.halted is not None or job.turn_due is not None:
+        if job is None or job.hint.is_open or job.halted is not None or name in self._turns:
             return
-        if job.contested is not None and len(self._jobs) < self._settings.jobs_max:
+        if job.contest.is_open and len(self._jobs) < self._settings.jobs_max:
             return  # the next list tells
         if not job.way:  # what is under way is not known yet
             del self._jobs[name]
 
-    def _learn(self, snapshot: Snapshot) -> _Job | None:
+    def _learn(self, snapshot: Snapshot) -> Job | None:
         """Whose job it is, if that was not known."""
         job = self._job(snapshot.job.id)
         if job is not None:
-            self._name(job, snapshot.job)
+            job.name(snapshot.job)
         return job
 
-    def _relearn(self, snapshot: Snapshot) -> _Job | None:
-        """Whose job it is, as the orchestrator says: a frame may have told otherwise."""
-        job = self._learn(snapshot)
-        if job is not None and job.identity != snapshot.job:
-            job.identity, job.key = snapshot.job, job_key(snapshot.job.namespace, snapshot.job.id)
-            job.halted = None  # by what it was taken for, perhaps
+    def _relearn(self, snapshot: Snapshot) -> Job | None:
+        """Whose job it is, as the orchestrator says."""
+        job = self._job(snapshot.job.id)
+        if job is not None:
+            job.rename(snapshot.job)
         return job
-
-    def _name(self, job: _Job, identity: Identity) -> None:
-        if job.identity is None:
-            job.identity = identity
-            job.key = job_key(identity.namespace, identity.id)
 
 
 def _places(record: Record) -> tuple[Place, ...]:
@@ -825,33 +745,3 @@ def _places(record: Record) -> tuple[Place, ...]:
             for number, step in enumerate(record.steps, 1)
         ),
     )
-
-
-def _steps_ahead(rules: Rules, known: Known | None, snapshot: Snapshot, entries_seen: int) -> int | None:
-    """How many steps the snapshot of an `AskForBid` is ahead of the log: 0 or less, exactly 1, or None (cannot tell).
-
-    Only exactly one may be published without a read (`DESIGN.md` 6.4). Bacalhau's revision is the number of the entry
-    as long as no entry was merged; once one was, only the history can tell.
-    """
-    if known is None:
-        return 1 if snapshot.revision == 1 and snapshot.state == rules.initial else None
-    if known.source == REPORTED or known.version is None or known.revision is None:
-        return None
-    if entries_seen > known.revision:
-        return None
-    if known.sequence != known.revision or known.input > NOWHERE:
-        # Not an update for each entry: one revision may have left two (`total_timeout`), and then Bacalhau's count is
-        # not that of the entries any more.
-        return None
-    if (snapshot.version, snapshot.revision) == (known.version, known.revision):
-        return 0 if snapshot.state == known.state else None
-    if (snapshot.version, snapshot.revision) < (known.version, known.revision):
-        return -1
-    if snapshot.revision != known.revision + 1:
-        return None
-    if snapshot.version == known.version:
-        # What the rules forbid is no step to take without having seen the history.
-        return 1 if rules.allows(known.state, snapshot.state) else None
-    if snapshot.version == known.version + 1 and snapshot.state == rules.initial and entries_seen == known.revision:
-        return 1
-    return None

@@ -148,21 +148,21 @@ def _old_answers_believed() -> Iterator[Rules]:
 @contextmanager
 def _any_snapshot_published() -> Iterator[Rules]:
     """The snapshot of an `AskForBid` is published however far it is ahead of the log."""
-    ahead = Join._ask_for_bid.__globals__["_steps_ahead"]
+    ahead = Join._ask_for_bid.__globals__["steps_ahead"]
 
     def counts(rules: Rules, known: Known | None, snapshot: Snapshot, entries_seen: int) -> int | None:
         found: int | None = ahead(rules, known, snapshot, entries_seen)
         further = known is None or (snapshot.version, snapshot.revision) > (known.version or 0, known.revision or 0)
         return 1 if found is None and further else found
 
-    with patch(f"{JOIN}._steps_ahead", counts):
+    with patch(f"{JOIN}.steps_ahead", counts):
         yield load()
 
 
 @contextmanager
 def _revision_for_entry() -> Iterator[Rules]:
     """Bacalhau's revision is taken for the number of the history's entry, also where one left two."""
-    ahead = Join._ask_for_bid.__globals__["_steps_ahead"]
+    ahead = Join._ask_for_bid.__globals__["steps_ahead"]
 
     def counts(rules: Rules, known: Known | None, snapshot: Snapshot, _entries_seen: int) -> int | None:
         if known is not None and known.revision is not None:
@@ -170,7 +170,7 @@ def _revision_for_entry() -> Iterator[Rules]:
         found: int | None = ahead(rules, known, snapshot, known.revision if known is not None else 0)
         return found
 
-    with patch(f"{JOIN}._steps_ahead", counts):
+    with patch(f"{JOIN}.steps_ahead", counts):
         yield load()
 
 

@@ -761,7 +761,7 @@ class TestLists:
         assert scene.reads(0.001) == [
             ReadHistory(job=job, namespace="default", cause="scan") for job in ("j-2", "j-3", "j-4")
         ]
-        assert "j-1" in scene.join._open
+        assert "j-1" in scene.join._turns
 
     def test_the_first_list_is_of_all_pages_and_the_next_of_what_is_new(self) -> None:
         """After start all jobs are looked at; later a page below what was seen before ends the list."""

@@ -319,7 +319,7 @@ def _report_taken_for_step() -> Iterator[Rules]:
 @contextmanager
 def _revision_for_entry() -> Iterator[Rules]:
     """Bacalhau's revision is taken for the number of the history's entry, also where one left two."""
-    ahead = Join._ask_for_bid.__globals__["_steps_ahead"]
+    ahead = Join._ask_for_bid.__globals__["steps_ahead"]
 
     def counts(rules: Rules, known: Known | None, snapshot: Snapshot, entries_seen: int) -> int | None:
         if known is not None and known.revision is not None:
@@ -327,7 +327,7 @@ def _revision_for_entry() -> Iterator[Rules]:
         found: int | None = ahead(rules, known, snapshot, entries_seen)
         return found
 
-    with patch.dict(Join._ask_for_bid.__globals__, _steps_ahead=counts):
+    with patch.dict(Join._ask_for_bid.__globals__, steps_ahead=counts):
         yield load()
 
 
