@@ -337,10 +337,8 @@ class Join:
             if job is not None and job.hint.due == due:
                 job.hint.due = None
                 self._read(name, HINT if job.hint.tries is not None else SCAN)
-        if self._since_ns is not None:
-            name_of_turn = self._turns.take(now, lambda name: self._ready_at(name, now))
-            if name_of_turn is not None:
-                self._read(name_of_turn, SCAN)
+        if self._since_ns is not None and (whose := self._turns.take(now, lambda one: self._ready_at(one, now))):
+            self._read(whose, SCAN)
         if (page := self._lists.take(now)) is not None:
             self.counts.lists += 1
             self._reads.append(page)
