@@ -97,7 +97,7 @@ def job_body(job: str) -> bytes:
         (says(200, f"pong {CANARY}".encode(), "text/plain"), "not-json"),
         (says(200, b""), "cut"),
         (says(200, f'{{"Items":"{CANARY}"}}'.encode()), "wrong-shape"),
-        (says(200, b'{"Other":' + b"[" * 2000 + b"]" * 2000 + b"}"), "too-deep"),
+        (says(200, b'{"Other":' + b"[" * 30_000 + b"]" * 30_000 + b"}"), "too-deep"),
         (
             says(200, b'{"Items":[{"Type":"JobLevel","SeqNum":1,"Event":{"Topic":"' + CANARY.encode() * 9 + b'"}}]}'),
             "unknown-history-entry",

@@ -27,7 +27,7 @@ from consumer.wire.decoding import NAME_MAX
 from consumer.wire.subjects import escape, job_key
 from tests.daemon.process import NAMES, Daemon, entries, updates_of
 from tests.replay.shared import recording
-from tests.server import Server, pub, speak, until
+from tests.server import Server, keeps_status_lines, pub, speak, until
 from tests.wire.samples import ask_payload, ncl, seal
 
 pytestmark = pytest.mark.server
@@ -177,7 +177,11 @@ FRAMES: Final = {
     "cut": (NODE, ncl("BidAccepted", {"ExecutionID": "e-1"})[:-3], "bad-crc"),
     "cut before it was sealed": (NODE, seal(BODY[:-3]), "not-json"),
     "longer than it says": (NODE, seal(BODY + b"{}"), "not-json"),
-    "nested 1,100 deep": (NODE, seal(b'{"metadata":' + b'{"a":' * 1_100 + b"1" + b"}" * 1_101), "too-deep"),
+    "objects nested 100,000 deep": (
+        NODE,
+        seal(b'{"metadata":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001),
+        "too-deep",
+    ),
     "nested 200,000 deep": (NODE, seal(b'{"payload":' + b"[" * 200_000 + b"]" * 200_000 + b"}"), "too-deep"),
     "1 MiB": (NODE, b"\x01" * MIB, "bad-crc"),
     "unknown type": (NODE, ncl("Gossip/v9", {"a": 1}), "unknown-type"),
@@ -253,7 +257,7 @@ UNREADABLE: Final = {
     "version of 5,001 digits": (b'{"StateType":"Running","Job":{"Version":' + b"9" * 5_001 + b"}}", "wrong-shape"),
     "version below 0": (b'{"StateType":"Running","Job":{"Version":-1}}', "wrong-shape"),
     "version is text": (b'{"StateType":"Running","Job":{"Version":"1"}}', "wrong-shape"),
-    "nested 1,100 deep": (b'{"StateType":"Running","x":' + b"[" * 1_100 + b"]" * 1_100 + b"}", "too-deep"),
+    "nested 100,000 deep": (b'{"StateType":"Running","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "too-deep"),
     "1 MiB": (b'{"StateType":"Running","Message":"' + b"x" * (MIB - 36) + b'"}', "too-large"),
     "a name of half a MiB": (b'{"StateType":"Running","Job":{"Name":"' + b"x" * (MIB // 2) + b'"}}', "wrong-shape"),
 }
@@ -395,9 +399,10 @@ async def test_the_largest_that_can_come_of_reports_fits_into_a_message(place: P
     )
 
 
+STATUS_LINES: Final = {"a status line": b"404 No Messages", "a status line that is not UTF-8": b"404 \xff"}
+
 HEADERS: Final = {
-    "a status line, which the server takes off": b"404 No Messages",
-    "a status line that is not UTF-8": b"404 \xff",
+    **STATUS_LINES,
     "a header called Status": b"Status: 404\r\nDescription: No Messages\r\n",
     "Nats-Msg-Id": b"Nats-Msg-Id: 1\r\n",
     "Jobstate-Input": b"Jobstate-Input: 999999999@9999999999999999999\r\n",
@@ -415,6 +420,9 @@ async def test_headers_of_a_producer_mean_nothing(place: Place, stream: JetStrea
     headers = b"NATS/1.0\r\n%s\r\n" % block if block.endswith(b"\r\n") else b"NATS/1.0 %s\r\n\r\n" % block
     job = f"headers-{row}"
     said = report(job, {"StateType": "Running"}, headers=headers)
+    if row in STATUS_LINES and keeps_status_lines():
+        await decided_once(place, stream, said, "undecodable", "foreign")  # nothing tells it from a server's answer
+        return
     await decided_once(place, stream, said, "accepted", "")
     await decided_once(place, stream, report(job, {"StateType": "Completed"}), "accepted", "")
     assert [update.StateType for update in await updates_of(stream, job_key("default", job), 2)] == [

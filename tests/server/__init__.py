@@ -3,14 +3,16 @@
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from consumer.jetstream.connection import Address, Connection
-from consumer.jetstream.server import EmbeddedServer
+from consumer.jetstream.server import EmbeddedServer, find_binary
 
 DEADLINE_S: Final = 15.0
 
@@ -46,6 +48,19 @@ class Server(EmbeddedServer):
         if self.pid is not None:
             self.thaw()
         await super().stop()
+
+
+@cache
+def version() -> tuple[int, int]:
+    """The release of the nats-server that tests run, major and minor: 2.11 and later differ in a few things."""
+    said = subprocess.run([find_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    major, minor, _ = said.rpartition("v")[2].split(".", 2)
+    return int(major), int(minor)
+
+
+def keeps_status_lines() -> bool:
+    """Whether the server stores the status line of a producer's headers; from 2.12 on it takes it off."""
+    return version() < (2, 12)
 
 
 async def until(fact: Callable[[], object], what: str) -> None:
