@@ -22,6 +22,7 @@ VERBS: Final["Mapping[str, tuple[str, str]]"] = {
     "wait": ("consumer.cli.wait:wait", "Wait until jobs have ended, or are in a state."),
     "send": ("consumer.cli.send:send", "Report a job's state by hand."),
     "quarantine": ("consumer.cli.quarantine:quarantine", "What was refused, and why."),
+    "advisories": ("consumer.cli.advisories:advisories", "What was announced: stuck, gone, unreadable, foreign, …"),
     "doctor": ("consumer.cli.doctor:doctor", "What is wrong, on both sides, and what to do next."),
     "rules": ("consumer.cli.rules:rules", "States and transitions: print, check, draw, explain."),
     "replay": ("consumer.cli.replay:replay", "Judge recordings in virtual time, without a server."),

@@ -135,11 +135,15 @@ class View:
             if not page.state.subjects or len(keys) >= page.total:
                 return keys
 
-    # -- what was refused ---------------------------------------------------------------------------------------------
+    # -- what was refused, what was announced --------------------------------------------------------------------------
 
     def refused(self, *filters: str) -> "Reading":
         """The quarantined and undecodable entries under *filters* that are stored by now, in order."""
         return Reading(self, self.names.refused, filters, FIRST, live=False)
+
+    def advisories(self) -> "Reading":
+        """The advisories that are stored by now, in order."""
+        return Reading(self, self.names.log, (self.names.advisory("*", "*"),), FIRST, live=False)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,7 @@ WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
         ("''", "'ORIGIN'", "'' names nothing", "write text that is not blank"),
         *((f"1-1 {flags}", *words) for flags, *words in PLACE),
     ],
+    "advisories": [("--limit x", "'--limit'", f"'x' {COUNT}"), *PLACE],
     "rules": [
         ("--file /nowhere/x.toml", "--file: ", *RULES),
         ("--check /nowhere/x.toml", "--check: ", *RULES),
@@ -295,6 +296,7 @@ READERS: Final = (
     "send j-2 Running",
     "quarantine list",
     "quarantine show 1-1",
+    "advisories",
     "rules",
     "rules --explain Running Failed",
     "replay tests/recordings/bacalhau-v1.9.3/rerun",
@@ -309,6 +311,7 @@ async def test_a_reader_that_went_away_is_no_failure(stage: Stage, unbuffered: s
     """`| head -1` of every verb: exit 0 and not a word, whether the output is written at once or at the end."""
     await stage.live("j-1", "Pending", "Failed")
     await stage.store(f"{stage.names.prefix}.quarantine.illegal-transition.default.j-1.1-1", b"{}")
+    await stage.store(f"{stage.names.prefix}.advisory.stuck.1", b"{}")
     for line in READERS:
         reading, writing = os.pipe()
         os.close(reading)
@@ -323,6 +326,7 @@ async def test_a_full_disk_is_said_and_is_no_answer(stage: Stage, unbuffered: st
     """Every verb to a disk without room: exit 5 and one sentence, whether it is written at once or at the end."""
     await stage.live("j-1", "Pending", "Failed")
     await stage.store(f"{stage.names.prefix}.quarantine.illegal-transition.default.j-1.1-1", b"{}")
+    await stage.store(f"{stage.names.prefix}.advisory.stuck.1", b"{}")
     for line in READERS:
         full = os.open("/dev/full", os.O_WRONLY)
         running = await stage.begin(*line.split(), stdout=full, environ={"PYTHONUNBUFFERED": unbuffered})

@@ -1,0 +1,80 @@
+"""`advisories`: what readers of the log were told besides the updates (docs/guide/promise.md has the kinds)."""
+
+from collections import deque
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from consumer.cli.options import (
+    AsJson,
+    Cluster,
+    Config,
+    Nats,
+    TokenFile,
+    Where,
+    carry_out,
+    connected,
+    read_count,
+)
+from consumer.errors import DecodeError, ExitCode
+
+if TYPE_CHECKING:
+    from consumer.fold.asks import Entry
+    from consumer.wire.entries import Advisory
+
+HEAD: Final = ("TIME", "KIND", "JOB", "TEXT", "FACTS")
+
+
+def advisories(
+    *,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", parser=read_count, help="Only so many, the newest. 0: all.")
+    ] = 0,
+    as_json: AsJson = False,
+    nats: Nats = None,
+    cluster: Cluster = None,
+    config: Config = None,
+    token_file: TokenFile = None,
+) -> None:
+    """What was announced in the log: jobs that are stuck or gone, entries of strangers, …; newest last.
+
+    Not on a terminal: tab-separated, without a head: time, kind, job, text, facts. docs/guide/promise.md says of each
+    kind what it means and what to do.
+
+    Example: jobstate advisories --limit 20
+    """
+    carry_out(_list(limit, Where(nats, cluster, config, token_file), as_json=as_json))
+
+
+async def _list(limit: int, where: Where, *, as_json: bool) -> ExitCode:
+    from consumer.cli.display import Page, say_ns, shorten, write_json  # noqa: PLC0415
+    from consumer.wire.display import printable  # noqa: PLC0415
+
+    found: deque[Entry] = deque(maxlen=limit or None)
+    async with connected(where) as view, view.advisories() as entries:
+        async for entry in entries:
+            found.append(entry)
+    page = Page(HEAD)
+    for entry in found:
+        kind, said = entry.subject.split(".")[-2], _read(entry)
+        job = f"{said.Job.Namespace}/{said.Job.ID}" if said is not None and said.Job is not None else ""
+        if as_json:
+            place = {"subject": entry.subject, "sequence": entry.number, "stored": say_ns(entry.time_ns), "kind": kind}
+            told = None if said is None else {"job": job, "text": said.Text, "facts": said.Facts}
+            write_json(place | (told or {"job": "", "text": "", "facts": {}}))
+        else:
+            text = "no daemon of ours wrote this" if said is None else said.Text
+            facts = "" if said is None else " ".join(f"{name}={fact}" for name, fact in said.Facts.items())
+            page.add(tuple(map(printable, (say_ns(entry.time_ns), kind, job, shorten(text), shorten(facts)))))
+    page.end()
+    return ExitCode.OK
+
+
+def _read(entry: "Entry") -> "Advisory | None":
+    """What the entry says; None if it is none of ours: whoever may publish there can store anything."""
+    from consumer.wire.entries import decode_advisory  # noqa: PLC0415
+
+    try:
+        return decode_advisory(entry.body)
+    except DecodeError:
+        return None
