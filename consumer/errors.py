@@ -119,6 +119,12 @@ OF_ONE_READ: Final = frozenset(
 """Kinds of `OrchestratorError` that say nothing of other reads."""
 
 
+MAYBE_OF_ONE_READ: Final = frozenset(
+    {"forbidden", "html", "not-an-api", "not-json", "refused", "server-error", "slow", "wrong-status"}
+)
+"""Kinds that an answer about one job can have while all others are served. What no answer is, is of all."""
+
+
 class OrchestratorError(JobstateError):
     """The orchestrator's answer is no answer. `kind` names it (html, cut, too-large, …); it is never a state."""
 

@@ -97,6 +97,10 @@ class Reads(Protocol):
     def away(self) -> str:
         """Kind of the error that keeps the orchestrator away; empty while it answers."""
 
+    @property
+    def returns(self) -> int:
+        """How often it came back so far: each time frames may have been missed by it, and asks for a full list."""
+
 
 class Beginning(Protocol):
     """Since when the log tells of jobs: agreed once, by the first daemon that knows, and kept in the log."""

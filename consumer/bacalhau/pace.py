@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import msgspec
 
-from consumer.errors import OrchestratorError
+from consumer.errors import MAYBE_OF_ONE_READ, OrchestratorError
 from consumer.join.reads import OrchestratorRead, ReadJobs
 from consumer.settings import Orchestrator as OrchestratorSettings
 
@@ -22,6 +22,10 @@ _BURST_S: Final = 0.1
 
 _SECOND_S: Final = 1.02
 """What leaves evenly does not arrive so: a second of the orchestrator's may be so long by our clock."""
+
+
+_FAILED_MAX: Final = 10_000
+"""Jobs whose errors are remembered; of more the oldest are forgotten, and count as everybody's again."""
 
 
 class PaceOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +48,9 @@ class Pace:
     Away: after an answer that is none, nothing goes out until the pause is over, then one read alone, the probe. Its
     answer ends the pause, its failure doubles it. `Retry-After` makes a pause longer, up to a minute, never shorter.
 
-    One job may be answered with 500 or 403 for ever, while all others are served. So the probe is of another job where
-    there is one, and if it is answered, what failed before it did so alone: from then on such an error of that job
-    keeps nobody else away, until the job itself is answered.
+    One job may be answered with 500 or 403 for ever, while all others are served. So an error that a job has again,
+    though somebody was answered since it had the last one, is that job's alone and keeps nobody away; and so is each
+    one after that, until the job is answered. The probe is of a job that has no such error, where there is one.
     """
 
     def __init__(self, options: PaceOptions, dice: Callable[[], float]) -> None:
@@ -61,12 +65,15 @@ class Pace:
         self._free_at = 0.0
         self._resume_at = 0.0
         self._probing = False
-        self._suspects: Final[set[str]] = set()
-        self._alone: Final[set[str]] = set()
+        self._answers = 0
+        # By job that failed: how many answers there were then, and whether that was its alone.
+        self._failed: Final[dict[str, tuple[int, bool]]] = {}
         self.in_flight = 0
         self.away: str = ""
         """Kind of the error that keeps the orchestrator away, or empty."""
         self.away_since: float | None = None
+        self.returns = 0
+        """How often it came back."""
         self.failures = 0
         """Failures in a row: the first one and those of the probes."""
 
@@ -104,23 +111,16 @@ class Pace:
     def answered(self, read: OrchestratorRead, now: float, started_at: float, error: OrchestratorError | None) -> bool:
         """*read*, started at *started_at*, came back: with an answer, or with *error*. Whether that is its job's alone.
 
-        A list has no job, and an orchestrator that throttles throttles all.
+        A list has no job: however well each of them is answered, without lists no new one is found.
         """
         self.in_flight -= 1
-        job = "" if isinstance(read, ReadJobs) else read.job
-        if error is None:
-            self._suspects.discard(job)
-            self._alone.discard(job)
-        alone = error is not None and (error.alone or (job in self._alone and error.kind != "throttled"))
-        if error is not None and not alone and job:
-            self._suspects.add(job)
+        alone = self._note(read, error)
         # Those that were under way when the orchestrator went away say nothing new, whatever they bring.
         if self.away_since is not None and started_at <= self.away_since:
-            return alone
+            return error is not None and error.alone
         self._probing = False
         if error is None or error.alone:
-            self._alone.update(self._suspects)
-            self._suspects.clear()
+            self.returns += bool(self.away)
             self.away, self.away_since, self.failures, self._resume_at = "", None, 0, 0.0
         elif self.away or not alone:
             self.away = error.kind
@@ -128,6 +128,23 @@ class Pace:
             pause = min(self._options.pause_s * 2.0 ** min(self.failures, 30), self._options.pause_max_s)
             self.failures += 1
             self._resume_at = now + max(pause * (0.5 + self._dice() / 2), error.retry_after_s or 0.0)
+            return False
+        return alone
+
+    def _note(self, read: OrchestratorRead, error: OrchestratorError | None) -> bool:
+        """Remember which job failed, and when somebody was answered. Whether *error* is that job's alone."""
+        job = "" if isinstance(read, ReadJobs) else read.job
+        if error is None or error.alone:
+            self._answers += 1
+            self._failed.pop(job, None)
+            return error is not None
+        if not job or error.kind not in MAYBE_OF_ONE_READ:
+            return False
+        answers, alone = self._failed.pop(job, (self._answers, False))
+        if len(self._failed) >= _FAILED_MAX:
+            del self._failed[next(iter(self._failed))]
+        alone = alone or self._answers > answers
+        self._failed[job] = self._answers, alone
         return alone
 
     @property
@@ -142,10 +159,10 @@ class Pace:
         return self._scans.popleft()[1]
 
     def _take_other(self) -> OrchestratorRead | None:
-        """A read of what has not failed by itself, for a probe: the other ones prove nothing."""
+        """A read of what has no error of its own, for a probe: the other ones prove nothing."""
         for queue in (self._hints, self._scans):
             for place, (_, read) in enumerate(queue):
-                if isinstance(read, ReadJobs) or not (read.job in self._suspects or read.job in self._alone):
+                if isinstance(read, ReadJobs) or read.job not in self._failed:
                     del queue[place]
                     return read
         return None

@@ -52,6 +52,11 @@ class Reads:
         return self._pace.away
 
     @property
+    def returns(self) -> int:
+        """How often it came back so far."""
+        return self._pace.returns
+
+    @property
     def away_since(self) -> float | None:
         """Since when it is away, by the clock of the reads."""
         return self._pace.away_since

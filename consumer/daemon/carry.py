@@ -149,7 +149,6 @@ class Carrier:
         self._sooner: Final = asyncio.Event()
         self._sleeps_until: float | None = None
         self._idle: Final = asyncio.Event()
-        self._away = ""
         self._begun = False
 
     def log_loops(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
@@ -268,17 +267,17 @@ class Carrier:
         reads, join = self._sources.reads, self._sources.join
         assert reads is not None
         assert isinstance(join, Join)
+        returns = reads.returns
         while True:
             await self._room.wait()
             answered = await reads.answers()
             self.answers_read += len(answered)
             now = self._clock.now()
-            away = self._away
             for one in answered:
                 self._take_read(join, one, now)
             self._watcher.answered(answered, reads.away)
-            self._away = reads.away
-            if away and not reads.away:
+            if reads.returns != returns:
+                returns = reads.returns
                 join.look_everywhere()
             self._follow()
             await self._begin(join)

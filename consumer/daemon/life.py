@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from prometheus_client import Counter as MetricCounter
 
-from consumer.bacalhau.orchestrator import NEXT_STEP, Orchestrator
+from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, NEXT_STEP, Orchestrator
 from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import DEAD_READER, Tap, TapOptions
@@ -479,6 +479,7 @@ def _join_settings(settings: Settings) -> JoinSettings:
     chosen = JoinSettings(
         scan_rate=settings.scan.rate,
         executions_max=settings.limits.executions,
+        list_max_s=max(settings.orchestrator.timeout_s, LIST_TIMEOUT_S),
         jobs_max=settings.limits.jobs,
         derive=settings.bacalhau.derive == "running",
     )

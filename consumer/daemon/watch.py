@@ -84,6 +84,7 @@ class Watch:
         self._tally = Tally()
         self._outcomes_told = Counter()
         self._full = set()
+        self._log_down = False
         self._confirmed_at = self._clock.now()
         self._unconfirmed = (0.0, self._confirmed_at)
 

@@ -126,7 +126,7 @@ def _compare(told: int | None, known: int | None) -> int:
 
 
 def _begin_life(rules: Rules, known: Known, report: Report, state: str) -> Decision:
-    # A higher version is a new life: the rules judge it as a new job, and say if its beginning was missed.
+    # A higher version is a new life. Whoever reports it may have come late: it may begin anywhere, and that is flagged.
     flags = () if state == rules.initial else ("skipped",)
     if not rules.completable(report.job.type or known.type, state):
         return _not_completable(report.job.type or known.type, state)

@@ -62,6 +62,9 @@ WHY: Final[dict[str, str]] = {
 }
 """Why a job is undecided, by the word that stands in the notice's facts."""
 
+_HEARD_MAX: Final = 64
+"""Messages of one execution that are known again; a true one has fewer than ten."""
+
 _END: Final = "end"
 _HOLES: Final = "holes"
 """Questions about the job as a whole. Others are about a partition, by its index, or an execution, by its id."""
@@ -116,7 +119,7 @@ class _Execution:
         self.confirms = frame.profile == CONFIRMED
         self.end: End | None = None
         self.confirmed = False
-        self.heard: set[tuple[FrameKind, bool, int | None]] = set()
+        self.heard: dict[tuple[FrameKind, bool, int | None], None] = {}
 
 
 class _Job:
@@ -272,7 +275,9 @@ class Derivation:
         if mark in execution.heard:
             self.counts.repeats += 1
             return
-        execution.heard.add(mark)
+        if len(execution.heard) >= _HEARD_MAX:
+            del execution.heard[next(iter(execution.heard))]
+        execution.heard[mark] = None
         self._take(self._jobs[execution.job], execution, frame, now)
 
     def _take(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:

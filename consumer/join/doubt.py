@@ -1,8 +1,10 @@
 """When an orchestrator that contradicts itself, or the log, is believed: of one job, and by the time alone.
 
-Pure. What contradicts what, and what is then announced, is `consumer.join.join`'s
+Pure, and bounded. What contradicts what, and what is then announced, is `consumer.join.join`'s
 ([decision 0012](docs/decisions/0012-a-record-that-went-back.md)).
 """
+
+from typing import Final
 
 from consumer.join.options import JoinSettings
 
@@ -25,46 +27,58 @@ class Doubt:
             self._since = now
         self.answers += 1
 
-    def is_over(self, now: float, settings: JoinSettings) -> bool:
-        """Whether they are so many, over so long, that the last is none: then it counts anew."""
-        if self.answers < settings.doubts or now - self._since < settings.doubt_s:
-            return False
-        self.answers = 0
-        return True
+    def is_certain(self, now: float, settings: JoinSettings) -> bool:
+        """Whether they are so many, over so long, that the last is no old one."""
+        return self.answers >= settings.doubts and now - self._since >= settings.doubt_s
 
     def end(self) -> None:
-        """An answer says what it must."""
+        """An answer says what it must, or they are believed: what comes counts anew."""
         self.answers = 0
 
 
-class Contest:
-    """Lists that say another state than the log, though the job's history agrees with the log."""
+class _Contest:
+    """What lists say of one job, since when, and when its history said what the log says."""
 
-    __slots__ = ("_claim", "_since")
+    __slots__ = ("agreed_at", "claim", "since")
 
-    def __init__(self) -> None:
-        self._claim: Claim | None = None
-        self._since = 0.0
+    def __init__(self, claim: Claim, now: float) -> None:
+        self.claim = claim
+        self.since = now
+        self.agreed_at = float("-inf")
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the last list said otherwise."""
-        return self._claim is not None
 
-    def says(self, claim: Claim, agreed_at: float | None, now: float, doubt_s: float) -> bool:
-        """A list says *claim*; the history agreed with the log at *agreed_at*. Whether to announce it: once.
+class Contests:
+    """By job: lists that say another state than the log, though the job's history agrees with the log.
 
-        That is when it still agrees so long after a list said this for the first time. A list that says something else
-        is one of another moment: the log was behind, then and now.
+    They outlive what the join remembers of a job; of more than *most* the oldest is forgotten, and begins anew.
+    """
+
+    def __init__(self, most: int = 1000) -> None:
+        self._most: Final = most
+        self._open: Final[dict[str, _Contest]] = {}
+
+    def claim(self, name: str, claim: Claim, now: float, doubt_s: float) -> bool:
+        """A list says *claim*. Whether to announce it: once, when the history still agreed *doubt_s* after the first.
+
+        A list that says something else than that is one of another moment: the log was behind, then and now.
         """
-        if claim != self._claim:
-            self._claim, self._since = claim, now
+        contest = self._open.get(name)
+        if contest is None or contest.claim != claim:
+            self._open.pop(name, None)
+            if len(self._open) >= self._most:
+                del self._open[next(iter(self._open))]
+            self._open[name] = _Contest(claim, now)
             return False
-        if agreed_at is None or agreed_at - self._since < doubt_s:
+        if contest.agreed_at - contest.since < doubt_s:
             return False
-        self._since = float("inf")
+        contest.since = float("inf")
         return True
 
-    def end(self) -> None:
+    def agree(self, name: str, now: float) -> None:
+        """The job's history says what the log says."""
+        if name in self._open:
+            self._open[name].agreed_at = now
+
+    def end(self, name: str) -> None:
         """A list agrees, or the log has moved."""
-        self._claim = None
+        self._open.pop(name, None)

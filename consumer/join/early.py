@@ -89,8 +89,8 @@ def steps_ahead(rules: Rules, known: Known | None, snapshot: Snapshot, entries_s
         return 0 if snapshot.state == known.state else None
     if (snapshot.version, snapshot.revision) < (known.version, known.revision):
         return -1
-    if snapshot.revision != known.revision + 1:
-        return None
+    if snapshot.revision != known.revision + 1 or rules.is_terminal(snapshot.state):
+        return None  # no execution is made for a job that is over: that is for the record to say
     if snapshot.version == known.version:
         # What the rules forbid is no step to take without having seen the history.
         return 1 if rules.allows(known.state, snapshot.state) else None

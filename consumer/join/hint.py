@@ -14,6 +14,12 @@ WATCH: Final = "watch"
 """A frame that the record follows: worth reading until it has."""
 
 
+FRAME: Final = "frame"
+"""What overtook a read: a frame, which the answer may have answered all the same."""
+LIST: Final = "list"
+"""What overtook a read: a list that says otherwise than the log."""
+
+
 class Hint:
     """Came, then (read, answered) again and again, until the record has answered it or nobody waits any longer.
 
@@ -25,8 +31,8 @@ class Hint:
     def __init__(self) -> None:
         self.reading = ""
         """The cause of the read in flight, or empty."""
-        self.overtaken = False
-        """Something came since that read left."""
+        self.overtaken = ""
+        """What came since that read left (`FRAME`, `LIST`), or empty."""
         self.tries: int | None = None
         """How often it was read again for what is watched; None: nothing is."""
         self.until = 0
@@ -50,7 +56,7 @@ class Hint:
     def came(self, what: str, now: float, until: int = 0) -> None:
         """*what* came (`ECHO`, `LOOK` or `WATCH`: then until there are *until* entries, or, 0, anything new)."""
         if self.reading and not (what == ECHO and self.tries is not None):
-            self.overtaken = True
+            self.overtaken = self.overtaken or FRAME
         if what == WATCH:
             # One that waits for anything new outlasts one that knows what it waits for.
             self.until = max(self.until, until) if until and (self.tries is None or self.until) else 0
@@ -64,7 +70,7 @@ class Hint:
 
     def left(self, cause: str) -> None:
         """A read left."""
-        self.reading, self.overtaken, self.due = cause, False, None
+        self.reading, self.overtaken, self.due = cause, "", None
 
     def answered(self) -> None:
         """The record has answered what is watched, or will not."""
@@ -78,7 +84,7 @@ class Hint:
         """
         if self.until and entries >= self.until:
             self.answered()
-            self.overtaken = False
+            self.overtaken = LIST if self.overtaken == LIST else ""
         elif ended and not self.overtaken and entries >= self.beyond:
             self.answered()
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from consumer.join.doubt import Contest, Doubt
+from consumer.join.doubt import Doubt
 from consumer.join.early import NOWHERE_HEARD, Where
 from consumer.join.hint import Hint
 from consumer.model import HistoryEntry, Identity, JobKey, Place, Step
@@ -15,7 +15,6 @@ class Job:
     __slots__ = (
         "agreed_at",
         "bare",
-        "contest",
         "disturbed",
         "doubt",
         "entries_seen",
@@ -38,7 +37,6 @@ class Job:
         self.agreed_at: float | None = None  # when the record was last seen to say just what the log has
         self.way: tuple[Place, ...] = ()  # from where to where the events lead that are not decided yet
         self.disturbed: Where = NOWHERE_HEARD  # where an execution ended or was refused last, or may have, unheard
-        self.contest: Final = Contest()
         self.doubt: Final = Doubt()
         self.entries_seen = 0  # how long the history was when it was last read whole
         self.halted: Step | None = None  # the step that the rules reject: the job stands still there

@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 
 from consumer.join import notices
+from consumer.join.doubt import Contests
 from consumer.join.early import ANYWHERE, Execution, runs_early, steps_ahead
-from consumer.join.hint import ECHO, LOOK, WATCH
+from consumer.join.hint import ECHO, LIST, LOOK, WATCH
 from consumer.join.history import Contradicted, Old, join_history, went_back
 from consumer.join.job import Job
 from consumer.join.lists import Lists
@@ -52,6 +53,9 @@ from consumer.wire.subjects import job_key
 
 HINT: Final = "hint"
 SCAN: Final = "scan"
+
+EMPTY_ANSWERS: Final = 4
+"""So many times a history without an entry may be an old answer; then it is a job from before 1.5."""
 
 UNREADABLE_AFTER: Final = 5
 """So many tries of one job in a row failed by themselves, over some 15 s: it is announced."""
@@ -103,6 +107,7 @@ class Join:
         self._turns = Turns(self._settings)
         self._lists = Lists(self._settings)
         self._lists.high_water = since_ns or 0
+        self._contests = Contests()
         self.events: list[Work] = []
         self.counts = Counts()
 
@@ -310,7 +315,7 @@ class Join:
         """The job differs from the log: it is read, once more if a read is in flight, which may be older than that."""
         job = self._job(name)
         if job is not None and job.hint.reading:
-            job.hint.overtaken = True
+            job.hint.overtaken = LIST
         elif job is None or not job.hint.failures:
             self._read(name, cause)
 
@@ -330,7 +335,7 @@ class Join:
             self._reads.append(ReadHistory(job=name, namespace=job.identity.namespace, cause=cause))
 
     def take(self, now: float) -> list[OrchestratorRead]:
-        """The reads to carry out now, hints before scans."""
+        """The reads to carry out now, in the order in which they were asked for."""
         while self._due and self._due[0][0] <= now:
             due, name = heapq.heappop(self._due)
             job = self._jobs.get(name)
@@ -387,7 +392,7 @@ class Join:
         if isinstance(answer, Missing):
             self.counts.missing += 1
             known = self._known(job.key) if job.key is not None else None
-            if known is not None and known.source != REPORTED and self._is_certain(job, now):
+            if known is not None and known.source != REPORTED and self._ends_doubt(job, now):
                 self._let_go(read.job, job, known)
             self._read_over(read.job, job, now)
         elif isinstance(answer, Snapshot):
@@ -414,7 +419,7 @@ class Join:
             self._reads.append(msgspec.structs.replace(read, next_token=page.next_token))
         elif job.pages or job.key is None or self._known(job.key) is not None:
             self._join(read.job, job, job.pages, cause, now)
-        elif job.doubt.answers < len(self._settings.repeats):
+        elif job.doubt.answers < EMPTY_ANSWERS:
             # Every job since 1.5 has a history: an answer without it may be an old one.
             self.counts.old_answers += 1
             self._doubt(job, now)
@@ -468,7 +473,7 @@ class Join:
         found = join_history(known, entries)
         if isinstance(found, Old):
             self.counts.old_answers += 1
-            if self._is_certain(job, now):
+            if self._ends_doubt(job, now):
                 if entries:
                     found = went_back(known, entries)
                 else:
@@ -490,13 +495,17 @@ class Join:
                     job.hint.answered()
             elif not found.steps and not job.hint.overtaken:
                 job.agreed_at = now
+                self._contests.agree(name, now)
         self._see_end(name, job, entries, now, old=isinstance(found, Old))
         self._read_over(name, job, now)
 
-    def _is_certain(self, job: Job, now: float) -> bool:
-        """Whether an answer that says less than the log is one of so many that it is no old one."""
+    def _ends_doubt(self, job: Job, now: float) -> bool:
+        """An answer says less than the log. Whether it is one of so many that it is no old one: then it is believed."""
         self._doubt(job, now)
-        return job.doubt.is_over(now, self._settings)
+        certain = job.doubt.is_certain(now, self._settings)
+        if certain:
+            job.doubt.end()
+        return certain
 
     def _doubt(self, job: Job, now: float) -> None:
         """An answer says less than it must: whoever asked, it is read again until one does not."""
@@ -572,7 +581,7 @@ class Join:
         places = _places(record)
         if set(places) <= set(job.way):
             return False
-        job.contest.end()
+        self._contests.end(record.job.id)
         job.way = job.way + places[1:] if job.way and job.way[-1] == record.after else places
         self.events.append(record)
         return True
@@ -640,7 +649,7 @@ class Join:
         before = self._lists.high_water
         if self._lists.answered(page, now, begun=begun):
             self.counts.diverged += 1
-            self.events.append(notices.went_back(self._lists.high_water, before))
+            self.events.append(notices.record_went_back(self._lists.high_water, before))
 
     def _compare(self, snapshots: Sequence[Snapshot], now: float) -> None:
         for snapshot in snapshots:
@@ -652,8 +661,7 @@ class Join:
                     self._contest(name, job, snapshot, now)
                 self._look(name, SCAN)
                 continue
-            if job is not None:
-                job.contest.end()
+            self._contests.end(name)
             if not self._rules.is_terminal(snapshot.state):
                 job = job or self._learn(snapshot)
                 if job is not None:
@@ -665,7 +673,7 @@ class Join:
         if known is None or (known.version, known.state) == (snapshot.version, snapshot.state) or job.halted:
             return
         claim = (snapshot.version, snapshot.revision, snapshot.state)
-        if job.contest.says(claim, job.agreed_at, now, self._settings.doubt_s):
+        if self._contests.claim(name, claim, now, self._settings.doubt_s):
             self.events.append(notices.unreadable(name, job.key, "contradicts-list"))
 
     def _look_at_bad(self, bad: Sequence[BadJob], now: float) -> None:
@@ -679,12 +687,12 @@ class Join:
 
     def _differs(self, snapshot: Snapshot) -> bool:
         known = self._known(job_key(snapshot.job.namespace, snapshot.job.id))
-        ended = self._rules.is_terminal(snapshot.state)
-        if known is None:
-            return not (ended and self._since_ns and snapshot.modified_ns <= self._since_ns)
         job = self._jobs.get(snapshot.job.id)
         if job is not None and job.halted is not None and not self._lists.sweeps:
             return False  # it stands still: whatever comes after waits for an operator, not for us
+        if known is None:
+            ended = self._rules.is_terminal(snapshot.state)
+            return not (ended and self._since_ns and snapshot.modified_ns <= self._since_ns)
         return (
             known.source == REPORTED
             or known.version != snapshot.version
@@ -713,8 +721,6 @@ class Join:
         job = self._jobs.get(name)
         if job is None or job.hint.is_open or job.halted is not None or name in self._turns:
             return
-        if job.contest.is_open and len(self._jobs) < self._settings.jobs_max:
-            return  # the next list tells
         if not job.way:  # what is under way is not known yet
             del self._jobs[name]
 

@@ -30,7 +30,7 @@ def diverged(name: str, key: JobKey, after: Place, present: Step) -> Notice:
     )
 
 
-def went_back(newest_ns: int, seen_ns: int) -> Notice:
+def record_went_back(newest_ns: int, seen_ns: int) -> Notice:
     """The newest ModifyTime of all jobs (ns) is older than one that was seen."""
     return Notice(
         kind="diverged",

@@ -5,8 +5,11 @@ Pure, and only whose turn it is. Which jobs are open, and what a read is, is `co
 
 import heapq
 from collections.abc import Callable
+from typing import Final
 
 from consumer.join.options import JoinSettings
+
+_SLACK: Final = 64
 
 
 class Turns:
@@ -34,6 +37,10 @@ class Turns:
     def close(self, name: str) -> None:
         """The job is open no more."""
         self._due.pop(name, None)
+        if len(self._heap) > 2 * len(self._due) + _SLACK:
+            # Turns of before would be there until they are due: at a low rate, or none, many times the open jobs.
+            self._heap = [(due, name) for name, due in self._due.items()]
+            heapq.heapify(self._heap)
 
     def take(self, now: float, ready_at: Callable[[str], float]) -> str | None:
         """Whose turn it is, or None. A job that is not to be read before a later time (*ready_at*) waits until then."""

@@ -13,9 +13,9 @@ from consumer.model import DERIVED, Update
 from consumer.replay.record import Change, JobRecord
 
 TIME_TOLERANCE: Final = timedelta(milliseconds=10)
+"""So far an update's `Time` may be from the record's."""
 FRAME_TOLERANCE: Final = timedelta(milliseconds=100)
 """The same of a derived update: its time is the frame's (1.5: none), sent up to 31 ms after the write it tells of."""
-"""So far an update's `Time` may be from the record's."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -4,8 +4,9 @@ from itertools import count
 
 import pytest
 
+from consumer.bacalhau.orchestrator import NEXT_STEP
 from consumer.bacalhau.pace import Pace, PaceOptions
-from consumer.errors import OF_ONE_READ, OrchestratorError
+from consumer.errors import MAYBE_OF_ONE_READ, OF_ONE_READ, OrchestratorError
 from consumer.join.reads import OrchestratorRead, ReadHistory, ReadJobs
 
 AWAY = OrchestratorError("unreachable")
@@ -261,7 +262,7 @@ def test_an_answer_of_the_job_itself_ends_that() -> None:
 
 
 def test_a_probe_of_what_fails_by_itself_brings_nobody_back() -> None:
-    """Where only such a job waits, it probes; its failure is no answer, and the pause doubles."""
+    """Where only such a job waits, it probes; its failure is no answer, blames nobody, and the pause doubles."""
     error = OrchestratorError("server-error")
     it, bad = pace(), hint("bad")
     failing(it, 10.0, bad, error)
@@ -271,7 +272,7 @@ def test_a_probe_of_what_fails_by_itself_brings_nobody_back() -> None:
     it.answered(bad, 20.0, 20.0, error)
     it.ask([bad], 20.0)
     assert it.start(21.0) == bad
-    assert it.answered(bad, 21.0, 21.0, error)
+    assert not it.answered(bad, 21.0, 21.0, error)
     assert it.away == "server-error"
     it.ask([bad], 21.0)
     assert it.due() == 23.0
@@ -291,11 +292,43 @@ def test_a_list_that_fails_is_nobody_s_alone() -> None:
         assert it.away == ""
 
 
-def test_throttling_is_never_one_job_s_alone() -> None:
-    """The orchestrator asks for a pause: whichever read was told, all wait."""
-    error = OrchestratorError("throttled", retry_after_s=30)
+@pytest.mark.parametrize("kind", sorted(NEXT_STEP.keys() - OF_ONE_READ))
+def test_only_an_answer_about_a_job_can_be_its_alone(kind: str) -> None:
+    """A connection that was refused, a certificate, a request for patience: whichever read met it, it is of all."""
     it, bad = pace(), hint("bad")
-    failing(it, 10.0, bad, error)
+    failing(it, 10.0, bad, OrchestratorError("server-error"))
     assert it.start(50.0) == bad
-    assert not it.answered(bad, 50.0, 50.0, error)
-    assert it.away == "throttled"
+    alone = it.answered(bad, 50.0, 50.0, OrchestratorError(kind))
+    assert alone == (kind in MAYBE_OF_ONE_READ)
+    assert it.away == ("" if alone else kind)
+
+
+def test_where_nobody_is_answered_nobody_is_blamed() -> None:
+    """All that was under way and every probe fails, again and again: none of these errors is a job's alone."""
+    error = OrchestratorError("server-error")
+    it = pace()
+    it.ask([hint("a"), hint("b"), hint("c")], 0.0)
+    now = 10.0
+    for read in started(it, now):
+        assert isinstance(read, ReadHistory)
+        assert not it.answered(read, now, now, error)
+        it.ask([read], now)
+    for _ in range(9):
+        now = it.due() or now
+        probe = it.start(now)
+        assert isinstance(probe, ReadHistory)
+        assert not it.answered(probe, now, now, error)
+        it.ask([probe], now)
+    assert it.away == "server-error"
+
+
+def test_each_return_is_counted() -> None:
+    """Also one that is over before anybody looks: frames may have been missed."""
+    it = pace()
+    for number in range(1, 4):
+        it.ask([ReadJobs(), ReadJobs()], 0.0)
+        it.start(100.0 * number)
+        it.answered(ReadJobs(), 100.0 * number, 100.0 * number, AWAY)
+        it.start(100.0 * number + 50)
+        it.answered(ReadJobs(), 100.0 * number + 50, 100.0 * number + 50, None)
+        assert it.returns == number

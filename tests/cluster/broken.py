@@ -15,6 +15,7 @@ import msgspec
 
 from consumer.bacalhau.pace import Pace
 from consumer.join import Join, JoinSettings
+from consumer.join.doubt import Contests, _Contest
 from consumer.join.early import NOWHERE_HEARD, Execution, Where, runs_early
 from consumer.join.history import Contradicted, Joined, Old, join_history, steps_of, went_back
 from consumer.model import Frame, HistoryEntry, Known, Place, Record, Snapshot, place_of
@@ -235,6 +236,25 @@ def _no_rate() -> Iterator[Rules]:
         yield load()
 
 
+@contextmanager
+def _one_answer_contradicts() -> Iterator[Rules]:
+    """One answer that agrees with the log, some time after a list that does not, is enough to blame the lists."""
+
+    def blames(self: Any, name: str, claim: Any, now: float, doubt_s: float) -> bool:
+        contest = self._open.setdefault(name, _Contest(claim, now))
+        return bool(contest.agreed_at > contest.since and now - contest.since >= doubt_s)
+
+    with patch.object(Contests, "claim", blames):
+        yield load()
+
+
+@contextmanager
+def _nobody_forgotten() -> Iterator[Rules]:
+    """A job that is over stays in the join's memory."""
+    with patch.object(Join, "_forget", lambda *_: None):
+        yield load()
+
+
 BROKEN: Final[dict[str, Break]] = {
     "early-on-any-snapshot": _early_on_any_snapshot,
     "early-from-anywhere": _early_from_anywhere,
@@ -254,4 +274,6 @@ BROKEN: Final[dict[str, Break]] = {
     "no-list-after-gap": _no_list_after_gap,
     "long-list-paid": _long_list_paid,
     "no-rate": _no_rate,
+    "one-answer-contradicts": _one_answer_contradicts,
+    "nobody-forgotten": _nobody_forgotten,
 }

@@ -120,21 +120,19 @@ class Life:
 
     def answered(self, read: OrchestratorRead, reply: Reply | OrchestratorError, started: float) -> None:
         """An answer of the orchestrator, or none."""
-        now = self.now
+        now, returns = self.now, self.pace.returns
         try:
             answer = _decode(read, reply)
         except OrchestratorError as error:
             self.world.say(self.name, f"{_spell(read)}: {error.kind}")
-            away = self.pace.away
             alone = self.pace.answered(read, now, started, error)
             self.join.failed(read, now, alone=error.kind if alone else "", too_large=error.kind == "too-large")
         else:
             if self.world.trace is not None:
                 self.world.say(self.name, f"{_spell(read)}: {_spell_answer(answer)}")
-            away = self.pace.away
             self.pace.answered(read, now, started, None)
             self.join.answered(read, answer, now, started=started)
-        if away and not self.pace.away:
+        if self.pace.returns != returns:
             self.join.look_everywhere()
         self.pump()
 
@@ -188,6 +186,16 @@ class Life:
         if due == self._wake:
             self._wake = float("inf")
             self.pump()
+
+    @property
+    def leftovers(self) -> list[str]:
+        """Jobs that the join remembers though they are neither open nor read, halted or on their way."""
+        join = self.join
+        return [
+            name
+            for name, job in join._jobs.items()
+            if not (name in join._turns or job.hint.is_open or job.halted is not None or job.way)
+        ]
 
     @property
     def at_rest(self) -> bool:

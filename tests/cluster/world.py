@@ -183,6 +183,7 @@ class World:
                 moved_at = self.now
             done_at = (done_at or self.now) if self._is_done() else None
             if done_at is not None and self.now >= done_at + 0.6:
+                self._check_memory()
                 break
             if self.now > REST_S:
                 raise ViolationError("the cluster does not come to rest: a fault of the model")
@@ -193,6 +194,11 @@ class World:
             self.faults["history of many pages"] += sum(
                 len(job.changes) >= self._settings.history_limit for job in self.jobs.values()
             )
+
+    def _check_memory(self) -> None:
+        for life in self.lives.values():
+            if left := life.leftovers:
+                raise ViolationError(f"{life.name} remembers {', '.join(left)} for nothing")
 
     @property
     def _patience_s(self) -> float:

@@ -125,6 +125,7 @@ class Reads:
 
     def __init__(self) -> None:
         self.away = ""
+        self.returns = 0
         self.asked: list[OrchestratorRead] = []
         self.answered: asyncio.Queue[list[Answered]] = asyncio.Queue()
 
@@ -408,7 +409,7 @@ async def test_an_error_of_the_orchestrator_is_no_answer() -> None:
         life.reads.answer(next(read for read in life.reads.asked if isinstance(read, ReadJobs)), NO_JOBS)
         await until(lambda: life.watcher.said.count("1 answered, away: html") == 2, "the list")
         before = len(life.reads.asked)
-        life.reads.away = ""
+        life.reads.away, life.reads.returns = "", 1
         life.reads.answer(read, Missing())
         await until(lambda: any(isinstance(one, ReadJobs) for one in life.reads.asked[before:]), "a list")
     assert life.states(JOB) == ["pending"]

@@ -132,6 +132,17 @@ def test_a_server_that_confirms_nothing_is_told_once_with_where_to_look(place: P
     assert (place.watch.unconfirmed_s, place.watch.server_trouble) == (0.0, "")
 
 
+def test_a_connection_that_was_lost_in_one_life_is_not_lost_in_the_next(place: Place) -> None:
+    """The log that came back was another, so the life ended: what the next one waits for is waited for."""
+    place.watch.connection(LOG, up=False)
+    place.follow()
+    place.wait_for_something()
+    for _ in range(20):
+        place.watch.take_stock()
+        place.clock.time += 1.0
+    assert place.watch.unconfirmed_s == 19.0
+
+
 @pytest.mark.parametrize("why", ["full", "down"])
 def test_what_is_known_to_hold_the_log_up_is_not_the_servers_silence(place: Place, why: str) -> None:
     """A bound that is reached, a connection that is being replaced: to restart the server would mend neither."""

@@ -166,6 +166,8 @@ class TestSnapshot:
             (None, snapshot("Running", 2)),
             (None, snapshot("Running", 1)),
             (("Pending", 1), snapshot("Running", 3)),
+            (("Pending", 1), snapshot("Failed", 2)),
+            (("Running", 2), snapshot("Completed", 3)),
             (("Pending", 1), snapshot("Running", 1)),
             (("Queued", 2), snapshot("Pending", 3)),
             (("Failed", 3), snapshot("Running", 4, version=1)),
@@ -173,7 +175,7 @@ class TestSnapshot:
         ],
     )
     def test_anything_else_is_a_hint(self, known: tuple[str, int] | None, shown: Snapshot) -> None:
-        """Further ahead, another state at the same place, a forbidden step, an unseen life: the record is asked."""
+        """Further ahead, another state there, a forbidden step, an end, an unseen life: the record is asked."""
         scene = Scene()
         if known is not None:
             scene.has(*known)
@@ -487,6 +489,15 @@ class TestHints:
         scene.answer(ReadJobs(limit=100), page, now + 1)
         assert scene.reads(now + 1) == []
         assert scene.wait(now + 1)[0] == now + 16
+
+    def test_what_a_list_says_is_looked_at_though_the_read_before_answers_the_frame(self) -> None:
+        """The read in flight left before the list: its answer may be older than that."""
+        scene = self.scene("Pending", 1)
+        scene.join.frame(ask_for_bid(snapshot("Running", 3)), 0.0)
+        read = scene.read(0.0)
+        scene.answer(ReadJobs(limit=100), JobPage(jobs=(snapshot("Completed", 4),), next_token=""), 0.001)
+        scene.answer(read, history("Pending", "Queued", "Running"), 0.01)
+        assert isinstance(scene.read(0.01), ReadHistory)
 
     def test_frames_of_a_job_that_cannot_be_read_hurry_nobody(self) -> None:
         """Each has it read at once, and each of these reads fails: the next try has its time, and nothing is blamed."""
@@ -1044,6 +1055,7 @@ class TestContested:
             new = JobPage(jobs=(snapshot("Completed", 3, modified_ns=6),), next_token="")
             scene.answer(scene.read_list(now + 2), new, now + 2)
         assert scene.join.events == []
+        assert scene.join._jobs == {}
 
     def test_one_old_answer_is_no_contradiction(self) -> None:
         """The list was right, the history read after it old; two minutes later it is read again before it is blamed."""

@@ -39,6 +39,17 @@ def test_a_job_that_was_closed_and_opened_again_has_one_turn() -> None:
     assert turns.take(0.9, lambda _: 0.0) is None
 
 
+def test_what_is_remembered_is_bounded_by_the_jobs_that_are_open() -> None:
+    """Ten thousand short jobs beside one that is long, and nobody's turn comes: no trace of them is left."""
+    turns = Turns(JoinSettings(scan_rate=0))
+    turns.open("long", 0.0)
+    for number in range(10_000):
+        turns.open(f"short-{number}", 1.0)
+        turns.close(f"short-{number}")
+    assert len(turns) == 1
+    assert len(turns._heap) < 100
+
+
 def test_without_a_rate_nobody_has_a_turn() -> None:
     """Rate 0: jobs are open, and never read for that."""
     turns = Turns(JoinSettings(scan_rate=0))
