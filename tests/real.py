@@ -113,7 +113,7 @@ class Bacalhau:
         self._running["orchestrator"] = Process(self._binary, self._folder / "orchestrator", settings)
         async with asyncio.timeout(60):
             while not self.version or await self.jobs() is None:
-                with contextlib.suppress(aiohttp.ClientError):
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with self._session.get(f"{self.api}/api/v1/agent/version") as answer:
                         self.version = str((await answer.json())["GitVersion"])
                 await asyncio.sleep(0.05)
@@ -178,6 +178,7 @@ class Bacalhau:
         while True:
             url = f"{self.api}/api/v1/orchestrator/jobs/{job}/history"
             async with self._session.get(url, params=query | {"next_token": token}) as answer:
+                answer.raise_for_status()
                 page = decode_history(await answer.read(), job=job)
             found += [(entry.version, entry.state, entry.message) for entry in page.entries]
             if not page.next_token or page.items < 1000:
@@ -185,7 +186,7 @@ class Bacalhau:
             token = page.next_token
 
     async def _get(self, path: str, query: dict[str, str]) -> Document | None:
-        with contextlib.suppress(aiohttp.ClientError):
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with self._session.get(f"{self.api}/api/v1{path}", params=query) as answer:
                 if answer.ok:
                     body: Document = await answer.json()
@@ -193,7 +194,7 @@ class Bacalhau:
         return None
 
     async def _send(self, method: str, path: str, body: Document) -> Document | None:
-        with contextlib.suppress(aiohttp.ClientError):
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with self._session.request(method, f"{self.api}/api/v1{path}", json=body) as answer:
                 return (await answer.json() or {}) if answer.ok else None
         return None
@@ -360,10 +361,10 @@ class Run:
 
     async def _daemon_killed(self) -> None:
         for _ in range(3):
-            killed = asyncio.create_task(self.submit_some(8, every_s=0.1))
-            await asyncio.sleep(self._dice.uniform(0.2, 0.8))
-            self._daemons["first"].kill()
-            await killed
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.submit_some(8, every_s=0.1))
+                await asyncio.sleep(self._dice.uniform(0.2, 0.8))
+                self._daemons["first"].kill()
             self.start_daemon("first")
             await self.ready("first")
 
@@ -371,11 +372,11 @@ class Run:
         self.start_daemon("second")
         await self.ready("second")
         for name in ("first", "second", "first"):
-            halted = asyncio.create_task(self.submit_some(8, every_s=0.1))
-            self._daemons[name].tell(signal.SIGSTOP)
-            await asyncio.sleep(self._dice.uniform(0.5, 3.0))
-            self._daemons[name].tell(signal.SIGCONT)
-            await halted
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.submit_some(8, every_s=0.1))
+                self._daemons[name].tell(signal.SIGSTOP)
+                await asyncio.sleep(self._dice.uniform(0.5, 3.0))
+                self._daemons[name].tell(signal.SIGCONT)
         await asyncio.sleep(2)
         self._daemons.pop("second").kill()
 
@@ -386,10 +387,13 @@ class Run:
 
         async def seen(message: Msg) -> None:
             update: Update = decode_update(message.data)
+            self.done[update.Source] += 1
+            self.done["corrected"] += "corrected" in update.Flags
             if update.Time is not None:
                 self.lags[self._phase].append(time.time() - update.Time.timestamp())
 
-        await client.subscribe("jobstate.v1.main.state.>", cb=seen)
+        # What a plain subscription hears may have been refused: of two daemons one comes too late.
+        await client.jetstream().subscribe("jobstate.v1.main.state.>", cb=seen, ordered_consumer=True)
 
     async def settle(self, client: Client) -> list[str]:
         """Stop all, wait until the record is at rest and the log says the same; gives what differs, by name."""
@@ -407,8 +411,14 @@ class Run:
             if not wrong or time.monotonic() > deadline:
                 self.done["jobs"] = len(record)
                 self.done["updates"] = sum(map(len, log.values()))
-                return wrong
+                return wrong + [f"nothing was {what}: this has shown nothing" for what in self._not_done()]
             await asyncio.sleep(0.5)
+
+    def _not_done(self) -> list[str]:
+        """What was to be done, and never was. Before 1.8 a job has no second life."""
+        wanted = ["submitted", "stopped", "jobs", "updates", "derived", "observed"]
+        wanted += ["rerun", "updated"] if number(self._bacalhau.version) >= (1, 8) else []
+        return [what for what in wanted if not self.done[what]]
 
     async def _record(self) -> tuple[States, dict[str, tuple[int, str]]]:
         jobs = await self._bacalhau.jobs()

@@ -30,7 +30,14 @@ SCENARIOS = (("1.9.3", "success"), ("1.9.3", "update"), ("1.6.1", "ops"), ("1.5.
 DICTIONARY = (
     *(b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"-0", b"1e400", b"NaN", b"9" * 4301),
     *(b"\xff", b"\xed\xa0\x80", b"\\ud800", b"\0", b"\x1b", b"\xe2\x80\xae", b"=", b"18446744073709551616"),
-    *(b'"StateType"', b'"Job"', b'"Time":"0001-01-01T00:00:00+05:00"', b'"Events":[{}]', b"[" * 2000, b'{"a":' * 2000),
+    *(
+        b'"StateType"',
+        b'"Job"',
+        b'"Time":"0001-01-01T00:00:00+05:00"',
+        b'"Events":[{}]',
+        b"[" * 20_000,
+        b'{"a":' * 20_000,
+    ),
 )
 
 Target = tuple[str, bytes, Callable[[bytes], None]]
