@@ -259,7 +259,7 @@ class _Demo:
             f"  {jobstate} history JOB --nats {url}\n"
             f"  {jobstate} watch --since start --nats {url}\n"
             f"  {jobstate} doctor --config {stage.write_settings()}\n"
-            f"  nats --server {url} sub 'jobstate.v1.main.state.*.*.failed'\n"
+            f"  nats --server {url} sub --stream JOBSTATE_main --all 'jobstate.v1.main.state.*.*.failed'\n"
             f"  nats --server {url} kv watch jobstate_main\n"
             f"  nats --server {url} stream view JOBSTATE_main"
         )
