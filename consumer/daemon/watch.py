@@ -64,6 +64,7 @@ class Watch:
         self._errors: dict[str, tuple[int, str]] = {}
         self._agreement: Final = Agreement()
         self._behind = False
+        self._away: tuple[str, float] | None = None  # what keeps the orchestrator away, and since when
         self._confirmed_at = clock.now()
         self._unconfirmed = (0.0, clock.now())
         self._unconfirmed_told = False
@@ -194,6 +195,7 @@ class Watch:
             else:
                 self._errors.pop(kind, None)
         self._agreement.take(answered)
+        self._tell_return(away)
         in_row, error = max(self._errors.values(), default=(0, ""))
         if away or in_row >= WRONG_IN_ROW:
             why = error if error.startswith(away) else away
@@ -202,6 +204,15 @@ class Watch:
             self._health.failing(ORCHESTRATOR, doubt)
         elif answered:
             self._health.ready(ORCHESTRATOR)
+
+    def _tell_return(self, away: str) -> None:
+        """`read.failed` told that it went away; that it is back is told too."""
+        if away and self._away is None:
+            self._away = away, self._clock.now()
+        elif self._away is not None and not away:
+            why, since = self._away
+            self._away = None
+            log.info("orchestrator.answers", after=why, away_s=round(self._clock.now() - since, 1))
 
     def reads_wait(self, waiting: int, waited_s: float, in_flight: int, *, away: bool) -> None:
         """How the reads stand: *waiting* have not left, the oldest since *waited_s*, and *in_flight* are under way.

@@ -112,6 +112,15 @@ def test_reads_that_the_rate_holds_back_are_told_once_and_when_they_caught_up(pl
     assert place.samples("jobstate_reads_in_flight") == {(): 1}
 
 
+def test_that_the_orchestrator_answers_again_is_told_once(place: Place) -> None:
+    """With what kept it away, and for how long."""
+    with capture_logs() as lines:
+        for second, away in enumerate(("", "html", "html", "", "")):
+            place.clock.time = float(second)
+            place.watch.answered((), away)
+    assert [(line["event"], line["after"], line["away_s"]) for line in lines] == [("orchestrator.answers", "html", 2.0)]
+
+
 def test_a_server_that_confirms_nothing_is_told_once_with_where_to_look(place: Place) -> None:
     """After ten seconds, and in /readyz all along; what is known to be wrong with it comes first, until it confirms."""
     place.wait_for_something()
