@@ -5,10 +5,11 @@ the bounds: time, bytes, no redirects, no cookies, no compression. A body never 
 """
 
 import asyncio
+import contextlib
 import re
 import ssl
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 from types import TracebackType
@@ -31,6 +32,7 @@ from consumer.wire.rest import KNOWN_VERSIONS, decode_history, decode_job, decod
 log = structlog.get_logger()
 
 T = TypeVar("T")
+R = TypeVar("R", ReadHistory, ReadJob)
 
 API: Final = "/api/v1"
 
@@ -45,8 +47,13 @@ ONE_JOB_SHARE: Final = 16
 _CHUNK: Final = 64 * 1024
 _JOB_ID_MAX: Final = 1024
 _RETRY_AFTER_MAX_S: Final = 60.0
+_NO_NAMESPACE: Final = "*"
+"""A credential that may list all jobs may ask in it, and jobs are not submitted to it."""
+_NAMED_MAX: Final = 1000
 _STATUS: Final = {401: "unauthorized", 403: "forbidden", 429: "throttled"}
 
+_WANTS_TLS: Final = b"Client sent an HTTP request to an HTTPS server."
+"""All that Go's server says, with status 400, to plain HTTP where it speaks TLS (Go, `net/http/server.go`)."""
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"})
 """What OpenSSL's versions call bytes that are no TLS."""
 
@@ -58,6 +65,7 @@ NEXT_STEP: Final = {
     "encoded": "have the proxy between keep to Accept-Encoding: identity",
     "forbidden": "the credential needs the capability read:job",
     "html": _SOMETHING_ELSE,
+    "needs-tls": "the server speaks TLS: write https:// in orchestrator.url",
     "no-job": _NEWER,
     "not-an-api": _SOMETHING_ELSE,
     "not-askable": "find out who publishes such a job on Bacalhau's subjects: no API could name it",
@@ -154,9 +162,9 @@ class Orchestrator:
     """`consumer.ports.Orchestrator` over HTTP. Use as `async with`; many reads may be under way at once.
 
     Raises `OrchestratorError` for every answer that is none, by kind, each with its `NEXT_STEP`:
-    unreachable, tls, not-tls, slow, not-http, redirect, unauthorized, forbidden, throttled, server-error, refused
-    (another 4xx), wrong-status, not-an-api (a 404 that is not Bacalhau's), html, not-json, encoded (compressed though
-    we said not to);
+    unreachable, tls, not-tls, needs-tls, slow, not-http, redirect, unauthorized, forbidden, throttled, server-error,
+    refused (another 4xx), wrong-status, not-an-api (a 404 that is not Bacalhau's), html, not-json, encoded
+    (compressed though we said not to);
     and of this one read: cut, too-large, other-job, not-askable (no path can name this job), and the reasons that
     `consumer.wire.rest` has for a JSON body that it cannot take (wrong-shape, unknown-history-entry, …).
     """
@@ -178,6 +186,7 @@ class Orchestrator:
         self._under_way: dict[object, float] = {}
         self._heard_at = 0.0
         self._list_took_s = 0.0
+        self._named: Final[set[str]] = set()
         self.version: str = ""
         """Bacalhau's version, as its last answer said (`v1.9.3`); empty until one did."""
         self.date: str = ""
@@ -213,12 +222,18 @@ class Orchestrator:
 
     async def history(self, read: ReadHistory) -> HistoryPage | Missing:
         """One page of the job-level history of all versions, oldest first (`BACALHAU.md` 6.3)."""
+        return await self._ask(read, self._ask_history)
+
+    async def _ask_history(self, read: ReadHistory) -> HistoryPage | Missing:
         query = {"event_type": "job", "all_job_versions": "true", "limit": str(HISTORY_LIMIT)}
         body = await self._get(f"{_job_path(read.job)}/history", _with(query, read.next_token, read.namespace))
         return Missing() if body is None else _decoded(partial(decode_history, job=read.job), body)
 
     async def job(self, read: ReadJob) -> Snapshot | Missing:
-        """The job itself. Bacalhau also finds jobs by name or short id: another one than asked for is an error."""
+        """The job itself."""
+        return await self._ask(read, self._ask_job)
+
+    async def _ask_job(self, read: ReadJob) -> Snapshot | Missing:
         body = await self._get(_job_path(read.job), _with({}, "", read.namespace))
         if body is None:
             return Missing()
@@ -226,6 +241,25 @@ class Orchestrator:
         if snapshot.job.id != read.job:
             raise _error("other-job", f"asked for {read.job!r}, the answer is of another job")
         return snapshot
+
+    async def _ask(self, read: R, ask: Callable[[R], Awaitable[T]]) -> T:
+        """Have *read* answered by *ask*; another job than asked for is an error.
+
+        Since 1.8 Bacalhau looks for a job of that *name* in the namespace first, and only then for the id, in all
+        (`pkg/jobstore/boltdb/store.go`, `GetJobByIDOrName`). So whoever names a job as another's id would hide that
+        one: it is asked for in a namespace where nobody has the name.
+        """
+        if read.job not in self._named:
+            try:
+                return await ask(read)
+            except OrchestratorError as error:
+                if error.kind != "other-job":
+                    raise
+        answer = await ask(msgspec.structs.replace(read, namespace=_NO_NAMESPACE))
+        if len(self._named) >= _NAMED_MAX:
+            self._named.clear()
+        self._named.add(read.job)  # further pages are asked for in the same way
+        return answer
 
     async def jobs(self, read: ReadJobs) -> JobPage:
         """One page of all jobs of all namespaces, the last modified first."""
@@ -278,6 +312,9 @@ class Orchestrator:
     async def _read(self, response: aiohttp.ClientResponse, most: int) -> bytes | None:
         status = response.status
         if status >= HTTPStatus.MULTIPLE_CHOICES and status != HTTPStatus.NOT_FOUND:
+            if status == HTTPStatus.BAD_REQUEST and self._base.scheme == "http" and await _wants_tls(response):
+                response.close()
+                raise _error("needs-tls", f"{self._base.origin()}: only TLS is spoken there")
             raise self._refusal(response)
         if response.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
             raise _error("encoded", "the body is compressed, which was not asked for")
@@ -345,6 +382,15 @@ class Orchestrator:
 
 def _error(kind: str, detail: str, retry_after_s: float | None = None) -> OrchestratorError:
     return OrchestratorError(kind, f"{detail}; {NEXT_STEP.get(kind, _NEWER)}", retry_after_s)
+
+
+async def _wants_tls(response: aiohttp.ClientResponse) -> bool:
+    """Whether the body is the one sentence of a server that speaks TLS. No more of it is read than could be that."""
+    body, most = b"", len(_WANTS_TLS) + len(b"\n") + 1
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        while len(body) < most and (part := await response.content.read(most - len(body))):
+            body += part
+    return body.removesuffix(b"\n") == _WANTS_TLS
 
 
 async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:

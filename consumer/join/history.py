@@ -32,6 +32,23 @@ class Contradicted(msgspec.Struct, frozen=True, kw_only=True):
     reported: bool
 
 
+def read_versions(entries: Sequence[HistoryEntry]) -> Sequence[HistoryEntry]:
+    """The whole history *entries* with the versions that they are of, where the label of an update or rerun is another.
+
+    Bacalhau labels these by what it read before its transaction (`pkg/orchestrator/endpoint.go`, 1.8 and 1.9): when an
+    update, a rerun and a stop of one job are under way at once, the label may be that of the version before, or older.
+    Each of them begins a version of its own, and what follows is labelled rightly.
+    """
+    read: list[HistoryEntry] = []
+    newest = -1
+    for entry in entries:
+        if entry.begins and read and entry.version <= newest:
+            entry = msgspec.structs.replace(entry, version=newest + 1)  # noqa: PLW2901 - it is the same entry
+        newest = max(newest, entry.version)
+        read.append(entry)
+    return read
+
+
 def steps_of(
     entries: Sequence[HistoryEntry], first: int = 0, before: tuple[int | None, str] | None = None
 ) -> tuple[Step, ...]:

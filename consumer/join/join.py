@@ -16,7 +16,7 @@ from consumer.join import notices
 from consumer.join.doubt import Contests
 from consumer.join.early import ANYWHERE, Execution, runs_early, steps_ahead
 from consumer.join.hint import ECHO, LIST, LOOK, WATCH
-from consumer.join.history import Contradicted, Old, join_history, went_back
+from consumer.join.history import Contradicted, Old, join_history, read_versions, went_back
 from consumer.join.job import Job
 from consumer.join.lists import Lists
 from consumer.join.options import JoinSettings
@@ -470,6 +470,7 @@ class Join:
         assert job.key is not None
         assert job.identity is not None
         known = self._known(job.key)
+        entries = read_versions(entries)
         found = join_history(known, entries)
         if isinstance(found, Old):
             self.counts.old_answers += 1

@@ -71,13 +71,18 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One job-level entry of a job's history, read as a state. `number` is Bacalhau's SeqNum (both levels count)."""
+    """One job-level entry of a job's history, read as a state. `number` is Bacalhau's SeqNum (both levels count).
+
+    `begins`: an update or a rerun, which begins a version of its own. `version` is what the entry is labelled with: see
+    `consumer.join.history.read_versions`.
+    """
 
     number: int
     version: int
     state: str
     message: str
     time: datetime | None
+    begins: bool = False
 
 
 class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):

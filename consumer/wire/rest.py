@@ -48,6 +48,9 @@ _BY_MESSAGE: Final = (
 )
 
 
+_BEGINNINGS: Final = ("Job updated", "Job rerun requested")
+
+
 class _JobAnswer(msgspec.Struct, frozen=True):
     Job: JobDocument
 
@@ -160,6 +163,7 @@ def _read_row(row: _Row) -> HistoryEntry:
         state=state,
         message=_message(state, event, details)[:TEXT_MAX],
         time=read_time(row.Time),
+        begins=event.Topic == "Submission" and event.Message.startswith(_BEGINNINGS),
     )
 
 

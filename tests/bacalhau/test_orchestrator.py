@@ -20,7 +20,7 @@ from consumer.bacalhau.orchestrator import NEXT_STEP, Orchestrator, Orchestrator
 from consumer.bacalhau.pace import PaceOptions
 from consumer.errors import OF_ONE_READ, OrchestratorError, SettingsError
 from consumer.join.reads import Missing, ReadHistory, ReadJob, ReadJobs
-from consumer.model import HistoryPage
+from consumer.model import HistoryPage, Snapshot
 from consumer.settings import Orchestrator as OrchestratorSettings
 from consumer.settings import Secret
 from tests.bacalhau.servers import DEADLINE_S, certificate, free_port, http_server, until
@@ -108,6 +108,12 @@ def job_body(job: str) -> bytes:
         (says(301, Location=f"http://127.0.0.1:1/{CANARY}"), "redirect"),
         (says(307, Location=f"http://127.0.0.1:1/{CANARY}"), "redirect"),
         (says(400, CANARY.encode()), "refused"),
+        (says(400, b""), "refused"),
+        (says(400, b"Client sent an HTTP request to an HTTPS server."), "needs-tls"),
+        (says(400, b"Client sent an HTTP request to an HTTPS server.\n"), "needs-tls"),
+        (says(400, b"Client sent an HTTP request to an HTTPS server.\n" + CANARY.encode()), "refused"),
+        (says(400, b"Client sent an HTTP request to an HTTPS server.\n" * 100_000), "refused"),
+        (says(422, b"Client sent an HTTP request to an HTTPS server.\n"), "refused"),
         (says(401, CANARY.encode()), "unauthorized"),
         (says(403, CANARY.encode()), "forbidden"),
         (says(404, f"<html>{CANARY}".encode(), "text/html"), "not-an-api"),
@@ -156,6 +162,34 @@ async def test_a_history_with_rows_of_another_job_is_an_error() -> None:
     row = {"Type": "JobLevel", "JobID": JOB, "SeqNum": 1, "Event": {"Details": {"NewState": "Pending"}}}
     body = msgspec.json.encode({"NextToken": "", "Items": [row, row | {"SeqNum": 2, "JobID": "j-other"}]})
     assert (await error_of(says(200, body), HISTORY)).kind == "other-job"
+
+
+async def test_a_job_whose_id_is_the_name_of_another_is_found_all_the_same() -> None:
+    """Bacalhau looks for a name first, in the namespace asked for: its first page, a later one, and the job itself.
+
+    The other job has fewer rows than the later page begins at, and says nothing there: that must not be this one's end.
+    """
+    asked: list[tuple[str, str]] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        namespace, token = request.query.get("namespace", "default"), request.query.get("next_token", "")
+        asked.append((namespace, token))
+        whose = JOB if namespace == "*" else "j-other"
+        if not request.path.endswith("/history"):
+            return web.Response(body=job_body(whose), content_type="application/json")
+        row = {"Type": "JobLevel", "JobID": whose, "SeqNum": 1, "Event": {"Details": {"NewState": "Pending"}}}
+        items = [row] if whose == JOB or not token else []
+        return web.json_response({"NextToken": "", "Items": items})
+
+    async with http_server(answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        for token in ("", "1"):
+            page = await orchestrator.history(ReadHistory(job=JOB, namespace="default", next_token=token))
+            assert isinstance(page, HistoryPage)
+            assert len(page.entries) == 1
+        job = await orchestrator.job(ReadJob(job=JOB, namespace="default"))
+        assert isinstance(job, Snapshot)
+        assert job.job.id == JOB
+    assert asked == [("default", ""), ("*", ""), ("*", "1"), ("*", "")]
 
 
 async def test_a_gzip_bomb_is_not_unpacked() -> None:
@@ -380,6 +414,41 @@ async def test_tls_where_plain_http_speaks() -> None:
     assert caught.value.kind == "not-tls"
     assert "write http:// in orchestrator.url" in str(caught.value)
     assert "tls_ca" not in str(caught.value)
+
+
+async def test_plain_http_where_tls_alone_is_spoken() -> None:
+    """http:// at a server of Go that speaks TLS, which answers in these bytes: what to write is said."""
+    over = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+        writer.close()
+        await writer.wait_closed()
+        over.set()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        with pytest.raises(OrchestratorError) as caught:
+            await orchestrator.history(HISTORY)
+        await over.wait()
+    assert checked(caught.value).kind == "needs-tls"
+    assert "write https:// in orchestrator.url" in str(caught.value)
+    assert "Client sent" not in str(caught.value)
+
+
+async def test_a_refusal_whose_body_never_ends_is_one() -> None:
+    """What might become the sentence of TLS, and does not in time, is none."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(status=400)
+        await response.prepare(request)
+        await response.write(b"Client sent")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    assert (await error_of(answer, timeout_s=0.3)).kind == "refused"
 
 
 async def asked(read: ReadHistory | ReadJob | ReadJobs, body: bytes, options: dict[str, Any]) -> web.BaseRequest:

@@ -249,6 +249,13 @@ def _one_answer_contradicts() -> Iterator[Rules]:
 
 
 @contextmanager
+def _labels_believed() -> Iterator[Rules]:
+    """The version of an entry is what it is labelled with."""
+    with patch(f"{JOIN}.read_versions", lambda entries: entries):
+        yield load()
+
+
+@contextmanager
 def _nobody_forgotten() -> Iterator[Rules]:
     """A job that is over stays in the join's memory."""
     with patch.object(Join, "_forget", lambda *_: None):
@@ -275,5 +282,6 @@ BROKEN: Final[dict[str, Break]] = {
     "long-list-paid": _long_list_paid,
     "no-rate": _no_rate,
     "one-answer-contradicts": _one_answer_contradicts,
+    "labels-believed": _labels_believed,
     "nobody-forgotten": _nobody_forgotten,
 }

@@ -52,6 +52,8 @@ class Cluster:
         self.jobs: dict[str, Job] = {}
         self.nodes: dict[str, Node] = {}
         self.steady: Final = steady
+        self.mislabels = not steady
+        """Whether who asks for an update or a rerun at the same time as others may have read an older version."""
         self._failed: set[tuple[str, str]] = set()
         self.up = True
         self.happened: Counter[str] = Counter()
@@ -131,7 +133,8 @@ class Cluster:
             return
         self.happened["rerun"] += 1
         job.stand("Pending", "job rerun", self.now_ns(), spec=job.spec)
-        self._tell(job, Event("Submission", "Job rerun requested", "Pending", {"Reason": "job rerun"}))
+        event = Event("Submission", "Job rerun requested", "Pending", {"Reason": "job rerun"})
+        self._tell(job, event, label=self._label(job))
         self.enqueue(job, "rerun")
 
     def update(self, job: Job, spec: Spec) -> None:
@@ -140,11 +143,18 @@ class Cluster:
             return
         self.happened["update"] += 1
         job.stand("Pending", "Job update requested by user", self.now_ns(), spec=spec)
-        self._tell(job, Event("Submission", "Job updated", "Pending"))
+        self._tell(job, Event("Submission", "Job updated", "Pending"), label=self._label(job))
         self.enqueue(job, "update")
 
-    def _tell(self, job: Job, event: Event) -> None:
-        job.add_row(event, self.now_ns())
+    def _label(self, job: Job) -> int | None:
+        """What the entry that begins a version says, if it is another one (`mislabels`)."""
+        if not self.mislabels or job.version <= 2 or not self.chance(0.15):
+            return None
+        self.happened["version mislabelled"] += 1
+        return job.version - 1
+
+    def _tell(self, job: Job, event: Event, *, label: int | None = None) -> None:
+        job.add_row(event, self.now_ns(), label=label)
         if self._say is not None:
             change = job.changes[-1]
             self._say(

@@ -203,8 +203,10 @@ class Job:
         self.standings.append(self.standing)
         self.standing_ns.append(now_ns)
 
-    def add_row(self, event: Event, now_ns: int, *, execution: str = "", version: int | None = None) -> None:
-        """Add an entry to the history: of the job, or of *execution*."""
+    def add_row(
+        self, event: Event, now_ns: int, *, execution: str = "", version: int | None = None, label: int | None = None
+    ) -> None:
+        """Add an entry to the history: of the job, or of *execution*. *label*: the version that it says, if another."""
         number = len(self.rows) + 1
         told: Document = {"Message": event.message, "Topic": event.topic, "Timestamp": spell_time(now_ns - 1000)}
         if event.details is not None:
@@ -212,7 +214,7 @@ class Job:
         version = self.version if version is None else version
         row: Document = {"SeqNum": number, "Type": "ExecutionLevel" if execution else "JobLevel", "JobID": self.id}
         if self.release.versioned:
-            row["JobVersion"] = version
+            row["JobVersion"] = version if label is None else label
         if execution:
             row["ExecutionID"] = execution
         row["Event"] = told

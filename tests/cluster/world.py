@@ -62,6 +62,7 @@ FAULTS: Final = (
     "two entries for one revision",
     "job forgotten",
     "record went back",
+    "version mislabelled",
 )
 
 REST_S: Final = 1000.0

@@ -1,6 +1,9 @@
 """A job's record beside what the log has of it: `consumer.join.history`."""
 
-from consumer.join.history import Contradicted, Joined, Old, join_history, steps_of
+import msgspec
+import pytest
+
+from consumer.join.history import Contradicted, Joined, Old, join_history, read_versions, steps_of
 from consumer.model import DERIVED, OBSERVED, REPORTED, START, HistoryEntry, Known, Place
 
 PENDING, QUEUED, RUNNING, FAILED = (0, "Pending"), (0, "Queued"), (0, "Running"), (0, "Failed")
@@ -124,3 +127,32 @@ def test_a_record_goes_on_where_the_log_was_derived_at_the_first_place_that_fits
     missed = join_history(known("Running", None, source=DERIVED), history(PENDING, QUEUED, RUNNING, FAILED))
     assert isinstance(missed, Joined)
     assert said(missed.steps) == [(0, 4, "Failed")]
+
+
+def begun(*states: tuple[int, str], at: tuple[int, ...]) -> list[HistoryEntry]:
+    """Entries (version as labelled, state), of which those *at* these places (from 1) are updates or reruns."""
+    return [msgspec.structs.replace(one, begins=one.number in at) for one in history(*states)]
+
+
+@pytest.mark.parametrize(
+    ("labelled", "at", "versions"),
+    [
+        # Seen on real clusters of 1.8.0 and 1.9.3: a rerun, a stop and an update of one job, all at once.
+        ([(1, "Completed"), (2, "Pending"), (2, "Stopped"), (2, "Pending"), (3, "Failed")], (2, 4), [1, 2, 2, 3, 3]),
+        ([(2, "Pending"), (2, "Stopped"), (3, "Pending"), (2, "Pending"), (4, "Failed")], (1, 3, 4), [2, 2, 3, 4, 4]),
+        ([(2, "Pending"), (2, "Pending"), (3, "Failed")], (1, 2), [2, 3, 3]),
+        # One after the other each label is right.
+        ([(1, "Pending"), (1, "Failed"), (2, "Pending"), (2, "Running"), (3, "Pending")], (3, 5), [1, 1, 2, 2, 3]),
+        ([(0, "Pending"), (0, "Running"), (0, "Queued")], (), [0, 0, 0]),
+    ],
+)
+def test_an_update_or_rerun_begins_a_version_whatever_its_label(
+    labelled: list[tuple[int, str]], at: tuple[int, ...], versions: list[int]
+) -> None:
+    """Its label may be one of before, never a later one; states keep their order, and no other entry is touched."""
+    entries = begun(*labelled, at=at)
+    read = read_versions(entries)
+    assert [one.version for one in read] == versions
+    assert [msgspec.structs.replace(one, version=0) for one in read] == [
+        msgspec.structs.replace(one, version=0) for one in entries
+    ]

@@ -8,7 +8,7 @@ import msgspec
 from consumer.doctor.facts import Heard, Looked, Pair, Readiness, Sample
 from consumer.doctor.finding import Finding, fail, ok, say_named, say_seconds, skipped, warn
 from consumer.doctor.judging.orchestrator import profile_of
-from consumer.join.history import steps_of
+from consumer.join.history import read_versions, steps_of
 from consumer.model import OBSERVED, REPORTED
 
 BEHIND_S: Final = 30.0
@@ -92,7 +92,7 @@ def compare(pair: Pair) -> Standing:
 
     What came before a correction is not compared: the log had been wrong, and said so.
     """
-    entries = pair.entries or ()
+    entries = read_versions(pair.entries or ())
     corrected = [index for index, update in enumerate(pair.updates) if "corrected" in update.Flags]
     updates = pair.updates[corrected[-1] :] if corrected else pair.updates
     reached, before = 0, None
@@ -165,8 +165,11 @@ def agrees(sample: Sample, now: datetime) -> Finding:
     return ok(check, same + (f", {behind} a few states behind" if behind else "") + reported)
 
 
-def ready(found: Readiness | None, failed: tuple[str, ...]) -> Finding:
-    """What a daemon says of itself. *failed*: checks before; a daemon that says the same is no second fault."""
+def ready(found: Readiness | None, failed: tuple[str, ...], cluster: str) -> Finding:
+    """What a daemon says of itself. *failed*: checks before; a daemon that says the same is no second fault.
+
+    *cluster*: ours; one that follows another's says nothing of it.
+    """
     check = "daemon.ready"
     if found is None:
         return skipped(check, "http.port is 0: the daemon's log line daemon.started says which it took")
@@ -181,6 +184,12 @@ def ready(found: Readiness | None, failed: tuple[str, ...]) -> Finding:
             check,
             f"what answers at {found.address} is no daemon of ours",
             "set http.port: the daemon took another one (daemon.started says which)",
+        )
+    if found.cluster and found.cluster != cluster:
+        return warn(
+            check,
+            f"the daemon at {found.address} follows the cluster {found.cluster}, and these settings are of {cluster}",
+            f"start one for {cluster}; if one runs, set http.port to what its line daemon.started says (http)",
         )
     if found.ready:
         return ok(check, f"a daemon at {found.address} is ready")
