@@ -144,7 +144,7 @@ class MendedClient(Client):
         # Before CONNECT is sent, and with it the token: nats-py would send it in the clear.
         if initial_connection and self._tls_wanted and not info.get("tls_required"):
             if not info.get("tls_available"):
-                raise nats.errors.Error("the server offers no TLS, and the settings ask for it")
+                raise nats.errors.Error(reach.WITHOUT_TLS)
             info["tls_required"] = True
         self._introduced = True
         await super()._process_info(info, initial_connection)

@@ -17,6 +17,8 @@ DENIED: Final = "denied"
 """It lets us in, and not do what we must."""
 TLS: Final = "tls"
 """The handshake fails."""
+NO_TLS: Final = "no-tls"
+"""It has none, and the settings ask for it."""
 OTHER: Final = "other"
 """Anything else: a connection that stood and was lost, too."""
 
@@ -27,17 +29,22 @@ SECRET: Final = {
 """Where the credential is given, by *side*: "nats" (ours) or "bacalhau", the section of the settings."""
 
 CERTIFICATE: Final = {
-    "nats": "nats.tls_ca (the authority, in PEM), and that the certificate names the host in nats.url",
+    "nats": "nats.tls_ca (the authority, in PEM) and nats.tls_first (the server's handshake_first), and that the "
+    "certificate names the host in nats.url",
     "bacalhau": "bacalhau.tls_ca and bacalhau.tls_first (Bacalhau's RequireTLS), and that the certificate names the "
     "host in bacalhau.url",
 }
 
+WITHOUT_TLS: Final = "the server offers no TLS, and the settings ask for it"
+"""In the words of `consumer.client`, which then says nothing to it."""
 _TLS_WORDS: Final = ("certificate", "ssl", "tls")
 
 
 def fault_of(why: str) -> str:
     """The fault that the client's own words name, once a NATS server has answered it."""
     words = why.lower()
+    if WITHOUT_TLS.lower() in words:
+        return NO_TLS
     if "permissions violation" in words:
         return DENIED
     if "authorization" in words or "authentication" in words:
@@ -61,14 +68,19 @@ def next_step(side: str, fault: str) -> str:
         case "away":
             return f"is the server up, and is {side}.url right?"
         case "silent":
-            more = ", or does that server want TLS first (bacalhau.tls_first)?" if side == "bacalhau" else "?"
-            return f"is {side}.url another port's (Bacalhau's API is 1234, NATS is 4222){more}"
+            ports = "Bacalhau's API is 1234, NATS is 4222"
+            return f"is {side}.url another port's ({ports}), or does that server want TLS first ({side}.tls_first)?"
         case "alien":
-            return f"{side}.url names another service: mend it"
+            return (
+                f"{side}.url names another service: mend it; a NATS server that wants TLS first: set {side}.tls_first"
+            )
         case "refused":
             return f"check {SECRET[side]}"
         case "denied":
-            return "grant this user what docs/operations/running.md and docs/guide/real-cluster.md list"
+            page = "operations/running.md#permissions" if side == "nats" else "guide/real-cluster.md"
+            return f"grant this user what docs/{page} lists"
         case "tls":
             return f"check {CERTIFICATE[side]}"
+        case "no-tls":
+            return f"write nats:// in {side}.url and leave {side}.tls_ca out, or enable TLS on that server"
     return "look at that server's own log"

@@ -32,6 +32,9 @@ CONFIG: Final = "JOBSTATE_CONFIG"
 RULES_FILE: Final = "rules.file (JOBSTATE_RULES__FILE)"
 """What names the rules file, for an error about that file."""
 
+UNKNOWN_MAX: Final = 8
+"""Unknown names of one file that are told at once: a file with more is not one of ours."""
+
 MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
 
@@ -99,6 +102,9 @@ class Nats(_Section, frozen=True, kw_only=True):
     tls_ca: Annotated[
         _File, Meta(description="Certificate authority of the servers (PEM), if it is not a public one.")
     ] = ""
+    tls_first: Annotated[
+        bool, Meta(description="Shake hands before the server says who it is (its `handshake_first`).")
+    ] = False
 
 
 class Streams(_Section, frozen=True, kw_only=True):
@@ -433,9 +439,17 @@ def read_secret(path: str, name: str) -> str:
         text = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        # Without a slash it may be the secret itself, given by mistake: that must not be said on.
-        file = f"the file {path}" if "/" in path else "the file of the name that is given"
-        raise SettingsError(f"{name}: {file} cannot be read ({reason}); write the secret into it") from error
+        if _is_path(path):
+            raise SettingsError(
+                f"{name}: the file {path} cannot be read ({reason}); write the secret into it"
+            ) from error
+        # It may be the secret itself, given by mistake: that must not be said on, nor stand in the cause.
+        key = name.rpartition(" ")[2].removesuffix("_file")
+        variable = ENVIRONMENT + key.replace(".", "__").upper()
+        raise SettingsError(
+            f"{name}: the file of the name that is given, which is not shown, cannot be read ({reason}); it was looked "
+            f"for in {Path.cwd()}; if this is the {key.rpartition('.')[2]} itself, set {variable} in its place"
+        ) from None
     if not text:
         raise SettingsError(f"{name}: the file {path} is empty; write the secret into it, or leave the setting out")
     if not _is_one_word(text) and not name.endswith("password_file"):
@@ -443,6 +457,12 @@ def read_secret(path: str, name: str) -> str:
             f"{name}: the file {path} holds more than one line or a blank; it must hold the secret alone"
         )
     return text
+
+
+def _is_path(text: str) -> bool:
+    """Whether *text* names a file beyond doubt. A secret may have a slash within it, as base64 does."""
+    folder = os.path.dirname(text)  # noqa: PTH120 - of pathlib "x" has the folder "."
+    return text.startswith(("/", "./", "../")) or (bool(folder) and os.path.isdir(folder))  # noqa: PTH112 - too long: no
 
 
 def secret_of(given: Secret, path: str, name: str) -> str:
@@ -479,24 +499,28 @@ def _from_file(path: Path) -> dict[str, Any]:
     known = {setting.name: setting for setting in all_settings()}
     sections = {setting.section for setting in known.values() if setting.section}
     values: dict[str, Any] = {}
+    unknown: list[str] = []
     for name, value in table.items():
         if name in sections and not isinstance(value, dict):
             raise SettingsError(f"{path}: {name}: is a section; write [{name}] and its keys below")
         if name not in sections and isinstance(value, dict):
-            raise SettingsError(f"{path}: unknown section [{name}]{_nearest(name, sections)}")
+            unknown.append(f"unknown section [{name}]{_nearest(name, sections)}")
+            continue
         section, table_of = (name, value) if name in sections else ("", {name: value})
         for key, given in table_of.items():
             full = f"{section}.{key}" if section else key
             if full not in known:
-                raise SettingsError(
-                    f"{path}: unknown key `{key}`{f' in [{section}]' if section else ''}{_meant(key, section)}"
-                )
+                unknown.append(f"unknown key `{key}`{f' in [{section}]' if section else ''}{_meant(key, section)}")
+                continue
             if known[full].secret:
                 raise SettingsError(
                     f"{path}: {full}: a secret does not belong into this file; "
                     f"give it as {known[full].variable}, or name the file that holds it: {full}_file"
                 )
             values[full] = _convert(str(path), known[full], given)
+    if unknown:
+        more = f"; and {len(unknown) - UNKNOWN_MAX} more" if len(unknown) > UNKNOWN_MAX else ""
+        raise SettingsError(f"{path}: {'; '.join(unknown[:UNKNOWN_MAX])}{more}")
     return values
 
 
@@ -514,7 +538,7 @@ def check_names(environ: Mapping[str, str]) -> None:
         if (meant := flat.get(re.sub("_+", "_", variable))) is not None:
             raise SettingsError(f"{where}: unknown; did you mean {meant} (two underscores)?")
         if "__" in variable:
-            raise SettingsError(f"{where}: unknown{_nearest(variable, known)}")
+            raise SettingsError(f"{where}: unknown{_meant_by(variable)}")
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -577,6 +601,15 @@ def _meant(key: str, section: str) -> str:
     return _nearest(key, {setting.key for setting in all_settings() if setting.section == section})
 
 
+def _meant_by(variable: str) -> str:
+    """What a misspelt *variable* may have been: section and key each by itself (all share the rest)."""
+    section, _, key = variable.removeprefix(ENVIRONMENT).lower().partition("__")
+    settings = [setting for setting in all_settings() if setting.section]
+    section = _near(section, {setting.section for setting in settings})
+    key = _near(key, {setting.key for setting in settings if setting.section == section})
+    return next((f"; did you mean {one.variable}?" for one in settings if (one.section, one.key) == (section, key)), "")
+
+
 def describe(setting: Setting) -> str:
     """The sentence that says what the setting is for."""
     return next((meta.description for meta in _metas(setting.kind) if meta.description), "")
@@ -618,8 +651,13 @@ def _metas(kind: object) -> Iterator[Meta]:
 
 def _nearest(word: str, among: Iterable[str]) -> str:
     """`; did you mean …?`, or nothing where nothing is near."""
-    near = difflib.get_close_matches(word, sorted(among), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = _near(word, among)
+    return f"; did you mean {near}?" if near else ""
+
+
+def _near(word: str, among: Iterable[str]) -> str:
+    """The nearest of *among*; empty where none is near: a far guess sends whoever reads it astray."""
+    return next(iter(difflib.get_close_matches(word, sorted(among), n=1, cutoff=0.66)), "")
 
 
 def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:

@@ -2,9 +2,9 @@
 
 `python -m tests.real BINARY… [--rounds N] [--seed N] [--json]`: for each binary of Bacalhau (1.5 or later) a cluster of
 its own on loopback, one orchestrator and three compute nodes with a token, and `jobstate run` with nothing but the four
-settings. Then bursts with stops, jobs that wait for a node, reruns, updates, a node killed and started again, the
-orchestrator killed and started again, the daemon killed, two daemons. In the end the log is held against the record,
-state by state. Ends with 1 if they differ.
+settings. Then bursts with stops, jobs that wait for a node, reruns, updates, all of these at once, a node killed and
+started again, the orchestrator killed and started again, the daemon killed, two daemons. In the end the log is held
+against the record, state by state. Ends with 1 if they differ.
 
 What jobs are made of is in the recordings, as it was sent. The record is read with the decoder under test,
 which is held against the recordings in `tests.wire`; a job's version and last state are read without it.
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,8 +52,21 @@ QUIET: Final = ("DisableAnalytics=true", "UpdateConfig.Interval=0s", "API.Host=1
 """Nothing leaves this machine."""
 SETTLED_S: Final = 60.0
 """So long the log may take to say all that the record says, and not more than the record takes to come to rest."""
-PHASES: Final = ("burst", "queued", "reruns", "node lost", "orchestrator killed", "daemon killed", "two daemons")
+PHASES: Final = (
+    "burst",
+    "queued",
+    "reruns",
+    "at once",
+    "node lost",
+    "orchestrator killed",
+    "daemon killed",
+    "two daemons",
+)
 """In this order. Delays are told of each: where somebody is killed they are those of the absence."""
+
+NOBODYS: Final = "*"
+"""A namespace without jobs: there an id is not taken for another job's name."""
+OVER: Final = ("Completed", "Failed", "Stopped")
 
 Document = dict[str, Any]
 States = dict[str, list[tuple[int, str, str]]]
@@ -151,7 +164,7 @@ class Bacalhau:
 
     async def stop(self, job: str) -> bool:
         """Whether it is being stopped."""
-        return await self._send("DELETE", f"/orchestrator/jobs/{job}", {}) is not None
+        return await self._send("DELETE", f"/orchestrator/jobs/{job}?namespace={NOBODYS}", {}) is not None
 
     async def rerun(self, job: str) -> bool:
         """Whether it gets a new life. Releases before 1.8 do not know how."""
@@ -173,14 +186,18 @@ class Bacalhau:
     async def history(self, job: str) -> list[tuple[int, str, str]]:
         """Version, state and message of each of the job's states, of all versions."""
         found: list[tuple[int, str, str]] = []
-        query = {"event_type": "job", "all_job_versions": "true", "limit": "1000"}
+        query = {"event_type": "job", "all_job_versions": "true", "limit": "1000", "namespace": NOBODYS}
         token = ""
         while True:
             url = f"{self.api}/api/v1/orchestrator/jobs/{job}/history"
             async with self._session.get(url, params=query | {"next_token": token}) as answer:
                 answer.raise_for_status()
                 page = decode_history(await answer.read(), job=job)
-            found += [(entry.version, entry.state, entry.message) for entry in page.entries]
+            for entry in page.entries:
+                # Of what is asked for at once Bacalhau labels some with an older version: each begins its own.
+                newest = max((version for version, _, _ in found), default=-1)
+                version = newest + 1 if entry.begins and 0 <= entry.version <= newest else entry.version
+                found.append((version, entry.state, entry.message))
             if not page.next_token or page.items < 1000:
                 return found
             token = page.next_token
@@ -312,6 +329,7 @@ class Run:
             "burst": self._burst,
             "queued": self._queued,
             "reruns": self._reruns,
+            "at once": self._at_once,
             "node lost": self._node_lost,
             "orchestrator killed": self._orchestrator_killed,
             "daemon killed": self._daemon_killed,
@@ -333,12 +351,29 @@ class Run:
 
     async def _reruns(self) -> None:
         jobs = await self._bacalhau.jobs() or []
-        over = [job for job in jobs if job["State"]["StateType"] in ("Completed", "Failed", "Stopped")]
+        over = [job for job in jobs if job["State"]["StateType"] in OVER]
         for job in self._dice.sample(over, min(8, len(over))):
             self.done["rerun" if await self._bacalhau.rerun(job["ID"]) else "not rerun"] += 1
         for job in self._dice.sample(jobs, min(6, len(jobs))):
-            spec = self._kinds[job["Name"].partition("-")[0]] | {"Name": job["Name"], "Count": 2}
+            spec = self._kinds.get(job["Name"].partition("-")[0], self._kinds["ok"]) | {"Name": job["Name"], "Count": 2}
             self.done["updated" if await self._bacalhau.submit(spec) else "not updated"] += 1
+        await asyncio.sleep(4)
+
+    async def _at_once(self) -> None:
+        """Several people want something of one job at the same moment; and a job has another's id for its name."""
+        jobs = [job for job in await self._bacalhau.jobs() or [] if job["State"]["StateType"] in OVER]
+        for job in self._dice.sample(jobs, min(8, len(jobs))):
+            spec = self._kinds["ok"] | {"Name": job["Name"], "Count": 3}
+            wants: list[Coroutine[Any, Any, object]] = [
+                self._bacalhau.rerun(job["ID"]),
+                self._bacalhau.stop(job["ID"]),
+                self._bacalhau.submit(spec),
+            ]
+            self._dice.shuffle(wants)
+            await asyncio.gather(*wants)
+        shadowed = await self.submit("long")
+        await asyncio.sleep(1)
+        self.done["shadowed"] += bool(await self._bacalhau.submit(self._kinds["ok"] | {"Name": shadowed}))
         await asyncio.sleep(4)
 
     async def _node_lost(self) -> None:
@@ -401,7 +436,7 @@ class Run:
         while self._stops:
             await asyncio.wait(self._stops)
         for job in await self._bacalhau.jobs() or []:
-            if job["State"]["StateType"] not in ("Completed", "Failed", "Stopped"):
+            if job["State"]["StateType"] not in OVER:
                 await self._bacalhau.stop(job["ID"])
         deadline = time.monotonic() + SETTLED_S
         while True:
@@ -446,7 +481,7 @@ def compare(record: States, log: States, last: dict[str, tuple[int, str]]) -> li
             wrong.append(f"{job}: the record says {record.get(job)}, the log {log.get(job)}")
         elif log[job][-1][:2] != last[job]:
             wrong.append(f"{job}: the record is at {last[job]}, the log at {log[job][-1]}")
-        elif last[job][1] not in ("Completed", "Failed", "Stopped"):
+        elif last[job][1] not in OVER:
             wrong.append(f"{job}: is {last[job][1]} still")
     return wrong
 

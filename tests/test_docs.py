@@ -9,7 +9,7 @@ import pytest
 
 from consumer.cli.verbs import VERBS
 from consumer.errors import ExitCode
-from consumer.model import Position
+from consumer.model import NOTICE_KINDS, Position
 from consumer.observe import Metrics
 from consumer.wire import decode_report, decode_update, encode_update, entries
 from consumer.wire.subjects import Names
@@ -67,6 +67,13 @@ def test_every_metric_is_told_with_its_labels() -> None:
             exposed[name] = ", ".join(f"`{label}`" for label in inner._labelnames)
     page = (DOCS / "operations/running.md").read_text(encoding="utf-8")
     assert {name: labels.strip() for name, labels in _METRIC.findall(page)} == exposed
+
+
+def test_every_kind_of_advisory_is_told() -> None:
+    """docs/guide/promise.md says of each kind what it means and what to do, in their order, and of no other."""
+    page = (DOCS / "guide/promise.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[a-z`, ]+`) \|", page.partition("## What is announced")[2], re.MULTILINE)
+    assert [kind for row in rows for kind in re.findall(r"`(\w+)`", row)] == list(NOTICE_KINDS)
 
 
 def test_every_body_that_is_shown_is_one() -> None:

@@ -1,6 +1,7 @@
 """What the configuration may say, and how what it may not is refused."""
 
 import re
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,7 @@ def test_backfill_is_an_age(backfill: str, seconds: float) -> None:
     ("environ", "reason"),
     [
         ({"JOBSTATE_NATS__ULR": "x"}, "environment: JOBSTATE_NATS__ULR: unknown; did you mean JOBSTATE_NATS__URL?"),
+        ({"JOBSTATE_NAST__ULR": "x"}, "environment: JOBSTATE_NAST__ULR: unknown; did you mean JOBSTATE_NATS__URL?"),
         ({"JOBSTATE_NATS_URL": "x"}, "did you mean JOBSTATE_NATS__URL (two underscores)?"),
         ({"JOBSTATE_HTTP__PORT": "70000"}, "environment: JOBSTATE_HTTP__PORT: http.port: expected `int` <= 65535"),
         ({"JOBSTATE_HTTP__PORT": "-1"}, "http.port: expected `int` >= 0"),
@@ -197,6 +199,10 @@ def test_a_wrong_variable_is_refused(environ: dict[str, str], reason: str) -> No
     [
         ("[nats]\nulr = 'x'", "unknown key `ulr` in [nats]; did you mean url?"),
         ("[nast]\nurl = 'x'", "unknown section [nast]; did you mean nats?"),
+        (
+            "colour = 1\n[nats]\nulr = 'x'\n[http]\nport = 9\nservers = 3\n[nast]\nurl = 1",
+            "unknown key `colour`; unknown key `ulr` in [nats]; did you mean url?; unknown key `servers` in [http]; un",
+        ),
         ("clustr = 'x'", "unknown key `clustr`; did you mean cluster?"),
         ("[http]\nlevel = 'debug'", "unknown key `level` in [http]; did you mean log.level?"),
         ("[nats]\nwarnings = ['x']", "unknown key `warnings`"),
@@ -220,6 +226,24 @@ def test_a_wrong_file_is_refused(write: Write, text: str, reason: str) -> None:
         load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["servers", "x", "certificate"])
+def test_a_far_guess_is_not_made(write: Write, word: str) -> None:
+    """`servers` is not a misspelt `user`: of nothing that is near nothing is said, in a file and in a variable."""
+    with pytest.raises(SettingsError) as in_file:
+        load(write(f"[nats]\n{word} = 1\n"))
+    with pytest.raises(SettingsError) as in_variable:
+        load(None, {f"JOBSTATE_NATS__{word.upper()}": "1"})
+    assert str(in_file.value).endswith(f"unknown key `{word}` in [nats]")
+    assert str(in_variable.value) == f"environment: JOBSTATE_NATS__{word.upper()}: unknown"
+
+
+def test_of_many_unknown_keys_some_are_told(write: Write) -> None:
+    """A file that is not ours at all has a bounded error."""
+    with pytest.raises(SettingsError, match=r"`x7`; and 12 more$") as caught:
+        load(write("".join(f"x{number} = 1\n" for number in range(20))))
+    assert "`x8`" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -271,11 +295,37 @@ def test_a_password_may_hold_blanks(tmp_path: Path) -> None:
 SECRETS = [setting for setting in all_settings() if setting.secret]
 
 
-def test_a_secret_given_in_place_of_its_file_is_not_shown() -> None:
-    """The token itself as the name of its file: the file is not there, and the error does not say its name."""
-    with pytest.raises(SettingsError, match="the file of the name that is given") as error:
+@pytest.mark.parametrize(("key", "variable"), [(one.name, one.variable) for one in SECRETS])
+def test_a_secret_given_in_place_of_its_file_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, variable: str
+) -> None:
+    """The secret itself as the name of its file: where it was looked for is said, and which variable takes it."""
+    monkeypatch.chdir(tmp_path)
+    named = f"environment: {variable}_FILE: {key}_file"  # as `load` names it
+    for text in ("c4n4ry", "c4n4ry/with/slashes==", "c4n4ry/" + "x" * 5_000):
+        with pytest.raises(SettingsError) as caught:
+            read_secret(text, named)
+        said = str(caught.value)
+        assert f"{key}_file: the file of the name that is given, which is not shown, cannot be read (" in said
+        assert f"it was looked for in {tmp_path}; if this is the {key.partition('.')[2]} itself, set {variable}" in said
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "c4n4ry" not in shown
+
+
+def test_the_name_of_a_token_file_may_be_the_token() -> None:
+    """Where the settings are read it is hidden as well, with the variable that takes it."""
+    with pytest.raises(SettingsError, match="set JOBSTATE_ORCHESTRATOR__TOKEN in its place") as error:
         load(environ={"JOBSTATE_ORCHESTRATOR__URL": "http://h:1", "JOBSTATE_ORCHESTRATOR__TOKEN_FILE": "c4n4ry"})
     assert "c4n4ry" not in str(error.value)
+
+
+def test_a_secret_file_that_is_surely_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An absolute path, one that begins with a dot, or one in a folder that is there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secrets").mkdir()
+    for path in ("/nowhere/token", "./token", "../x/token", "secrets/token"):
+        with pytest.raises(SettingsError, match=re.escape(f"the file {path} cannot be read (No such file")):
+            read_secret(path, "nats.token_file")
 
 
 def test_which_settings_are_secrets() -> None:

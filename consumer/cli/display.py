@@ -7,8 +7,9 @@ plain ASCII, so no terminal acts on it.
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
 from consumer.errors import DecodeError
@@ -29,6 +30,13 @@ HEAD: Final = ("TIME", "STATE", "NAMESPACE", "JOB", "NAME", "SEQUENCE", "VERSION
 MESSAGE_MAX: Final = 500
 """Characters of a message in a line. JSON has it whole."""
 
+INDENT: Final = 4
+"""Blanks before what a table has on the second line of a row."""
+
+_SHORT_HEAD: Final = {"SEQUENCE": "SEQ", "VERSION": "VER"}
+"""Heads that are wider than what stands below them."""
+_TEXT: Final = {"NAME": 10, "TO": 10, "MESSAGE": 24, "RULE": 24, "TEXT": 24, "FACTS": 24, "WHEN": 24}
+"""Columns that may wrap, and the least width at which one can still read them."""
 _LONG_ID: Final = re.compile(r"(j-[0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _COLORS: Final = {
     "Pending": "yellow",
@@ -143,7 +151,11 @@ def say_ns(time_ns: int) -> str:
 
 
 class Page:
-    """Where rows go: tab-separated lines as they come, or on a terminal one table at the end, or (*live*) lines."""
+    """Where rows go: tab-separated lines as they come, or on a terminal one table at the end, or (*live*) lines.
+
+    On a terminal nothing is cut. Columns for which a line has no room stand on the next one, indented, each below its
+    head; only texts wrap.
+    """
 
     def __init__(self, head: Sequence[str] = HEAD, *, live: bool = False) -> None:
         self._head = head
@@ -166,33 +178,47 @@ class Page:
         """Show what is still to be shown."""
         if self._console is None or self._live or not self._rows:
             return
-        from rich.table import Table  # noqa: PLC0415 (only a terminal needs it)
+        from rich.text import Text  # noqa: PLC0415 (only a terminal needs it)
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in self._head:
-            wide = title in {"MESSAGE", "RULE"}
-            table.add_column(title, overflow="fold" if wide else "ellipsis", no_wrap=not wide)
-        for row in self._rows:
-            table.add_row(*self._cells(row))
-        self._console.print(table)
+        head = [Text(_SHORT_HEAD.get(title, title), style="bold") for title in self._head]
+        table = [head, *(self._cells(row) for row in self._rows)]
+        natural = [max(cell.cell_len for cell in column) for column in zip(*table, strict=True)]
+        least = [min(width, _TEXT.get(title, width)) for title, width in zip(self._head, natural, strict=True)]
+        lines, gap = lay_out(natural, least, self._console.width)
+        shown = [line for row in table for line in self._lines(self._console, row, lines, gap)]
+        self._console.print(Text("\n").join(shown), no_wrap=True, overflow="ignore", crop=False)
+
+    def _lines(self, console: "Console", row: "list[Text]", lines: list[dict[int, int]], gap: int) -> "Iterator[Text]":
+        from rich.text import Text  # noqa: PLC0415
+
+        for number, line in enumerate(lines):
+            cells = [row[column].wrap(console, width, overflow="fold") for column, width in line.items()]
+            if number and not any(cell.plain for wrapped in cells for cell in wrapped):
+                continue  # there is nothing to say below the first line
+            for pieces in zip_longest(*cells, fillvalue=Text()):
+                shown = Text(" " * INDENT if number else "")
+                for piece, width in zip(pieces, line.values(), strict=True):
+                    shown.append_text(piece).append(" " * (width - piece.cell_len + gap))
+                shown.rstrip()
+                yield shown
 
     def _line(self, console: "Console", row: tuple[str, ...]) -> None:
         from rich.text import Text  # noqa: PLC0415
 
-        widths = (20, 9, 10, 10)
+        widths = (9, 9, 10, 10)
         cells = self._cells(row)
         for cell, width in zip(cells, widths, strict=False):
             cell.pad_right(max(0, width - len(cell)))
         console.print(Text(" ").join(cell for cell in cells if cell.plain), soft_wrap=True)
 
     def _cells(self, row: Iterable[str]) -> list["Text"]:
-        """For eyes: seconds, ids as Bacalhau's own CLI shortens them, states in their color. Never read as markup."""
+        """For eyes: short times, ids as Bacalhau's own CLI shortens them, states in color. Never read as markup."""
         from rich.text import Text  # noqa: PLC0415
 
-        cells = []
+        cells, now = [], datetime.now(UTC)
         for title, text in zip(self._head, row, strict=True):
             if title == "TIME":
-                cells.append(Text(re.sub(r"\.\d+Z\Z", "Z", text), style="dim"))
+                cells.append(Text(shorten_time(text, now), style="dim"))
             elif title == "JOB":
                 cells.append(Text(_LONG_ID.sub(r"\1", text)))
             elif title == "STATE":
@@ -200,6 +226,51 @@ class Page:
             else:
                 cells.append(Text(text))
         return cells
+
+
+def shorten_time(text: str, now: datetime) -> str:
+    """What `say_time` said, to the second, and without the date that *now* (UTC) has: `05:00:02Z`, `11-24 05:00:02Z`.
+
+    With the year if that is another. It stays UTC.
+    """
+    date, letter, time = text.partition("T")
+    if not letter:
+        return text  # no time is known
+    time = re.sub(r"\.\d+Z\Z", "Z", time)
+    if date == f"{now:%Y-%m-%d}":
+        return time
+    return f"{date.removeprefix(f'{now:%Y}-')} {time}"
+
+
+def lay_out(natural: Sequence[int], least: Sequence[int], room: int) -> tuple[list[dict[int, int]], int]:
+    """On which line each column stands and how wide it is (column: width), and the blanks between two.
+
+    Each column gets what it wants (*natural*) or, where *room* is short, not less than *least*. A column that is wider
+    than a whole line has a line for itself. Fewer lines, and more on the first of them, are better than wider gaps.
+    """
+    layouts = ((_lay_out(natural, least, room, gap), gap) for gap in (2, 1))
+    return min(layouts, key=lambda layout: (len(layout[0]), -len(layout[0][0])))
+
+
+def _lay_out(natural: Sequence[int], least: Sequence[int], room: int, gap: int) -> list[dict[int, int]]:
+    lines: list[dict[int, int]] = [{}]
+    left = room
+    for column, width in enumerate(least):
+        if lines[-1] and width + gap > left:
+            _widen(lines[-1], natural, left)
+            lines.append({})
+            left = room - INDENT
+        lines[-1][column] = max(min(width, left), 1)
+        left -= lines[-1][column] + (gap if len(lines[-1]) > 1 else 0)
+    _widen(lines[-1], natural, left)
+    return lines
+
+
+def _widen(line: dict[int, int], natural: Sequence[int], left: int) -> None:
+    """Give what is left of a line to those who want more, the narrowest first."""
+    while left > 0 and (wanting := [column for column, width in line.items() if width < natural[column]]):
+        line[min(wanting, key=line.__getitem__)] += 1
+        left -= 1
 
 
 def terminal() -> "Console | None":

@@ -20,6 +20,7 @@ from consumer.cli.options import (
     read_name,
     read_state,
     say_key,
+    tell,
 )
 from consumer.errors import AbsentError, ExitCode
 
@@ -78,13 +79,17 @@ async def _list(states: set[str], namespace: str | None, limit: int, where: Wher
     from consumer.wire.subjects import escape  # noqa: PLC0415
 
     found: deque[tuple[Entry, Update | None, bool]] = deque(maxlen=limit or None)
+    known = False
     async with connected(where) as view:
         announced = await _announced(view)
         async with view.present(escape(namespace) if namespace is not None else "*") as present:
             async for copy in present:
+                known = True
                 entry, update, foreign = await _look_at(view, copy, announced)
                 if not states or (update is not None and not foreign and update.StateType in states):
                     found.append((entry, update, foreign))
+    if namespace is not None and not known:
+        tell(f"no job is known in namespace {namespace} of cluster {view.names.cluster}")
     page = Page()
     for entry, update, foreign in found:
         if as_json:

@@ -5,13 +5,14 @@ Importing this is cheap on purpose (`jobstate VERB --help`): what talks to NATS 
 """
 
 import asyncio
+import contextlib
 import difflib
 import os
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from consumer.errors import AbsentError, ExitCode, quoted
+from consumer.errors import AbsentError, ExitCode, ServerError, quoted
 
 if TYPE_CHECKING:
     from consumer.jetstream.view import View
@@ -52,11 +53,15 @@ TokenFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
+_GRANT: Final = "grant this user what docs/operations/running.md#permissions lists for a reader (to send: a producer)"
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[smhd]))+\Z")
 _PART: Final = re.compile(r"([0-9.]+)(ms|[smhd])")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SHORT_ID: Final = re.compile(r"j-[0-9a-f]{8}\Z")
-_NAMED_MAX: Final = 5
+NAMED_MAX: Final = 5
+"""Of several that may be meant so many are named."""
+NAMED_S: Final = 2.0
+"""So long a name is looked for among all jobs: there may be a million, and it is only to help."""
 _COUNT: Final = re.compile(r"[0-9]{1,20}\Z")
 _COUNT_MAX: Final = 2**63 - 1
 _OURS: Final = ("JOBSTATE_NATS__", "JOBSTATE_CLUSTER", "JOBSTATE_RULES__FILE")
@@ -211,10 +216,11 @@ class Where(NamedTuple):
 
 @asynccontextmanager
 async def connected(where: Where, within_s: float | None = None) -> AsyncIterator["View"]:
-    """The cluster's streams, through a connection of their own. Raises `ServerError` where nobody answers.
+    """The cluster's streams, through a connection of their own. Raises `ServerError`: nobody answers, or we may not.
 
     *within_s*: so long it is tried, if that is shorter than usual.
     """
+    from consumer import reach  # noqa: PLC0415
     from consumer.jetstream.view import CONNECT_S, View, connect_reader  # noqa: PLC0415
     from consumer.observe.log import configure  # noqa: PLC0415
     from consumer.settings import Log, redact  # noqa: PLC0415
@@ -229,6 +235,10 @@ async def connected(where: Where, within_s: float | None = None) -> AsyncIterato
     client = await connect_reader(settings.nats, settings.cluster, within_s=bound_s)
     try:
         yield View(client, Names(settings.cluster), where=redact(settings.nats.url), tell=tell)
+    except ServerError as error:
+        if reach.fault_of(str(error)) != reach.DENIED:
+            raise
+        raise ServerError(f"{error}: {_GRANT}") from error
     finally:
         await client.close()
 
@@ -240,12 +250,47 @@ async def find_key(view: "View", job: str) -> "JobKey":
     """
     keys = await find_keys(view, job)
     if not keys:
-        raise AbsentError(f"no job {job} in cluster {view.names.cluster}: `jobstate list` shows those there are")
+        absent = f"no job {job} in cluster {view.names.cluster}: write the job's id, or its beginning"
+        if called := await _find_called(view, job):
+            first = [say_key(key) for key in called[:NAMED_MAX]]
+            more = " and more" if len(called) > NAMED_MAX else ""
+            raise AbsentError(f"{absent}; that is the name of {', '.join(first)}{more}")
+        raise AbsentError(f"{absent} (`jobstate list` shows those there are)")
     if len(keys) > 1:
-        named = ", ".join(say_key(key) for key in keys[:_NAMED_MAX])
-        more = f" and {len(keys) - _NAMED_MAX} more" if len(keys) > _NAMED_MAX else ""
-        raise AbsentError(f"{job} may be {named}{more}: give more of the id, or NAMESPACE/JOB")
+        raise AbsentError(f"{job} may be {enumerate_some(map(say_key, keys))}: give more of the id, or NAMESPACE/JOB")
     return keys[0]
+
+
+def enumerate_some(names: Iterable[str]) -> str:
+    """The first of *names*, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - NAMED_MAX} more" if len(every) > NAMED_MAX else ""
+    return ", ".join(every[:NAMED_MAX]) + more
+
+
+async def _find_called(view: "View", job: str) -> list["JobKey"]:
+    """The jobs whose name, which is no id, *job* is: at most one more than are shown, and only those found soon."""
+    from consumer.cli.display import read_entry  # noqa: PLC0415
+    from consumer.wire.subjects import escape, job_key  # noqa: PLC0415
+
+    namespace, slash, name = job.rpartition("/")
+    found: list[JobKey] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(NAMED_S), view.present(escape(namespace) if slash else "*") as present:
+            async for entry in present:
+                update = read_entry(entry)
+                if update is not None and update.Job.Name in {job, name}:
+                    found.append(job_key(update.Job.Namespace, update.Job.ID))
+                    if len(found) > NAMED_MAX:
+                        break
+    return found
+
+
+async def tell_unknown(view: "View", jobs: Iterable[str]) -> None:
+    """Say which of *jobs* nobody knows yet: silence would look as if they were there."""
+    for job in jobs:
+        if not await find_keys(view, job):
+            tell(f"no job {job} is known yet in cluster {view.names.cluster}: waiting for it")
 
 
 async def find_keys(view: "View", job: str) -> list["JobKey"]:

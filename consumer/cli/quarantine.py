@@ -18,6 +18,7 @@ from consumer.cli.options import (
     Where,
     carry_out,
     connected,
+    enumerate_some,
     read_count,
     read_name,
     say_key,
@@ -26,6 +27,7 @@ from consumer.errors import AbsentError, ExitCode
 
 if TYPE_CHECKING:
     from consumer.fold.asks import Entry
+    from consumer.jetstream.view import View
     from consumer.wire.subjects import Names
 
 HEAD: Final = ("TIME", "KIND", "REASON", "JOB", "ORIGIN", "RULE")
@@ -68,7 +70,9 @@ def show_refused(
     origin: Annotated[
         str,
         typer.Argument(
-            metavar="ORIGIN", parser=read_name, help="As `list` shows it, or the whole subject as --json does."
+            metavar="ORIGIN",
+            parser=read_name,
+            help="As `list` shows it, the unique beginning of one, or the whole subject as --json shows it.",
         ),
     ],
     *,
@@ -133,7 +137,7 @@ async def _show(origin: str, where: Where, *, as_json: bool) -> ExitCode:
         if origin.startswith(f"{names.prefix}.") and all(map(_TOKEN.match, origin.split("."))):
             filters: tuple[str, ...] = (origin,)
         else:
-            token = origin if _TOKEN.match(origin) else escape(origin)
+            token = await _find_origin(view, origin if _TOKEN.match(origin) else escape(origin))
             filters = (names.quarantine("*", JobKey("*.*"), token), names.undecodable("*", token))
         async with view.refused(*filters) as entries:
             found = [entry async for entry in entries]
@@ -149,6 +153,17 @@ async def _show(origin: str, where: Where, *, as_json: bool) -> ExitCode:
         facts = {**place._asdict(), "stored": say_ns(entry.time_ns), **_flatten(_readable(_body(entry)))}
         say_facts({name: text for name, text in facts.items() if text})
     return ExitCode.OK
+
+
+async def _find_origin(view: "View", begun: str) -> str:
+    """The origin that *begun* is or alone begins as; *begun* itself if none does. Raises `AbsentError` for several."""
+    origins = sorted({subject.rpartition(".")[2] for subject in await view.subjects(view.names.refused)})
+    meant = [origin for origin in origins if origin.startswith(begun)]
+    if begun in meant or not meant:
+        return begun
+    if len(meant) > 1:
+        raise AbsentError(f"{begun} may be {enumerate_some(meant)}: give more of the origin")
+    return meant[0]
 
 
 def _body(entry: "Entry") -> dict[str, object]:

@@ -20,6 +20,8 @@ from consumer.cli.options import (
     read_job,
     read_state,
     say_key,
+    tell,
+    tell_unknown,
 )
 from consumer.errors import ExitCode, UnreachableError
 
@@ -60,6 +62,8 @@ def wait(
 ) -> None:
     """Wait until each JOB is in the state that is waited for, now or later.
 
+    Of a job that is not there yet, or in another state, that is said on standard error.
+
     Exit 0: all are or were since. 1: one ended in another state. 4: the time was over before that was known of all.
     11: the time was over, and no server had said how the jobs stand. A job that is not known yet is waited for: name it
     by its whole id.
@@ -99,6 +103,11 @@ class _Awaited:
             self.pattern, self.known = key, True
             self.update, self.entry = update, entry
 
+    @property
+    def seen(self) -> bool:
+        """Whether the log has entries under its name, whosever they are."""
+        return bool(self._judges)
+
     def judge(self, rules: "Rules", target: str) -> str:
         """What the job's last update says of waiting for *target*; empty: nothing yet."""
         if self.update is None:
@@ -120,6 +129,7 @@ async def _wait(
         # The connection has its own bound, and its own error: that nobody answers is no "still running".
         async with connected(where, within_s=seconds) as view, asyncio.timeout_at(deadline):
             patterns = [await find_pattern(view, job) for job in jobs]
+            await tell_unknown(view, dict.fromkeys(jobs))
             awaited = [_Awaited(view.names, pattern) for pattern in dict.fromkeys(patterns)]
             filters = [f"{view.names.state_prefix}{job.pattern}.*" for job in awaited]
             # All of the jobs' entries, from the first, and then what comes: one reading, so nothing falls between what
@@ -142,6 +152,7 @@ async def _wait(
 
 async def _settle(rules: "Rules", target: str, awaited: list[_Awaited], entries: "Reading", *, as_json: bool) -> None:
     """Take entries until every job is settled. What was before now counts only by what it led to."""
+    told = False
     async for entry in entries:
         for job in awaited:
             job.take(entry)
@@ -152,6 +163,21 @@ async def _settle(rules: "Rules", target: str, awaited: list[_Awaited], entries:
                 _say(job, outcome, as_json=as_json)
         if all(job.outcome for job in awaited):
             return
+        if not told:
+            told = True
+            _tell_states(target, awaited)
+
+
+def _tell_states(target: str, awaited: list[_Awaited]) -> None:
+    """Say how the jobs stand that are known and not settled: silence would look as if nobody waited."""
+    wanted = "its end" if target == ENDED else target
+    for job in awaited:
+        if job.outcome:
+            continue
+        if job.update is not None:
+            tell(f"job {say_key(job.pattern)} is {job.update.StateType}: waiting for {wanted}")
+        elif job.seen:
+            tell(f"the log holds no update of {say_key(job.pattern)} that is ours: waiting for one")
 
 
 def _say(job: _Awaited, outcome: str, *, as_json: bool) -> None:

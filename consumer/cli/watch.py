@@ -15,14 +15,13 @@ from consumer.cli.options import (
     Where,
     carry_out,
     connected,
-    find_keys,
     find_pattern,
     read_count,
     read_job,
     read_name,
     read_state,
     read_time,
-    tell,
+    tell_unknown,
 )
 from consumer.errors import AbsentError, ExitCode
 
@@ -130,9 +129,7 @@ async def _filters(view: "View", jobs: list[str], namespaces: list[str], states:
     ends = {escape(state.lower()) for state in states} or {"*"}
     if jobs:
         keys = [await find_pattern(view, job) for job in jobs]
-        for job in jobs:
-            if not await find_keys(view, job):
-                tell(f"no job {job} is known yet in cluster {view.names.cluster}: waiting for it")
+        await tell_unknown(view, jobs)
         pairs = {str(key) for key in keys if spaces == {"*"} or key.partition(".")[0] in spaces}
         if not pairs:
             raise AbsentError(f"none of {', '.join(jobs)} is in namespace {' or '.join(namespaces)}")

@@ -19,7 +19,7 @@ from consumer import __version__
 from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
 from consumer.daemon.life import ENDING, Estate, Life
 from consumer.daemon.supervise import beside, unless
-from consumer.daemon.watch import INPUT, LOG
+from consumer.daemon.watch import LOG
 from consumer.errors import (
     ConnectionLostError,
     ExitCode,
@@ -73,7 +73,7 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
             server = await stack.enter_async_context(EmbeddedServer(Path(settings.embedded.folder)))
             url = server.url
             daemon.watch.look_at = f"{server.log_file} and its disk"
-        port = await stack.enter_async_context(_serve(settings.http, daemon.metrics, daemon.health))
+        port = await stack.enter_async_context(_serve(settings, daemon.metrics, daemon.health))
         log.info(
             "daemon.started",
             version=__version__,
@@ -112,15 +112,17 @@ def _settle_memory() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _serve(http: Http, metrics: Metrics, health: Health) -> AsyncIterator[int]:
+async def _serve(settings: Settings, metrics: Metrics, health: Health) -> AsyncIterator[int]:
     """Serve on the port of the settings; a second daemon on one machine takes any where the default one is taken."""
+    http, cluster = settings.http, settings.cluster
     async with contextlib.AsyncExitStack() as stack:
         try:
-            port = await stack.enter_async_context(serve(http, metrics, health))
+            port = await stack.enter_async_context(serve(http, metrics, health, cluster))
         except SettingsError as error:
             if http.port != Http().port:
                 raise
-            port = await stack.enter_async_context(serve(msgspec.structs.replace(http, port=0), metrics, health))
+            anywhere = msgspec.structs.replace(http, port=0)
+            port = await stack.enter_async_context(serve(anywhere, metrics, health, cluster))
             log.warning(
                 "http.port_taken",
                 reason=str(error).partition(";")[0],
@@ -214,7 +216,6 @@ class _Daemon(Estate):
         log.info("log.recovered", jobs=len(lanes.jobs), last_seq=recovered.mark.last_seq, input=str(reports.place))
         self.outages["log"].end()
         self.health.ready(LOG)
-        self.health.ready(INPUT)
         life = Life(
             self,
             address=address,

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from prometheus_client import Counter as MetricCounter
 
+from consumer import reach
 from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, NEXT_STEP, Orchestrator
 from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
@@ -42,6 +43,7 @@ from consumer.wire.subjects import Names, unescape
 log = structlog.get_logger()
 
 RETRY_S: Final = 1.0
+RETRY_MAX_S: Final = 8.0
 LISTEN_S: Final = 5.0
 """So long the first list waits for the tap: what is published while it is read should be heard."""
 STOCK_S: Final = 1.0
@@ -104,8 +106,9 @@ class Estate:
 
     def wait_for_server(self, address: Address, error: Exception) -> None:
         """Say that the log cannot be reached, and is waited for."""
-        self.health.failing(LOG, str(error))
-        self.outages["log"].tell("connection.waiting", address, str(error), "it is tried again until it answers")
+        self.health.failing(LOG, with_step(str(error)))
+        step = reach.next_step("nats", reach.DENIED) if _is_denied(str(error)) else "it is tried again until it answers"
+        self.outages["log"].tell("connection.waiting", address, str(error), step)
 
     def say_streams(self) -> None:
         """Say which streams are not as they must be. Of log and input their readers say more, while they are there."""
@@ -220,6 +223,7 @@ class Life:
     async def run(self, stop: asyncio.Event) -> bool:
         """Carry on until *stop* and the drain after it; gives whether that came to its end."""
         estate, settings = self._estate, self._estate.settings
+        self._reports.tell = self._say_input
         estate.watch.follow_life(self._lanes, self._join, self._dwell, self._outcomes)
         carrier = Carrier(
             names=estate.names,
@@ -286,6 +290,7 @@ class Life:
         estate = self._estate
         estate.metrics.deaf("writer").inc(self._writer.deaf)
         await self._writer.close()
+        pause_s = RETRY_S
         while True:
             try:
                 connection = await connect_writer(self._address, "writer", outage=estate.outages["writer"])
@@ -300,7 +305,9 @@ class Life:
             except UnreachableError as error:
                 await connection.close()
                 estate.wait_for_server(self._address, error)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(pause_s)
+                if _is_denied(str(error)):  # somebody has to mend that, and each try is two lines of the log
+                    pause_s = min(2 * pause_s, RETRY_MAX_S)
                 continue
             except BaseException:
                 await connection.close()
@@ -350,14 +357,18 @@ class Life:
             self._tell_progress(carrier)
             await asyncio.sleep(STOCK_S)
 
-    def _say_connections(self) -> None:
+    def _say_input(self) -> None:
         health = self._estate.health
         if not self._reading.is_connected:
             health.failing(INPUT, f"the connection is lost ({self._reading.last_trouble}); it is tried again")
         elif self._reports.trouble:
-            health.failing(INPUT, f"it is not read, and tried again: {self._reports.trouble}")
+            health.failing(INPUT, f"it is not read, and tried again: {with_step(self._reports.trouble)}")
         elif self._estate.names.input not in self._estate.upkeep.troubles:
             health.ready(INPUT)
+
+    def _say_connections(self) -> None:
+        health = self._estate.health
+        self._say_input()
         if self._tap is not None:
             if self._tap.connected:
                 health.ready(TAP)
@@ -424,7 +435,7 @@ class Life:
                 try:
                     await self._look_at_streams()
                 except ServerError as error:
-                    log.warning("streams.unanswered", reason=str(error))
+                    log.warning("streams.unanswered", reason=with_step(str(error)))
             self._estate.health.alive("streams")
             await asyncio.sleep(LOOK_S)
 
@@ -465,6 +476,15 @@ class Life:
             return self._join.agreed_at(unescape(job) or job)
         # Without an orchestrator nobody can be asked: what the frames say is all that there is to know.
         return self._estate.clock.now() if self._tap is not None and self._tap.connected else None
+
+
+def with_step(why: str) -> str:
+    """*why*, and what to do about it, where it is a permission that is missing."""
+    return f"{why}: {reach.next_step('nats', reach.DENIED)}" if _is_denied(why) else why
+
+
+def _is_denied(why: str) -> bool:
+    return reach.fault_of(why) == reach.DENIED
 
 
 def _compare(found: Mark, known: Mark) -> None:

@@ -18,6 +18,7 @@ from consumer.join import Derivation, Join, OrchestratorRead, ReadHistory, ReadJ
 from consumer.join.reads import Missing
 from consumer.model import Accepted, Event, Frame, Junk, Notice, Record, Rejected, Report, Undecodable
 from consumer.observe import Health, Metrics
+from consumer.observe.metrics import SURPRISES
 from consumer.ports import Answered, Clock
 
 log = structlog.get_logger()
@@ -249,7 +250,8 @@ class Watch:
         if name == LOG:
             self._log_down = not up
         if up:
-            self._health.ready(name)
+            if name != LOG or self._lanes is None or not self._lanes.waiting:  # else `published` is the proof
+                self._health.ready(name)
             log.info("connection.replaced", connection=name)
         else:
             self._health.failing(name, "the connection is lost and being replaced")
@@ -272,7 +274,7 @@ class Watch:
             metrics.hints_waiting.set(join.hints_open)
             metrics.executions_known.set(join.executions_known)
         before, self._tally = self._tally, lanes.tally.copy()
-        for kind in ("adopted", "forgotten", "foreign", "stale"):
+        for kind in SURPRISES:
             if more := getattr(self._tally, kind) - getattr(before, kind):
                 metrics.surprises(kind).inc(more)
         metrics.resends.inc(self._tally.resends - before.resends)
@@ -291,6 +293,8 @@ class Watch:
         elif self._full:
             which = " and ".join(WORDS[stream] for stream in sorted(self._full))
             self._health.failing(LOG, f"{which} has no room: nothing is forgotten, and everything waits; give it more")
+        elif self._log_down:
+            pass  # whoever replaces the connection says more
         elif waited > STUCK_S or lanes.backing_off:
             step = f"; {self._next_step}" if waited > STUCK_S else ""
             self._health.failing(LOG, f"{lanes.waiting} events wait, nothing was confirmed for {waited:.0f} s{step}")
@@ -305,7 +309,10 @@ class Watch:
 
     @property
     def _next_step(self) -> str:
-        return self.server_trouble or f"look at {self.look_at}: a disk that was full needs room, and a server restarted"
+        return self.server_trouble or (
+            f"look at {self.look_at}: a disk that was full needs room, and a server restarted; and in a cluster "
+            "whether the stream has a leader (nats stream info)"
+        )
 
     def _take_stock_of_appends(self) -> None:
         now = Counter(self._outcomes)

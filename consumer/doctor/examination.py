@@ -141,7 +141,8 @@ class _Examination:
                 check.name, f"nothing came of it within {bound_s:.0f} s", "run it again; is that server overloaded?"
             )
         except JobstateError as error:
-            return fail(check.name, str(error), "look at the lines before this one")
+            step = judge_server.step_for_denied(str(error)) or "look at the lines before this one"
+            return fail(check.name, str(error), step)
 
     def _at_once(self, judge: Callable[[], Finding]) -> Probe:
         """A check that needs no question of its own: an earlier one has brought its facts."""
@@ -303,7 +304,7 @@ class _Examination:
 
     async def _ask_daemon(self) -> Finding:
         readiness = await http.read_readiness(self._settings.http)
-        return judge_agreement.ready(readiness, failed(self._findings))
+        return judge_agreement.ready(readiness, failed(self._findings), self._settings.cluster)
 
     # -- what a check before has seen to ------------------------------------------------------------------------------
 

@@ -1,7 +1,5 @@
 """What the probes bring: facts, not judged. No field holds a secret or what a job carries. Pure."""
 
-from datetime import datetime
-
 import msgspec
 
 from consumer.model import Snapshot, Update
@@ -11,9 +9,10 @@ from consumer.model.frame import HistoryEntry
 class Contact(msgspec.Struct, frozen=True, kw_only=True):
     """How the connection to a NATS server went.
 
-    `fault`: empty; `away` (nobody there), `silent` (a port that says nothing), `alien` (no NATS), `tls`, `refused`,
-    `denied` (a subject may not be subscribed), `other`. `why` is its reason in a few words. `others_away`: further
-    addresses of the setting where nobody answers. `private`: TLS is spoken. `secret`: we have a credential.
+    `fault`: empty; `away` (nobody there), `silent` (a port that says nothing), `alien` (no NATS), `tls`, `no-tls` (it
+    has none), `refused`, `denied` (a subject may not be subscribed), `other`. `why` is its reason in a few words.
+    `others_away`: further addresses of the setting where nobody answers. `private`: TLS is spoken. `secret`: we have a
+    credential.
     """
 
     address: str
@@ -102,13 +101,13 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogHead(msgspec.Struct, frozen=True, kw_only=True):
-    """The log's `format` entry. `unread`: what stands there, if none of ours. `since`: jobs that ended later."""
+    """The log's `format` entry. `unread`: what stands there, if none of ours. `since_ns`: jobs that ended later."""
 
     unread: str = ""
     format: int = 0
     rules: str = ""
     rules_hash: str = ""
-    since: datetime | None = None
+    since_ns: int | None = None
 
 
 class LastEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,13 +145,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest jobs of the record, and how long the list took. `kind`, `detail`, `step`: as of an `Answer`."""
+    """The newest jobs of the record, and how long the list took. `kind`, `detail`, `step`: as of an `Answer`.
+
+    `complete`: these are all that there are.
+    """
 
     kind: str = ""
     detail: str = ""
     step: str = ""
     seconds: float = 0.0
     jobs: tuple[Snapshot, ...] = ()
+    complete: bool = False
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,9 +209,13 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """What answers at the daemon's own address. `away`: nobody does, and why. `alien`: it is no daemon of ours."""
+    """What answers at the daemon's own address. `away`: nobody does, and why. `alien`: it is no daemon of ours.
+
+    `cluster`: whose log it writes; empty: it did not say.
+    """
 
     address: str
+    cluster: str = ""
     away: str = ""
     alien: bool = False
     ready: bool = False

@@ -23,7 +23,7 @@ from nats.aio.subscription import Subscription
 from consumer import reach
 from consumer.client import MendedClient, Outage
 from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
-from consumer.jetstream.api import Problem
+from consumer.jetstream.api import NO_QUORUM, UNAVAILABLE, Problem
 from consumer.settings import Nats, redact, secret_of, trust
 
 log = structlog.get_logger()
@@ -37,7 +37,14 @@ SERVER_MIN: Final = (2, 11)
 API_LEVEL_MIN: Final = 1
 FORBIDDEN_MAX: Final = 1000
 """Subjects that are remembered as forbidden: of a daemon that may not write to the log there are as many as jobs."""
-_FORBIDDEN: Final = re.compile(r'permissions violation for [a-z]+ to "([^"]*)"')
+_FORBIDDEN: Final = re.compile(r'permissions violation for ([a-z]+) to "([^"]*)"')
+DEAF_S: Final = 15.0
+"""No request was answered for so long, in a row, and the connection stands: it is made anew."""
+RENEW_FIRST_S: Final = 1.0
+RENEW_MAX_S: Final = 15.0
+"""The longest pause before a connection to which nothing comes is made anew: each time in a row it doubles."""
+OFF: Final = frozenset({10039, 10076})
+"""JetStream is not enabled, for this account or at all."""
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.")
 
 _METHODS: Final = {
@@ -61,13 +68,22 @@ _FIELDS: Final = (
     "_max_pending_size",
     "_server_info",
     "_resp_map",
+    "_resp_sub_prefix",
     "_transport",
+)
+
+_NO_LEADER: Final = (
+    "JetStream on {} does not answer now: it may have no leader (are most servers of the cluster up?) or too much to do"
 )
 
 Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
 """What `listen` gives every message to, as it came: subject, reply subject, body, header block."""
 
 T = TypeVar("T")
+
+
+class NobodyError(UnreachableError):
+    """The server says that nobody listens to such requests."""
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +96,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     password: str = ""
     credentials_file: str = ""
     tls: ssl.SSLContext | None = None
+    tls_first: bool = False
 
     @classmethod
     def of(cls, settings: Nats, cluster: str, url: str = "") -> Self:
@@ -92,6 +109,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             password=secret_of(settings.password, settings.password_file, "nats.password_file"),
             credentials_file=settings.credentials_file,
             tls=trust(settings.tls_ca, "nats.tls_ca") if settings.tls_ca else None,
+            tls_first=settings.tls_first,
         )
 
     def __repr__(self) -> str:
@@ -109,7 +127,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def tls_context(self) -> ssl.SSLContext | None:
         """How TLS is spoken, None where it is not asked for."""
-        if self.tls is None and any(url.startswith("tls://") for url in self.urls):
+        if self.tls is None and (self.tls_first or any(url.startswith("tls://") for url in self.urls)):
             return ssl.create_default_context()
         return self.tls
 
@@ -130,10 +148,16 @@ class Connection(MendedClient):
         self.connects = 0
         """Connections made so far: one more than there were reconnects."""
         self.deaf = 0
-        """How often the task that reads or writes had ended while the connection looked alive."""
+        """How often nothing came over it any more, or nobody read it, while it looked alive."""
         self.slow = 0
         """Messages that nats-py dropped because too many waited."""
         self._forbidden: dict[str, str] = {}
+        self._unanswered_since: float | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._renewals = 0
+        self._renewed_at = float("-inf")
+        self._asking: dict[asyncio.Timeout, str] = {}
+        """What is asked now, by what ends the waiting for its answer."""
         self.last_trouble = ""
         """The last error of the connection, in a few words."""
         self.next_step = ""
@@ -208,17 +232,30 @@ class Connection(MendedClient):
         """
         if not self.is_connected:
             raise UnreachableError(f"{self.address}: {subject}: the connection is down ({self.last_trouble})")
+        if denied := self.forbidden(self._answers):  # the server says it once, when the first request is made
+            raise UnreachableError(f"{self.address}: {subject}: {denied}")
+        asked_at = asyncio.get_running_loop().time()
         try:
-            message = await self.request(subject, body, timeout=within_s, headers=headers)
+            async with asyncio.timeout(None) as waiting:
+                self._asking[waiting] = subject
+                try:
+                    message = await self.request(subject, body, timeout=within_s, headers=headers)
+                finally:
+                    self._asking.pop(waiting, None)
+            self.answered()
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 # It came together with the answer, and `wait_for` of Python 3.11 has swallowed it (19 times of 60).
                 raise asyncio.CancelledError
         except nats.errors.NoRespondersError as error:
-            raise UnreachableError(f"{self.address}: nobody answers to {subject}: is JetStream on (-js)?") from error
+            self.answered()
+            raise NobodyError(f"{self.address}: nobody answers to {subject}: is JetStream on (-js)?") from error
         except (nats.errors.Error, TimeoutError) as error:
             why = f"no answer within {within_s:g} s" if isinstance(error, TimeoutError) else _words(error)
-            hint = self.forbidden(subject) or "is the server up, and may this user ask that?"
-            raise UnreachableError(f"{self.address}: {subject}: {why}: {hint}") from error
+            denied = self.forbidden(subject, self._answers)
+            if not denied:
+                self.unanswered(asked_at)
+            hint = denied or f"{why}: is the server up, and may this user ask that?"
+            raise UnreachableError(f"{self.address}: {subject}: {hint}") from error
         try:
             return msgspec.json.decode(message.data, type=answer)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -234,8 +271,32 @@ class Connection(MendedClient):
 
     def forbidden(self, *subjects: str) -> str:
         """What the server said when it did not let us use one of *subjects* on this connection; empty if it did."""
-        found = (self._forbidden.get(subject.lower(), "") for subject in subjects)  # nats-py hears it in lower case
-        return next(filter(None, found), "")
+        for subject in subjects:
+            if kind := self._forbidden.get(subject.lower()):  # nats-py hears it in lower case
+                return f'permissions violation for {kind} to "{subject}"'
+        return ""
+
+    def answered(self) -> None:
+        """Something was answered: it is not deaf."""
+        self._unanswered_since = None
+
+    def unanswered(self, asked_at: float) -> None:
+        """Nothing answered what was asked at *asked_at* (the loop's time). `DEAF_S` of that, and it is made anew."""
+        if self._unanswered_since is None:
+            self._unanswered_since = asked_at
+        if asyncio.get_running_loop().time() - self._unanswered_since >= DEAF_S and self.is_connected:
+            self._renew("no request was answered")
+
+    async def close(self) -> None:
+        """End it, and what would make it anew."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+        await super().close()
+
+    @property
+    def _answers(self) -> str:
+        """The subject under which the answers to all requests come."""
+        return f"{bytes(self._resp_sub_prefix or b'').decode()}*"
 
     @property
     def server_version(self) -> str:
@@ -266,6 +327,9 @@ class Connection(MendedClient):
         self._tell()
 
     async def _process_connect_init(self) -> None:
+        # Whoever lets us in may let us do more. Not later: what is refused now is told before it counts as connected.
+        self._forbidden.clear()
+        self._unanswered_since = None
         await super()._process_connect_init()
         for task in (self._reading_task, self._flusher_task):
             assert task is not None
@@ -279,6 +343,21 @@ class Connection(MendedClient):
             ending = asyncio.get_running_loop().create_task(self._process_op_err(error))
             self._watched_end = ending  # a task that nobody holds may be forgotten
 
+    def _renew(self, why: str) -> None:
+        """Nothing comes, though it stands: make it anew, after a pause that doubles while that does not help."""
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.get_running_loop().create_task(self._make_anew(why))
+
+    async def _make_anew(self, why: str) -> None:
+        loop, reading = asyncio.get_running_loop(), self._reading_task
+        if loop.time() - self._renewed_at > 2 * RENEW_MAX_S:
+            self._renewals = 0
+        await asyncio.sleep(min(RENEW_FIRST_S * 2.0**self._renewals, RENEW_MAX_S))
+        if self.is_connected and self._reading_task is reading:  # else that is over: it is another already
+            self._renewals, self._renewed_at = min(self._renewals + 1, 10), loop.time()
+            self.deaf += 1
+            await self._process_op_err(nats.errors.Error(f"nats: {why}"))
+
     # -- nats-py's callbacks: they never raise, and never wait ---------------------------------------------------------
 
     async def hear_error(self, error: Exception) -> None:
@@ -288,7 +367,16 @@ class Connection(MendedClient):
         if (found := _FORBIDDEN.search(str(error))) is not None:
             if len(self._forbidden) >= FORBIDDEN_MAX:
                 self._forbidden.clear()
-            self._forbidden[found[1]] = _words(error)
+            kind, denied = found.groups()
+            self._forbidden[denied] = kind
+            for waiting, subject in list(self._asking.items()):
+                if denied in {subject.lower(), self._answers.lower()}:
+                    del self._asking[waiting]
+                    waiting.reschedule(0)  # nobody will answer
+            if kind == "subscription" and denied.startswith(self.address.inbox_prefix.lower()):
+                # The server has dropped it, and nats-py never asks for it again: a permission that comes back is no
+                # help to this connection.
+                self._renew(_words(error).removeprefix("nats: "))
         self._note(error)
 
     async def hear_change(self) -> None:
@@ -298,7 +386,6 @@ class Connection(MendedClient):
     async def hear_connected(self) -> None:
         """nats-py's `reconnected_cb`."""
         self.connects += 1
-        self._forbidden.clear()  # whoever let us in may let us do more
         log.info(
             "nats.connected",
             connection=self.options["name"],
@@ -366,6 +453,7 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
                         password=address.password or None,
                         user_credentials=address.credentials_file or None,
                         tls=tls,
+                        tls_handshake_first=address.tls_first,
                         inbox_prefix=address.inbox_prefix,
                         # The first time is ours to repeat: nats-py would repeat a wrong password for ever.
                         allow_reconnect=False,
@@ -431,10 +519,11 @@ class _Account(msgspec.Struct, frozen=True, kw_only=True):
     api: _Api = _Api()
 
 
-async def require_server(connection: Connection) -> None:
+async def require_server(connection: Connection, *, within_s: float = REQUEST_S) -> None:
     """Refuse a server that is too old for what the log relies on, or has no JetStream for us. Raises `ServerError`.
 
-    `UnreachableError` if it went away while it was asked.
+    `UnreachableError` if it went away while it was asked, or its JetStream is there and answers nothing now: a cluster
+    without a leader is waited for like a server that is not up.
     """
     found = connection.server_version
     match = _VERSION.match(found)
@@ -444,16 +533,22 @@ async def require_server(connection: Connection) -> None:
             "the compare-and-set, and two daemons would write states twice): upgrade every server of the cluster"
         )
     try:
-        account = await connection.ask("$JS.API.INFO", b"", _Account)
-    except UnreachableError as error:
-        if not connection.is_connected:
-            raise  # the server went away while it was asked: that says nothing of its JetStream
+        account = await connection.ask("$JS.API.INFO", b"", _Account, within_s=within_s)
+    except NobodyError as error:
         raise ServerError(
             f"{connection.address} has no JetStream for us ({error}): start nats-server with -js"
         ) from error
-    if account.error is not None:
+    except UnreachableError as error:
+        if reach.fault_of(str(error)) == reach.DENIED:
+            raise ServerError(f"{error}: {reach.next_step('nats', reach.DENIED)}") from error
+        if not connection.is_connected:
+            raise  # the server went away while it was asked: that says nothing of its JetStream
+        raise UnreachableError(f"{_NO_LEADER.format(connection.address)} (no answer within {within_s:g} s)") from error
+    if (problem := account.error) is not None:
+        if problem.err_code not in OFF and (problem.err_code == NO_QUORUM or problem.code == UNAVAILABLE):
+            raise UnreachableError(f"{_NO_LEADER.format(connection.address)} ({problem})")
         raise ServerError(
-            f"{connection.address} has no JetStream for us ({account.error.description}, {account.error.err_code}): "
+            f"{connection.address} has no JetStream for us ({problem.description}, {problem.err_code}): "
             "enable JetStream for the account of this user"
         )
     # The leader of the cluster has answered; the check of each append runs where the stream's leader is.

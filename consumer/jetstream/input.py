@@ -7,6 +7,7 @@ its time, after it; else from the first. What an entry says is `consumer.wire`; 
 import asyncio
 import contextlib
 import re
+from collections.abc import Callable
 from random import random
 from typing import Final
 
@@ -65,8 +66,10 @@ class JetStreamInput:
         self.breaks: list[Break] = []
         self.restarts = 0
         """How often a consumer that stood was given up, and another one made."""
-        self.trouble = ""
-        """Why nothing is read: what ended the last consumer, until another one stands. Empty: it goes on."""
+        self.trouble = "nothing has come from it yet, not even a heartbeat"
+        """Why nothing is read: what ended the last consumer, until something comes from the next. Empty: it goes on."""
+        self.tell: Callable[[], None] = lambda: None
+        """Called when `trouble` has changed. It must not raise, and not wait."""
         connection.watch(self._hear_connection)
 
     @property
@@ -111,10 +114,10 @@ class JetStreamInput:
                 await self._doubt(error)
 
     async def _doubt(self, error: Exception) -> None:
-        if not self.trouble:  # else it is the same one, and was told
+        if self._pull is not None:  # else it is the same trouble, and was told
             self.restarts += 1
             log.warning("input.doubt", stream=self._stream, reason=str(error))
-        self.trouble = str(error) or type(error).__name__
+        self._settle(str(error) or type(error).__name__)
         await self.stop()
         if self._connection.is_closed:
             raise ConnectionLostError(f"the connection to {self._connection.address} was closed while it was read")
@@ -127,10 +130,18 @@ class JetStreamInput:
         now = asyncio.get_running_loop().time()
         if self._opened_at and now - self._opened_at > CALM_S:
             self._failures = 0
+        self._opened_at = 0.0  # what fails after this one has not lived at all
         if self._failures:
             pause = min(RETRY_FIRST_S * 2.0 ** min(self._failures - 1, 10), RETRY_MAX_S)
             await asyncio.sleep(pause * (0.5 + random() / 2))  # noqa: S311 - so that not all come at once
         self._failures += 1
+
+    def _prove(self) -> None:
+        self._settle("")
+
+    def _settle(self, trouble: str) -> None:
+        self.trouble = trouble
+        self.tell()
 
     def _hear_connection(self) -> None:
         self._changed.set()
@@ -142,7 +153,7 @@ class JetStreamInput:
         if info.error is not None:
             raise refusal(self._connection, self._stream, info.error)
         first = await self._first(info)
-        pull = Pull(self._connection, self._stream)
+        pull = Pull(self._connection, self._stream, self._prove)
         try:
             await pull.open(
                 {"deliver_policy": "by_start_sequence", "opt_start_seq": first} if first else {"deliver_policy": "all"}
@@ -151,7 +162,6 @@ class JetStreamInput:
             await pull.close()
             raise
         self._pull = pull
-        self.trouble = ""
         self._opened_at = asyncio.get_running_loop().time()
 
     async def _first(self, info: StreamInfo) -> int:

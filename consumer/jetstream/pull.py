@@ -6,7 +6,7 @@ again after the last entry it got (NATS.md 1.4). What the entries mean is the ow
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +22,8 @@ BATCH: Final = 1000
 BATCH_BYTES: Final = 8 * 1024 * 1024
 EXPIRES_S: Final = 30
 HEARTBEAT_S: Final = 2.0
+PROOF_S: Final = 0.1
+"""Heartbeat of the first request: until something has come nobody knows whether anything can."""
 DOUBT_S: Final = 2.25 * HEARTBEAT_S
 """Two heartbeats missed: `kill -9`, a frozen server and a lost way say nothing else (1.4)."""
 INACTIVE_S: Final = 60
@@ -42,13 +44,19 @@ class Pull:
     `reached`: the sequence of the last one given, or of the one behind which it begins.
     """
 
-    def __init__(self, connection: Connection, stream: str) -> None:
+    def __init__(self, connection: Connection, stream: str, tell: Callable[[], None] = lambda: None) -> None:
+        """*tell* is called once: when the first heartbeat or entry has come, which proves that it works."""
         self._connection: Final = connection
         self.stream: Final = stream
         self._name: Final = f"jobstate-{secrets.token_hex(8)}"
         self._inbox: Final = connection.new_inbox()
         self._inbox_bytes: Final = self._inbox.encode()
-        self._request: Final = _request(BATCH, max(BATCH_BYTES, 2 * connection.max_payload))
+        size = max(BATCH_BYTES, 2 * connection.max_payload)
+        self._request: Final = _request(size, EXPIRES_S, HEARTBEAT_S)
+        self._next = _request(size, 2 * HEARTBEAT_S, min(PROOF_S, HEARTBEAT_S))
+        self._subject: Final = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self._name}"
+        self._tell: Final = tell
+        self._heard = False
         self._subscription: Subscription | None = None
         self._arrived: list[tuple[bytes, bytes, bytes, bytes | None]] = []
         self._something: Final = asyncio.Event()
@@ -116,7 +124,9 @@ class Pull:
                     await self._something.wait()
             except TimeoutError:
                 if not self._arrived:
-                    self.doubt(f"nothing came from {self.stream} for {DOUBT_S:g} s, not even a heartbeat")
+                    denied = self._connection.forbidden(self._subject, self._inbox)
+                    why = f"nothing came from {self.stream} for {DOUBT_S:g} s, not even a heartbeat"
+                    self.doubt(f"{why}: {denied}" if denied else why)
 
     def _put_aside(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         self._arrived.append((subject, reply, data, headers))
@@ -141,6 +151,7 @@ class Pull:
                 self.doubt(f"entries of {self.stream} were lost on the way (before its sequence {number})")
                 break
             count, self.reached = at, number
+            self._prove()
             found.append((number, time, subject, data, headers))
         self._asked -= count - self._count
         self._count = count
@@ -151,6 +162,7 @@ class Pull:
         status = headers[_STATUS]
         words = headers[13 : headers.find(b"\r\n")].decode("utf-8", "replace")
         if status == b"100":
+            self._prove()
             return
         if status in (b"404", b"408") or words.startswith(("Message Size", "Batch Completed")):
             left = header(headers, PENDING)
@@ -160,13 +172,18 @@ class Pull:
         else:
             self.doubt(f"the consumer of {self.stream} is gone ({status.decode('utf-8', 'replace')} {words})".strip())
 
+    def _prove(self) -> None:
+        if not self._heard:
+            self._heard = True
+            self._tell()
+
     async def _ask(self) -> None:
         """Keep two requests open: the second is there when the first is used up."""
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{self._name}"
         while self._asked <= BATCH:
             self._asked = max(self._asked, 0) + BATCH
             try:
-                await self._connection.publish(subject, self._request, reply=self._inbox)
+                request, self._next = self._next, self._request
+                await self._connection.publish(self._subject, request, reply=self._inbox)
             except nats.errors.Error as error:
                 self.doubt(f"{self.stream} cannot be asked: {error}")
                 return
@@ -184,12 +201,12 @@ def refusal(connection: Connection, stream: str, problem: Problem) -> JobstateEr
     return ServerError(f"{connection.address} does not let us read {stream}: {problem}: what may this user do there?")
 
 
-def _request(batch: int, size: int) -> bytes:
+def _request(size: int, expires_s: float, heartbeat_s: float) -> bytes:
     return msgspec.json.encode(
         {
-            "batch": batch,
+            "batch": BATCH,
             "max_bytes": size,
-            "expires": EXPIRES_S * 1_000_000_000,
-            "idle_heartbeat": round(HEARTBEAT_S * 1e9),
+            "expires": round(expires_s * 1e9),
+            "idle_heartbeat": round(heartbeat_s * 1e9),
         }
     )

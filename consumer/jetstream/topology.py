@@ -16,6 +16,7 @@ from consumer.jetstream.api import (
     NO_QUORUM,
     NO_STREAM,
     SOURCE,
+    UNAVAILABLE,
     MessageAnswer,
     Problem,
     StreamInfo,
@@ -32,7 +33,8 @@ PATIENCE_S: Final = 10.0
 """A stream just made on several servers may answer 503 for a moment (NATS.md 1.4)."""
 RETRY_S: Final = 0.1
 
-_ELSEWHERE: Final = {10058, 10065}
+_NAME_IN_USE: Final = 10058
+_OVERLAP: Final = 10065
 _ALONE: Final = 10074
 """More than one copy was asked for of a server that is no cluster."""
 _TOO_FEW: Final = 10005
@@ -200,11 +202,22 @@ async def look_at(connection: Connection, name: str) -> StreamInfo | None:
 async def _make(connection: Connection, config: Config) -> None:
     name = config["name"]
     made = await _ask(connection, f"$JS.API.STREAM.CREATE.{name}", msgspec.json.encode(config))
-    if made.error is not None:
-        raise _refusal(connection, name, made.error)
-    log.info("stream.made", stream=name, replicas=config["num_replicas"])
-    # Seen once more: what a server does not know of it leaves out.
+    problem = made.error
+    if problem is not None and problem.err_code not in {_NAME_IN_USE, _OVERLAP}:
+        raise _refusal(connection, name, problem)
+    # Seen once more: what a server does not know of it leaves out. And one that is there may be what it must be: a
+    # cluster refuses the second of two daemons that make it at once, though it is the same.
     info = await look_at(connection, name)
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while info is None and problem is not None and problem.err_code == _NAME_IN_USE:
+        if asyncio.get_running_loop().time() > deadline:
+            break
+        await asyncio.sleep(RETRY_S)  # it is being made
+        info = await look_at(connection, name)
+    if problem is None:
+        log.info("stream.made", stream=name, replicas=config["num_replicas"])
+    elif info is None:
+        raise _refusal(connection, name, problem)
     if info is not None:
         _require(connection, config, info)
 
@@ -259,7 +272,7 @@ async def _ask(connection: Connection, subject: str, body: bytes) -> StreamInfo:
 
 def _refusal(connection: Connection, name: str, problem: Problem) -> Exception:
     where = connection.address
-    if problem.err_code in _ELSEWHERE:
+    if problem.err_code in {_NAME_IN_USE, _OVERLAP}:
         return TopologyError(f"the stream {name} cannot be made on {where}: {problem}: another stream has its subjects")
     if problem.err_code in _NO_ROOM:
         return ServerError(
@@ -276,6 +289,8 @@ def _refusal(connection: Connection, name: str, problem: Problem) -> Exception:
             f"the stream {name} cannot be made on {where}: {problem}: are as many servers of the cluster up as "
             "streams.replicas says, each with room? Start them, or set it lower"
         )
+    if problem.err_code == NO_QUORUM or problem.code == UNAVAILABLE:
+        return UnreachableError(f"the stream {name} cannot be had on {where} now: {problem}: are its servers up?")
     return ServerError(f"the stream {name} cannot be had on {where}: {problem}: what may this user do, and is it up?")
 
 

@@ -128,12 +128,8 @@ class View:
         """The keys of all jobs in the bucket whose tokens match. One request for each 100,000 of them."""
         pattern = self.names.key_in_bucket(JobKey(f"{namespace}.{job}"))
         prefix = self.names.key_in_bucket(JobKey(""))
-        keys: list[JobKey] = []
-        while True:
-            page = await self.info(self.names.bucket_stream, filter=pattern, offset=len(keys))
-            keys += (JobKey(subject.removeprefix(prefix)) for subject in page.state.subjects)
-            if not page.state.subjects or len(keys) >= page.total:
-                return keys
+        subjects = await self.subjects(self.names.bucket_stream, pattern)
+        return [JobKey(subject.removeprefix(prefix)) for subject in subjects]
 
     # -- what was refused, what was announced --------------------------------------------------------------------------
 
@@ -165,6 +161,15 @@ class View:
         page = await self._ask_info(stream, body)
         await self._check(page.error, stream, f"the stream {stream}")
         return page
+
+    async def subjects(self, stream: str, pattern: str = ">") -> list[str]:
+        """The subjects of *stream*'s entries that match. One request for each 100,000 of them."""
+        found: list[str] = []
+        while True:
+            page = await self.info(stream, filter=pattern, offset=len(found))
+            found += page.state.subjects
+            if not page.state.subjects or len(found) >= page.total:
+                return found
 
     async def _ask_info(self, stream: str, body: bytes = b"") -> _StreamPage:
         return await self.connection.ask(f"$JS.API.STREAM.INFO.{stream}", body, _StreamPage)

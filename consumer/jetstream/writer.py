@@ -228,6 +228,7 @@ class JetStreamWriter:
         for serial in over:
             opened = self._open.pop(serial)
             self._count(opened, UNANSWERED)
+            self._connection.unanswered(opened.deadline - self._within_s)
             if opened.ask is not None:
                 why = self._connection.forbidden(_subject(opened), f"{self._inbox}*")
                 found.append((opened.ask.token, Unanswered(why or "timeout")))
@@ -240,6 +241,7 @@ class JetStreamWriter:
     def _read(self) -> tuple[list[tuple[int, Answer]], bytes]:
         """What has arrived, and what is to be asked next because of it. Nothing is waited for: no answer gets lost."""
         arrived, self._arrived = self._arrived, []
+        self._connection.answered()
         found: list[tuple[int, Answer]] = []
         more: list[bytes] = []
         at = len(self._inbox)

@@ -1,6 +1,7 @@
 """The words. Pure data: no rule, no byte, no clock."""
 
 from consumer.model.event import (
+    NOTICE_KINDS,
     NOWHERE,
     NUMBER_MAX,
     START,
@@ -29,6 +30,7 @@ from consumer.model.state import DERIVED, OBSERVED, REPORTED, Job, JobStateType,
 
 __all__ = [
     "DERIVED",
+    "NOTICE_KINDS",
     "NOWHERE",
     "NUMBER_MAX",
     "OBSERVED",

@@ -4,7 +4,7 @@ An event names exactly one job, or none at all. Nothing here decides anything (`
 """
 
 from datetime import datetime
-from typing import NamedTuple, NewType
+from typing import Final, NamedTuple, NewType
 
 import msgspec
 
@@ -156,6 +156,20 @@ class Junk(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     data: bytes | None = None
     position: Position = NOWHERE
+
+
+NOTICE_KINDS: Final = (
+    "input",
+    "diverged",
+    "gone",
+    "unreadable",
+    "halted",
+    "stuck",
+    "foreign",
+    "gap",
+    "undecided",
+)
+"""What a notice that is announced may be of. docs/guide/promise.md says of each what it means and what to do."""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):

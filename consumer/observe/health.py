@@ -80,8 +80,8 @@ class Health:
 
 
 @contextlib.asynccontextmanager
-async def serve(settings: Http, metrics: Metrics, health: Health) -> AsyncIterator[int]:
-    """Serve /metrics, /livez and /readyz while the context is open; gives the port.
+async def serve(settings: Http, metrics: Metrics, health: Health, cluster: str) -> AsyncIterator[int]:
+    """Serve /metrics, /livez and /readyz while the context is open; gives the port. *cluster*: whose log it is about.
 
     Raises `SettingsError` if the address cannot be listened on.
     """
@@ -90,7 +90,7 @@ async def serve(settings: Http, metrics: Metrics, health: Health) -> AsyncIterat
         [
             web.get("/metrics", _metrics(metrics)),
             web.get("/livez", _livez(health)),
-            web.get("/readyz", _readyz(health)),
+            web.get("/readyz", _readyz(health, cluster)),
         ]
     )
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
@@ -129,10 +129,10 @@ def _livez(health: Health) -> _Answer:
     return answer
 
 
-def _readyz(health: Health) -> _Answer:
+def _readyz(health: Health, cluster: str) -> _Answer:
     async def answer(_request: web.Request) -> web.Response:
         unready = health.unready()
-        return _say({"ready": not unready, "parts": health.parts()}, well=not unready)
+        return _say({"ready": not unready, "cluster": cluster, "parts": health.parts()}, well=not unready)
 
     return answer
 

@@ -64,12 +64,18 @@ class RateBound:
         return taken
 
 
+_NOISE: Final = "returning true from eof_received() has no effect when using ssl"
+"""What asyncio and uvloop warn of whenever a server ends a connection with TLS: nothing is wrong, nothing to do."""
+
+
 class _Library(logging.Handler):
     """Brings what a library logs into our lines, under one event name."""
 
     def emit(self, record: logging.LogRecord) -> None:
         exc_info = record.exc_info if record.exc_info and record.exc_info[0] else None
-        _write(record.levelno, "library.said", library=record.name, text=record.getMessage(), exc_info=exc_info)
+        text = record.getMessage()
+        level = logging.DEBUG if text.startswith(_NOISE) else record.levelno
+        _write(level, "library.said", library=record.name, text=text, exc_info=exc_info)
 
 
 class _Lossy:

@@ -4,6 +4,7 @@ A label value is one of a bounded number: what comes after that many is `other`.
 is never one. Every `…(labels)` gives the child to count with; it costs a look into a dictionary.
 """
 
+from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import (
@@ -16,7 +17,13 @@ from prometheus_client import (
     generate_latest,
 )
 
+from consumer.model import NOTICE_KINDS
+
 OTHER: Final = "other"
+STREAMS: Final = ("log", "input", "refused", "bucket")
+"""What our streams are called where a label names one."""
+SURPRISES: Final = ("adopted", "forgotten", "foreign", "stale")
+"""What the log may have that was not expected of it, as `consumer.fold.lanes` counts it."""
 LABEL_MAX: Final = 64
 """Characters: whoever can choose a label's value must not choose its size."""
 
@@ -28,13 +35,19 @@ M = TypeVar("M", Counter, Gauge, Histogram)
 
 
 class Family(Generic[M]):
-    """A metric with labels. Called with a value for each label it gives the metric of these."""
+    """A metric with labels. Called with a value for each label it gives the metric of these.
 
-    def __init__(self, metric: M, bound: int) -> None:
+    *known*: the values of its one label, where they are known: each is there from the beginning, at 0. A counter that
+    only appears with its first event has not risen, as Prometheus sees it: `increase(…) > 0` would miss that one.
+    """
+
+    def __init__(self, metric: M, bound: int, known: Sequence[str] = ()) -> None:
         self._metric: M = metric
-        self._bound = bound
+        self._bound = max(bound, len(known))
         self._seen: dict[int, set[str]] = {}
         self._children: dict[tuple[str, ...], M] = {}
+        for value in known:
+            self(value)
 
     def __call__(self, *values: str) -> M:
         """The metric of these label values, in the order in which `Metrics` names the labels."""
@@ -68,7 +81,9 @@ class Metrics:
         self.decisions: Final = self._counters("decisions", "Events by what they came to.", "decision", "reason")
         self.updates: Final = self._counters("updates", "Updates that the log has confirmed.", "state", "source")
         self.undecodable: Final = self._counters("undecodable", "Bytes that could not be read.", "reason", "source")
-        self.advisories: Final = self._counters("advisories", "Notices put into the log by us.", "kind")
+        self.advisories: Final = self._counters(
+            "advisories", "Notices put into the log by us.", "kind", known=NOTICE_KINDS
+        )
 
         # Bacalhau's side.
         self.frames: Final = self._counters("frames", "Frames of Bacalhau's that were read.", "kind", "profile")
@@ -89,12 +104,16 @@ class Metrics:
         self.appends: Final = self._counters("appends", "Entries sent, by what each came to.", "stream", "outcome")
         self.resends: Final = self._counter("resends", "Asks of the log sent again because no answer came.")
         self.read_backs: Final = self._counter("read_backs", "Times a job was read back from the log.")
-        self.surprises: Final = self._counters("surprises", "What the log had that was not expected of it.", "kind")
+        self.surprises: Final = self._counters(
+            "surprises", "What the log had that was not expected of it.", "kind", known=SURPRISES
+        )
         self.reports: Final = self._counter("reports", "Entries of the input that were read.")
         self.input_restarts: Final = self._counter(
             "input_restarts", "Times at which the reader of the input was given up, and another one made."
         )
-        self.streams_lost: Final = self._counters("streams_lost", "Times at which a stream of ours was gone.", "stream")
+        self.streams_lost: Final = self._counters(
+            "streams_lost", "Times at which a stream of ours was gone.", "stream", known=STREAMS
+        )
 
         # How it stands now.
         self.lanes_active: Final = self._gauge("lanes_active", "Jobs with an event under way.")
@@ -150,8 +169,8 @@ class Metrics:
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"jobstate_{name}", text, registry=self.registry)
 
-    def _counters(self, name: str, text: str, *labels: str) -> Family[Counter]:
-        return Family(Counter(f"jobstate_{name}", text, labels, registry=self.registry), self._bound)
+    def _counters(self, name: str, text: str, *labels: str, known: Sequence[str] = ()) -> Family[Counter]:
+        return Family(Counter(f"jobstate_{name}", text, labels, registry=self.registry), self._bound, known)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"jobstate_{name}", text, registry=self.registry)

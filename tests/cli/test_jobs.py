@@ -4,13 +4,14 @@ import asyncio
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 
 from consumer.errors import ExitCode
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update
-from tests.cli.conftest import DEADLINE_S, Stage, life
+from tests.cli.conftest import DEADLINE_S, Stage, life, make_streams, staged
 
 LONG = "j-0123abcd-0000-4000-8000-000000000001"
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m\tend\r\n<b>[red]"
@@ -105,9 +106,61 @@ async def test_a_job_that_is_not_there_or_not_one_is_refused_with_the_next_step(
     alike = await stage.verb("history", "j-1")
     same = await stage.verb("get", "j-3")
 
-    assert unknown == (3, "", "jobstate: no job j-2 in cluster main: `jobstate list` shows those there are\n")
+    absent = "no job j-2 in cluster main: write the job's id, or its beginning (`jobstate list` shows those there are)"
+    assert unknown == (3, "", f"jobstate: {absent}\n")
     assert alike == (3, "", "jobstate: j-1 may be default/j-11, other/j-12: give more of the id, or NAMESPACE/JOB\n")
     assert "default/j-3, other/j-3" in same.err
+
+
+async def test_a_name_is_no_id_and_the_jobs_of_that_name_are_named(stage: Stage) -> None:
+    """`get n`: exit 3, an id is wanted, and whose name that is: five of seven, or those of the namespace."""
+    for number in range(7):
+        await stage.live(f"j-{number}", "Pending")
+    await stage.live("j-7", "Pending", namespace="other")
+
+    many = await stage.verb("get", "n")
+    one = await stage.verb("history", "other/n")
+
+    absent = "in cluster main: write the job's id, or its beginning; that is the name of"
+    named = ", ".join(f"default/j-{number}" for number in range(5))
+    assert many == (3, "", f"jobstate: no job n {absent} {named} and more\n")
+    assert one == (3, "", f"jobstate: no job other/n {absent} other/j-7\n")
+
+
+async def test_a_namespace_without_a_job_is_told(stage: Stage) -> None:
+    """Nothing on stdout and exit 0, and a word on stderr; not where only the state hides its jobs."""
+    await stage.live("j-1", "Pending")
+
+    for flags in ((), ("--json",)):
+        told = await stage.verb("list", "--namespace", "nosuch", *flags)
+        assert told == (0, "", "jobstate: no job is known in namespace nosuch of cluster main\n")
+    assert await stage.verb("list", "--namespace", "default", "--state", "failed") == (0, "", "")
+    assert await stage.verb("list", "--state", "failed") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("user", "verb"),
+    [
+        ("publishes", ("list",)),
+        ("publishes", ("send", "j-1", "Running")),
+        ("subscribes", ("list",)),
+    ],
+)
+async def test_what_may_not_be_asked_is_told_with_the_permission(
+    tmp_path: Path, user: str, verb: tuple[str, ...]
+) -> None:
+    """Where the server forbids the request or its answers: exit 11, and where the permissions stand."""
+    denied = {"publishes": 'publish: { deny: ">" }', "subscribes": 'subscribe: { deny: ">" }'}[user]
+    users = f'users: [{{ user: "a", password: "p" }}, {{ user: "u", password: "p", permissions: {{ {denied} }} }}]'
+    async with staged(tmp_path, f"authorization {{ {users} }}\nno_auth_user: a") as stage:
+        await make_streams(stage.client, stage.names)
+        secret = {"JOBSTATE_NATS__USER": "u", "JOBSTATE_NATS__PASSWORD": "p"}
+        ended = await stage.verb(*verb, **secret)
+
+    assert (ended.code, ended.out) == (ExitCode.SERVER, "")
+    assert "permissions violation for" in ended.err
+    assert "grant this user what docs/operations/running.md#permissions lists" in ended.err
+    assert "no answer within" not in ended.err
 
 
 async def test_history_shows_every_update_in_order_and_marks_what_is_foreign(stage: Stage) -> None:

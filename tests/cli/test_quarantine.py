@@ -91,6 +91,21 @@ async def test_show_shows_every_event_of_an_origin(stage: Stage) -> None:
     assert [said["job"] for said in one.objects] == ["n.s/j-1"]
 
 
+async def test_show_takes_the_beginning_of_an_origin(stage: Stage) -> None:
+    """The one that begins so; a whole one hides those that begin with it; of several it says which there are."""
+    await reject(stage, "j-1", 12)
+    await misread(stage, 13)
+    await stage.store(stage.names.undecodable("x", "12-77"), b"{}")
+
+    async def shown(origin: str) -> list[str]:
+        return [said["origin"] for said in (await stage.verb("quarantine", "show", origin, "--json")).objects]
+
+    assert await shown("13") == ["13-7"]
+    assert await shown("12-7") == ["12-7"]
+    several = await stage.verb("quarantine", "show", "1")
+    assert several == (3, "", "jobstate: 1 may be 12-7, 12-77, 13-7: give more of the origin\n")
+
+
 async def test_show_of_nothing_says_where_to_look(stage: Stage) -> None:
     """An origin that nobody has, a wildcard, what only begins as a subject of ours does: exit 3."""
     await reject(stage, "j-1", 12)

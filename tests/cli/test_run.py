@@ -197,7 +197,7 @@ async def test_it_waits_for_a_server_and_can_be_stopped_meanwhile(start: Start) 
     """No server: alive, not ready, with the reason; and SIGTERM still ends it with 0."""
     daemon = start(NATS__URL="nats://127.0.0.1:1")
     answer = await daemon.until_status(503)
-    assert answer == {"ready": False, "parts": dict.fromkeys(PARTS, "has not been ready yet")}
+    assert answer == {"ready": False, "cluster": "main", "parts": dict.fromkeys(PARTS, "has not been ready yet")}
     assert (await daemon.get("/livez"))[0] == 200
     assert await daemon.stop() == ExitCode.OK
 
@@ -277,7 +277,7 @@ async def test_it_says_how_it_is(bare: Stage, start: Start) -> None:
     status, body = await daemon.get("/livez")
     assert (status, json.loads(body)["alive"]) == (200, True)
     status, body = await daemon.get("/readyz")
-    assert json.loads(body) == {"ready": True, "parts": dict.fromkeys(PARTS, "ready")}
+    assert json.loads(body) == {"ready": True, "cluster": "main", "parts": dict.fromkeys(PARTS, "ready")}
 
 
 async def test_not_ready_while_nats_is_away(bare: Stage, start: Start) -> None:

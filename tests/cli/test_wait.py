@@ -34,7 +34,24 @@ async def test_a_state_that_comes_is_reached(stage: Stage) -> None:
     for update in life("j-1", "Running", "Completed", after=life("j-1", "Pending")):
         await stage.append(update)
 
-    assert await running.end() == (0, "default/j-1\tRunning\treached\n", "")
+    assert (await running.end())[:2] == (0, "default/j-1\tRunning\treached\n")
+
+
+async def test_what_is_waited_for_is_told(stage: Stage) -> None:
+    """A job in another state, one that only strangers wrote of, one that nobody knows: a line each, at once."""
+    await stage.live("j-1", "Pending", "Running")
+    key = job_key("default", "j-2")
+    await stage.store(stage.names.state(key, "Running"), b"{}")
+    await stage.bucket_has(1, stage.names.key_in_bucket(key))
+
+    running = await begin(stage, "j-1", "j-2", "default/later", "nosuch", "--for", "Completed", "--json")
+
+    assert [await running.complaint() for _ in range(4)] == [
+        "jobstate: no job default/later is known yet in cluster main: waiting for it",
+        "jobstate: no job nosuch is known yet in cluster main: waiting for it",
+        "jobstate: job default/j-1 is Running: waiting for Completed",
+        "jobstate: the log holds no update of default/j-2 that is ours: waiting for one",
+    ]
 
 
 async def test_a_job_that_ends_otherwise_is_exit_1(stage: Stage) -> None:
@@ -93,7 +110,9 @@ async def test_all_jobs_are_waited_for(stage: Stage) -> None:
     assert await running.line() == "n.s/j-3\tFailed\treached"
     await stage.update(life("j-2", "Stopped", after=life("j-2", "Running"))[0])
 
-    assert await running.end() == (0, "default/j-2\tStopped\treached\n", "")
+    told = "jobstate: no job j-3 is known yet in cluster main: waiting for it\n"
+    told += "jobstate: job default/j-2 is Running: waiting for its end\n"
+    assert await running.end() == (0, "default/j-2\tStopped\treached\n", told)
 
 
 async def test_an_earlier_life_does_not_count(stage: Stage) -> None:
@@ -115,7 +134,7 @@ async def test_what_strangers_store_ends_no_wait(stage: Stage) -> None:
     await stage.store(subject, b"{}")
     await stage.update(life("j-1", "Failed", after=life("j-1", "Pending", "Running"))[0])
 
-    assert await running.end() == (0, "default/j-1\tFailed\treached\n", "")
+    assert (await running.end())[:2] == (0, "default/j-1\tFailed\treached\n")
 
 
 @pytest.mark.parametrize(

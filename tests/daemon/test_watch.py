@@ -152,6 +152,26 @@ def test_a_connection_that_was_lost_in_one_life_is_not_lost_in_the_next(place: P
     assert place.watch.unconfirmed_s == 19.0
 
 
+def test_another_connection_proves_nothing_while_something_waits(place: Place) -> None:
+    """Ready is what confirms; and while it is replaced, the reason that was given for that stays."""
+    place.health.ready(LOG)
+    place.watch.connection(LOG, up=False)
+    place.health.failing(LOG, "a permission is missing")
+    place.wait_for_something()
+    for _ in range(20):
+        place.watch.take_stock()
+        place.clock.time += 1.0
+    assert place.health.unready() == {LOG: "a permission is missing"}
+    place.watch.connection(LOG, up=True)
+    assert LOG in place.health.unready()
+    place.watch.take_stock()
+    assert "whether the stream has a leader (nats stream info)" in place.health.unready()[LOG]
+    place.lanes = Lanes(load(), Names())
+    place.follow()
+    place.watch.connection(LOG, up=True)
+    assert not place.health.unready()
+
+
 @pytest.mark.parametrize("why", ["full", "down"])
 def test_what_is_known_to_hold_the_log_up_is_not_the_servers_silence(place: Place, why: str) -> None:
     """A bound that is reached, a connection that is being replaced: to restart the server would mend neither."""

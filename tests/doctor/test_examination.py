@@ -102,6 +102,11 @@ async def our_certificate_is_of_another_authority(world: World) -> None:
     await _tls(world, ours=True)
 
 
+@broken("nats.tls", "offers no TLS", "write nats:// in nats.url", "or enable TLS on that server")
+async def our_nats_has_no_tls(world: World) -> None:
+    world.variables["JOBSTATE_NATS__URL"] = world.ours.url.replace("nats:", "tls:")
+
+
 @broken("nats.version", "nats-server 2.10.26; 2.11 or later is needed", "upgrade every server")
 async def our_nats_is_too_old(world: World) -> None:
     info = {"server_id": "A", "version": "2.10.26", "max_payload": 1_048_576, "proto": 1, "headers": True}
@@ -136,6 +141,29 @@ async def we_may_not_write(world: World) -> None:
 @broken("nats.asks", "user doctor may not publish $JS.API.STREAM.INFO.JOBSTATE_main", risen=False)
 async def we_may_not_ask(world: World) -> None:
     _users(world, 'publish: { allow: ["jobstate.v1.main.>", "$SYS.REQ.USER.INFO", "$JS.API.INFO"] }')
+
+
+@broken(
+    "nats.jetstream",
+    "permissions violation for publish",
+    "let this user publish $JS.API.INFO",
+    "running.md",
+    risen=False,
+)
+async def we_may_not_ask_jetstream_nor_what_we_may(world: World) -> None:
+    _users(world, 'publish: { allow: ["jobstate.v1.main.>"] }')
+
+
+@broken("nats.jetstream", "permissions violation for publish", "running.md (permissions)", risen=False)
+async def we_may_not_ask_of_streams_nor_what_we_may(world: World) -> None:
+    _users(world, 'publish: { allow: ["jobstate.v1.main.>", "$JS.API.INFO"] }')
+
+
+@broken(
+    "nats.jetstream", "permissions violation for subscription", "let this user subscribe _INBOX_jobstate_", risen=False
+)
+async def we_may_not_hear_answers(world: World) -> None:
+    _users(world, 'subscribe: { deny: ["_INBOX_jobstate_main.>"] }')
 
 
 @broken("nats.payload", "the largest message is 64.0 KiB", "limits.message_bytes", risen=False)
@@ -257,10 +285,15 @@ async def bacalhaus_certificate_is_of_another_authority(world: World) -> None:
     await _tls(world, ours=False)
 
 
-@broken("bacalhau.tls", "offers no TLS", "bacalhau.tls_ca")
+@broken("bacalhau.tls", "offers no TLS", "write nats:// in bacalhau.url and leave bacalhau.tls_ca out")
 async def bacalhaus_nats_has_no_tls(world: World) -> None:
     ca, _ = certificate(world.folder, "127.0.0.1")
     world.variables["JOBSTATE_BACALHAU__TLS_CA"] = str(ca)
+
+
+@broken("bacalhau.tls", "offers no TLS", "write nats:// in bacalhau.url", "or enable TLS on that server")
+async def bacalhaus_nats_is_asked_for_tls_by_its_url(world: World) -> None:
+    world.variables["JOBSTATE_BACALHAU__URL"] = world.bacalhau.url.replace("nats:", "tls:")
 
 
 # -- the orchestrator -------------------------------------------------------------------------------------------------
@@ -286,6 +319,11 @@ async def the_orchestrators_certificate_is_of_another_authority(world: World) ->
 @broken("orchestrator.tls", "not-tls", "write http:// in orchestrator.url")
 async def the_orchestrator_speaks_no_tls(world: World) -> None:
     world.variables["JOBSTATE_ORCHESTRATOR__URL"] = world.orchestrator.url.replace("http:", "https:")
+
+
+@broken("orchestrator.tls", "needs-tls", "write https:// in orchestrator.url")
+async def the_orchestrator_speaks_tls_alone(world: World) -> None:
+    world.answer_otherwise(says(400, b"Client sent an HTTP request to an HTTPS server.\n", "text/plain"))
 
 
 @broken("orchestrator.list", "not-an-api", "check orchestrator.url")
@@ -473,6 +511,37 @@ async def test_nothing_fails_of_what_is_healthy(made: World) -> None:
     assert set(of(findings, Verdict.WARN)) == {"nats.sync"}, _shown(findings)
     assert set(of(findings, Verdict.SKIPPED)) == {"daemon.ready"}, _shown(findings)
     assert "exactly as in the record" in of(findings, Verdict.OK)["record.agrees"]
+
+
+async def test_a_fresh_log_beside_a_cluster_at_rest_lacks_nothing(made: World) -> None:
+    """It begins with the newest change there is, to the nanosecond, and the job that has it had ended before."""
+    # A microsecond that is rounded down is before it, which half of all are.
+    job = next(one for one in made.recorded.jobs if one.last.modified_ns % 1_000 < 500)
+    made.since_ns = job.last.modified_ns
+    made.recorded = msgspec.structs.replace(made.recorded, jobs=(job,))
+    made.logged, made.heard = msgspec.structs.replace(made.recorded, jobs=()), None
+    await made.rise()
+    finding = next(one for one in await made.examine() if one.check == "record.agrees")
+    assert (finding.verdict, finding.found) == (Verdict.SKIPPED, "the log has no job of the record yet")
+
+
+async def test_an_empty_orchestrator_is_no_guess(made: World) -> None:
+    """It has no job, and so the list says."""
+    made.logged = made.heard = None
+    made.recorded = msgspec.structs.replace(made.recorded, jobs=())
+    await made.rise()
+    findings = await made.examine()
+    assert of(findings, Verdict.OK)["orchestrator.list"].startswith("it stores no job yet")
+
+
+async def test_the_daemon_of_another_cluster_is_told_apart(made: World) -> None:
+    """Whoever listens where the settings say may be another's: a warning that names both, whatever it says."""
+    await made.rise()
+    said = {"ready": True, "cluster": "lab", "parts": {"log": "ready"}}
+    url = await made.stack.enter_async_context(http_server(says(200, json.dumps(said).encode())))
+    made.variables["JOBSTATE_HTTP__PORT"] = url.rpartition(":")[2]
+    found = of(await made.examine(), Verdict.WARN)["daemon.ready"]
+    assert found == f"the daemon at {url} follows the cluster lab, and these settings are of main"
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -9,7 +9,7 @@ import pytest
 from consumer.doctor import facts
 from consumer.doctor.finding import CHECKS, Finding, Verdict, fail, held_up, ok, say_bytes, say_seconds, skipped
 from consumer.doctor.judging import agreement, log, orchestrator, server, streams
-from consumer.model import DERIVED, OBSERVED, REPORTED, HistoryEntry, Job, Position, Update
+from consumer.model import DERIVED, OBSERVED, REPORTED, HistoryEntry, Identity, Job, Position, Snapshot, Update
 from consumer.wire.subjects import Names
 
 NOW: Final = datetime(2026, 11, 24, 6, tzinfo=UTC)
@@ -270,6 +270,15 @@ def test_a_list_is_followed_by_a_pause_of_20_times_its_time() -> None:
     assert orchestrator.lists(facts.Listed(kind="slow"), None).verdict == Verdict.FAIL
 
 
+def test_a_list_that_is_whole_says_how_many_jobs_there_are() -> None:
+    """Nothing is guessed of the time that a list took, where the list itself tells: of none, and of a few."""
+    one = Snapshot(job=Identity(id="j-1", namespace="default"), count=1, version=1, revision=1, state="Running")
+    none = orchestrator.lists(facts.Listed(seconds=0.0014, complete=True), None).found
+    few = orchestrator.lists(facts.Listed(seconds=0.0014, jobs=(one, one), complete=True), None).found
+    assert none == "it stores no job yet, and a list took 1 ms: there will be one every 1.0 s"
+    assert few == "a list of all 2 jobs took 1 ms: there will be one every 1.0 s"
+
+
 # -- the log beside the record ----------------------------------------------------------------------------------------
 
 
@@ -401,14 +410,29 @@ def test_a_daemon_that_says_what_was_found_already_is_no_second_fault() -> None:
     """Not ready by itself: a fault; after another one: told. None there: told. Another service: told."""
     unready = facts.Readiness(address="http://h", unready={"log": "no connection"})
     assert verdicts(
-        alone=agreement.ready(unready, ()),
-        after=agreement.ready(unready, ("nats.reach",)),
-        ready=agreement.ready(facts.Readiness(address="http://h", ready=True), ()),
-        away=agreement.ready(facts.Readiness(address="http://h", away="connection refused"), ()),
-        alien=agreement.ready(facts.Readiness(address="http://h", alien=True), ()),
-        none=agreement.ready(None, ()),
+        alone=agreement.ready(unready, (), "main"),
+        after=agreement.ready(unready, ("nats.reach",), "main"),
+        ready=agreement.ready(facts.Readiness(address="http://h", ready=True), (), "main"),
+        away=agreement.ready(facts.Readiness(address="http://h", away="connection refused"), (), "main"),
+        alien=agreement.ready(facts.Readiness(address="http://h", alien=True), (), "main"),
+        none=agreement.ready(None, (), "main"),
     ) == {"alone": "fail", "after": "warn", "ready": "ok", "away": "warn", "alien": "warn", "none": "skipped"}
-    assert "log: no connection" in agreement.ready(unready, ()).found
+    assert "log: no connection" in agreement.ready(unready, (), "main").found
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_a_daemon_of_another_cluster_says_nothing_of_ours(is_ready: bool) -> None:
+    """Ready or not, it is told whose it is, and what to do; ours, and an older one that does not say, are believed."""
+    unready = {} if is_ready else {"log": "no connection"}
+    found = facts.Readiness(address="http://h", cluster="lab", ready=is_ready, unready=unready)
+    other = agreement.ready(found, (), "main")
+    assert other.verdict == Verdict.WARN
+    assert "follows the cluster lab, and these settings are of main" in other.found
+    assert "start one for main; if one runs, set http.port" in other.next
+    assert "no connection" not in other.found
+    for whose in ("main", ""):
+        ours = agreement.ready(msgspec.structs.replace(found, cluster=whose), (), "main")
+        assert ours.verdict == (Verdict.OK if is_ready else Verdict.FAIL)
 
 
 def test_numbers_are_said_for_eyes() -> None:

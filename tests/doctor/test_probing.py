@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from consumer.doctor.facts import Readiness
+from consumer.doctor.facts import LogHead, Readiness
 from consumer.doctor.finding import Verdict
-from consumer.doctor.probing.agreement import read_frames
+from consumer.doctor.probing.agreement import is_due, read_frames
 from consumer.doctor.probing.contact import is_loopback, knock
 from consumer.doctor.probing.http import read_monitor, read_readiness
+from consumer.model import Identity, Snapshot
 from consumer.observe import Health, Metrics, serve
 from consumer.ports import RawFrame
 from consumer.settings import Http
@@ -64,10 +65,11 @@ async def test_the_monitoring_port_tells_how_the_server_syncs(tmp_path: Path) ->
 
 
 async def test_a_daemon_says_how_it_is() -> None:
-    """Ready, or the parts that are not; another service at its address is none."""
+    """Ready, or the parts that are not, and of which cluster; another service at its address is none."""
     health = Health()
-    async with serve(Http(port=0), Metrics(), health) as port:
-        assert await read_readiness(Http(port=port)) == Readiness(address=f"http://127.0.0.1:{port}", ready=True)
+    async with serve(Http(port=0), Metrics(), health, "lab") as port:
+        ready = Readiness(address=f"http://127.0.0.1:{port}", cluster="lab", ready=True)
+        assert await read_readiness(Http(port=port)) == ready
         health.failing("log", "no connection")
         found = await read_readiness(Http(host="0.0.0.0", port=port))  # noqa: S104 - asked at home
         assert found is not None
@@ -92,6 +94,27 @@ def test_of_frames_only_what_tells_them_apart_is_kept() -> None:
     assert {job for job, _ in heard.jobs} == {job.id for job in recording("bacalhau-v1.9.3/secret").jobs}
     assert sum(heard.kinds.values()) == len(frames)
     assert found_in(repr(heard).encode()) == []
+
+
+@pytest.mark.parametrize(
+    ("after_ns", "due"), [(-1, False), (0, False), (200, False), (1_000, True), (59 * 10**9, True), (70 * 10**9, False)]
+)
+def test_the_log_should_have_what_changed_after_it_began(after_ns: int, due: bool) -> None:
+    """Not the job with whose change it began, nor what a join cannot tell from it; nor what changed just now."""
+    since_ns = 1_763_966_400_123_456_200
+    job = Snapshot(
+        job=Identity(id="j-1", namespace="default"),
+        count=1,
+        version=1,
+        revision=1,
+        state="Completed",
+        modified_ns=since_ns + after_ns,
+    )
+    now_s = since_ns / 1e9 + 90
+    assert is_due(job, LogHead(since_ns=since_ns), now_s) is due
+    assert is_due(job, LogHead(since_ns=0), now_s) is (after_ns < 60 * 10**9), "0: the log has everything"
+    assert not is_due(job, LogHead(), now_s), "it is not agreed yet"
+    assert not is_due(job, None, now_s)
 
 
 async def test_one_address_of_several_is_enough(tmp_path: Path) -> None:

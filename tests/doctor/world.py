@@ -66,6 +66,8 @@ class World:
         self.recorded = recording(HERE)
         self.heard: Recording | None = recording(HERE)
         self.format = 1
+        self.since_ns = 0
+        """When the log began: jobs that had ended by then are not in it."""
         self.last_state = ""
         """The state of the last update in the log, in place of what the record says."""
         # -- what there is once it has risen --
@@ -119,7 +121,7 @@ class World:
         """The format, and every update of *told*."""
         rules = load_rules()
         stamp = RulesStamp(Name=rules.name, Hash=rules.hash)
-        body = encode_format(Format(Format=self.format, Rules=stamp, Since=0, Cluster="main"))
+        body = encode_format(Format(Format=self.format, Rules=stamp, Since=self.since_ns, Cluster="main"))
         await self.store(self.names.format, body, self.names.format, 0)
         for record in told.jobs:
             await self._write_job(record, last=record is told.jobs[-1])

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import nats.errors
@@ -25,7 +25,20 @@ from consumer.jetstream.connection import (
     require_server,
 )
 from consumer.settings import load
+from tests.bacalhau.servers import certificate
 from tests.server import DEADLINE_S, Server, pub, speak, until
+
+Connect = Callable[..., Awaitable[Connection]]
+
+
+class BareServer(Server):
+    """Without JetStream."""
+
+    def configuration(self) -> str:
+        return "".join(
+            line for line in super().configuration().splitlines(keepends=True) if not line.startswith("jetstream")
+        )
+
 
 HOSTILE = {
     "subject": pub(b"hostile.\xff\xfe", b"x"),
@@ -327,6 +340,94 @@ async def test_what_a_user_may_not_do_is_named(tmp_path: Path) -> None:
         await reader.close()
 
 
+async def test_nobody_waits_for_an_answer_that_is_forbidden(tmp_path: Path) -> None:
+    """The request or its answers: the refusal ends it, long before its time is over, and what may be asked is not."""
+    for denied in ('publish: "good"', 'subscribe: { deny: "_INBOX_jobstate_main.>" }'):
+        config = f'authorization {{ users: [{{ user: "u", password: "p", permissions: {{ {denied} }} }}] }}\n'
+        folder = tmp_path / denied.partition(":")[0]
+        folder.mkdir()
+        async with Server(folder, config) as server:
+            reader = await connect_reader(Address(urls=(server.url.replace("//", "//u:p@"),)), "test")
+            async with asyncio.timeout(20):
+                for _ in range(2):
+                    with pytest.raises(UnreachableError, match="permissions violation") as error:
+                        await reader.ask("bad", b"", dict, within_s=60)
+                    assert "no answer" not in str(error.value)
+            assert not reader._asking
+            await reader.close()
+
+
+@pytest.mark.parametrize("connect", [connect_reader, connect_writer])
+async def test_a_connection_that_may_not_hear_is_made_anew(
+    tmp_path: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server drops the subscription for good when a reload takes the permission away.
+
+    A reader heals when it is given back, though no connection was lost; a writer ends, and its owner replaces it.
+    """
+    monkeypatch.setattr("consumer.jetstream.connection.RENEW_FIRST_S", 0.05)
+    monkeypatch.setattr("consumer.jetstream.connection.RENEW_MAX_S", 0.2)
+    denied = 'subscribe: { deny: "_INBOX_jobstate_main.>" }'
+    user = '{{ user: "u", password: "p", permissions: {{ publish: ">", {} }} }}'
+    config = f"authorization {{ users: [{user.format('')}] }}\n"
+    async with Server(tmp_path, config) as server:
+        connection = await connect(Address(urls=(server.url.replace("//", "//u:p@"),)), "test")
+        assert (await connection.ask("$JS.API.INFO", b"", dict))["type"].endswith("account_info_response")
+        await server.reload(server.configuration().replace(user.format(""), user.format(denied)))
+        if connect is connect_writer:
+            await until(lambda: connection.is_closed, "the end of the writer")
+            assert connection.deaf == 1
+            return
+        await until(lambda: connection.deaf >= 3 and connection.is_connected, "the third try")
+        await until(lambda: connection.forbidden(connection._answers), "the refusal, told of this connection too")
+        with pytest.raises(UnreachableError, match='permissions violation for subscription to "_INBOX_jobstate_main'):
+            await connection.ask("$JS.API.INFO", b"", dict)
+
+        await server.reload(server.configuration())
+        await until(lambda: connection.is_connected and not connection._forbidden, "what was given back")
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                with contextlib.suppress(UnreachableError):
+                    await connection.ask("$JS.API.INFO", b"", dict)
+                    break
+                await asyncio.sleep(0.01)
+        assert connection.connects == connection.deaf + 1
+        await connection.close()
+
+
+async def test_a_connection_on_which_nothing_is_answered_is_made_anew(
+    reader: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason: unanswered for long enough in a row, and only in a row."""
+    monkeypatch.setattr("consumer.jetstream.connection.DEAF_S", 0.2)
+    monkeypatch.setattr("consumer.jetstream.connection.RENEW_FIRST_S", 0.01)
+    await reader.subscribe("silent")
+    loop = asyncio.get_running_loop()
+    for answered in (True, False):
+        began = loop.time()
+        while not reader.deaf and loop.time() - began < (0.5 if answered else DEADLINE_S):
+            with pytest.raises(UnreachableError):
+                await reader.ask("silent", b"", dict, within_s=0.02)
+            if answered:
+                await reader.ask("$JS.API.INFO", b"", dict)
+        assert reader.deaf == (not answered)
+    await until(lambda: reader.connects == 2 and reader.is_connected, "another connection")
+    await reader.ask("$JS.API.INFO", b"", dict)
+
+
+async def test_what_would_make_it_anew_ends_with_it(reader: Connection) -> None:
+    """Closed while it pauses: nothing is left to run."""
+    await reader.hear_error(nats.errors.Error('nats: permissions violation for subscription to "_INBOX_jobstate_x"'))
+    inbox = f"{reader.address.inbox_prefix}.x".lower()
+    await reader.hear_error(nats.errors.Error(f'nats: permissions violation for subscription to "{inbox}"'))
+    renewing = reader._renewing
+    assert renewing is not None
+    await reader.close()
+    await asyncio.wait((renewing,))
+    assert renewing.cancelled()
+    assert reader.deaf == 0
+
+
 async def test_of_what_is_forbidden_no_more_is_remembered_than_the_bound(reader: Connection) -> None:
     """A daemon that may not write is told so for each job."""
     for number in range(FORBIDDEN_MAX + 1):
@@ -361,6 +462,22 @@ async def test_tls_that_is_not_offered_ends_before_the_token_is_sent(shared_serv
     address = Address(urls=(shared_server.url.replace("nats:", "tls:"),), token="t")
     with pytest.raises(UnreachableError, match="offers no TLS"):
         await connect_reader(address, "test", within_s=0.3)
+
+
+@pytest.mark.parametrize("first", [False, True])
+async def test_tls_before_or_after_the_server_has_spoken(tmp_path: Path, *, first: bool) -> None:
+    """A server with `handshake_first` is spoken to with `nats.tls_first`; without it the error names that setting."""
+    cert, key = certificate(tmp_path, "127.0.0.1")
+    config = f'tls {{ cert_file: "{cert}", key_file: "{key}", handshake_first: {str(first).lower()} }}\n'
+    async with Server(tmp_path / "nats", config) as server:
+        given = {"JOBSTATE_NATS__URL": server.url, "JOBSTATE_NATS__TLS_CA": str(cert)}
+        right = load(None, given | {"JOBSTATE_NATS__TLS_FIRST": str(first).lower()})
+        connection = await connect_reader(Address.of(right.nats, "main"), "test")
+        await require_server(connection)
+        await connection.close()
+        wrong = load(None, given | {"JOBSTATE_NATS__TLS_FIRST": str(not first).lower()})
+        with pytest.raises(UnreachableError, match=r"nats\.tls_first"):
+            await connect_reader(Address.of(wrong.nats, "main"), "test", within_s=2.5)
 
 
 async def test_answers_come_where_permissions_can_name_them(reader: Connection, names: object) -> None:
@@ -408,6 +525,59 @@ async def test_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:
         connection = await connect_reader(Address(urls=(server.url.replace("//", "//a:p@"),)), "test")
         with pytest.raises(ServerError, match="has no JetStream for us"):
             await require_server(connection)
+        await connection.close()
+
+
+async def test_jetstream_that_is_forbidden_is_not_off(tmp_path: Path) -> None:
+    """What is missing is a permission: nobody is sent to start a server with JetStream."""
+    config = 'jetstream {}\nauthorization { users: [{ user: "u", password: "p", permissions: { publish: "good" } }] }\n'
+    async with Server(tmp_path, config) as server:
+        connection = await connect_reader(Address(urls=(server.url.replace("//", "//u:p@"),)), "test")
+        with pytest.raises(ServerError, match=r"permissions violation .*grant this user what docs/") as caught:
+            await require_server(connection)
+        assert "-js" not in str(caught.value)
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "wait"),
+    [
+        (None, True),
+        ({"code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable"}, True),
+        ({"code": 503, "err_code": 10076, "description": "JetStream not enabled"}, False),
+        ({"code": 503, "err_code": 10039, "description": "JetStream not enabled for account"}, False),
+    ],
+)
+async def test_jetstream_that_does_not_answer_is_waited_for(
+    tmp_path: Path, answer: dict[str, object] | None, *, wait: bool
+) -> None:
+    """Silent, as a cluster without a leader, or unavailable for now: worth trying again. Not enabled: not."""
+    async with BareServer(tmp_path) as server:
+        api = await connect_reader(server.address(), "its JetStream")
+
+        async def reply(message: Msg) -> None:
+            if answer is not None:
+                await message.respond(json.dumps({"error": answer}).encode())
+
+        await api.subscribe("$JS.API.INFO", cb=reply)
+        await api.flush()
+        connection = await connect_reader(server.address(), "test")
+        with pytest.raises(ServerError) as caught:
+            await require_server(connection, within_s=0.2)
+        assert isinstance(caught.value, UnreachableError) == wait
+        assert ("does not answer now: it may have no leader" in str(caught.value)) == wait
+        assert "-js" not in str(caught.value)
+        await connection.close()
+        await api.close()
+
+
+async def test_a_server_without_any_jetstream_is_refused(tmp_path: Path) -> None:
+    """Nobody listens there, and the server says so: how to start it."""
+    async with BareServer(tmp_path) as server:
+        connection = await connect_reader(server.address(), "test")
+        with pytest.raises(ServerError, match="start nats-server with -js") as caught:
+            await require_server(connection)
+        assert not isinstance(caught.value, UnreachableError)
         await connection.close()
 
 

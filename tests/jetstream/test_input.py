@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.errors import ConnectionLostError, LogWentBackError
+from consumer.errors import ConnectionLostError, LogWentBackError, UnreachableError
 from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.input import Break, JetStreamInput, _foreign
 from consumer.jetstream.topology import ensure
@@ -449,7 +449,7 @@ async def test_it_says_why_it_does_not_go_on(tmp_path: Path, names: Names) -> No
         source = JetStreamInput(reader, names)
         await source.start(None)
         reading = asyncio.create_task(take(source, 1))
-        assert source.trouble == ""
+        await until(lambda: source.trouble == "", "the first heartbeat")
 
         path = server.folder / "nats-server.conf"
         path.write_text(server.configuration().replace("deny: []", 'deny: ["$JS.API.CONSUMER.>"]'), encoding="utf-8")
@@ -458,7 +458,7 @@ async def test_it_says_why_it_does_not_go_on(tmp_path: Path, names: Names) -> No
         await until(lambda: "Reloaded server configuration" in (server.folder / "nats-server.log").read_text(), "it")
         if source._pull is not None:  # a reload may have ended the connection
             await delete_consumer(source, admin, names)
-        await until(lambda: "CONSUMER" in source.trouble, "the reason")
+        await until(lambda: "CONSUMER.CREATE" in source.trouble, "the reason")
         assert reader.is_connected
         turns = source.turns
         await until(lambda: source.turns > turns, "another try")
@@ -473,6 +473,77 @@ async def test_it_says_why_it_does_not_go_on(tmp_path: Path, names: Names) -> No
         await admin.close()
 
 
+async def test_only_what_has_come_proves_that_it_is_read(
+    tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer that can be made and not be asked: `trouble` says all along why, with the permission, and never ''."""
+    monkeypatch.setattr("consumer.jetstream.pull.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("consumer.jetstream.pull.DOUBT_S", 0.5)
+    denied = f"$JS.API.CONSUMER.MSG.NEXT.{names.input}"
+    user = f'{{ user: "reader", password: "p", permissions: {{ publish: {{ deny: ["{denied}.>"] }} }} }}'
+    config = f'authorization {{ users: [ {{ user: "admin", password: "p" }}, {user} ] }}\n'
+    async with Server(tmp_path, config) as server:
+        admin = await connect_reader(Address(urls=(server.url.replace("//", "//admin:p@"),)), "admin")
+        address = Address(urls=(server.url.replace("//", "//reader:p@"),), cluster=names.cluster)
+        reader = await connect_reader(address, "test")
+        await ensure(admin, names, SMALL, bucket=False)
+        source = JetStreamInput(reader, names)
+        said: list[str] = []
+        source.tell = lambda: said.append(source.trouble)
+        await source.start(None)
+        assert "nothing has come from it yet" in source.trouble
+        reading = asyncio.create_task(source.batch())
+        await until(lambda: source.restarts == 3, "three doubts")
+        assert len(said) >= 3
+        assert all(f'permissions violation for publish to "{denied}.jobstate-' in one for one in said), said
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await reader.close()
+        await admin.close()
+
+
+async def test_what_is_refused_at_once_is_no_hot_loop(
+    source: JetStreamInput, reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long after the last consumer that lived: each try is refused without any waiting, and the pauses grow."""
+    monkeypatch.setattr("consumer.jetstream.input.CALM_S", 0.0)
+    await source.start(None)
+    reading = asyncio.create_task(take(source, 1))
+    await until(lambda: source.trouble == "", "the first heartbeat")
+    tries = 0
+
+    async def ask(*_: object, **__: object) -> None:
+        nonlocal tries
+        tries += 1
+        if tries > 5:
+            reading.cancel()
+            await asyncio.sleep(0)  # a loop that never waits would never be cancelled
+        raise UnreachableError("permissions violation")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "ask", ask)
+        began = asyncio.get_running_loop().time()
+        assert source._pull is not None
+        source._pull.doubt("by the test")
+        await until(lambda: tries == 4, "four tries")
+        assert asyncio.get_running_loop().time() - began > (0.25 + 0.5) / 2
+    await put(reader, names, 1, 1)
+    assert bodies(await reading) == [1]
+
+
+async def test_it_is_proven_long_before_the_first_ordinary_heartbeat(source: JetStreamInput) -> None:
+    """Nothing is in the input, and a heartbeat comes each two seconds: the first one sooner."""
+    proven = asyncio.Event()
+    source.tell = proven.set
+    await source.start(None)
+    reading = asyncio.create_task(source.batch())
+    async with asyncio.timeout(1.5):
+        await proven.wait()
+    assert (source.trouble, source.restarts) == ("", 0)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+
 async def test_it_moves_while_nothing_comes(source: JetStreamInput, monkeypatch: pytest.MonkeyPatch) -> None:
     """By heartbeats alone: whoever asks whether it lives need not wait for a report."""
     monkeypatch.setattr("consumer.jetstream.pull.HEARTBEAT_S", 0.2)
@@ -481,7 +552,7 @@ async def test_it_moves_while_nothing_comes(source: JetStreamInput, monkeypatch:
     for _ in range(3):
         turns = source.turns
         await until(lambda turns=turns: source.turns > turns, "a turn")  # type: ignore[misc]
-    assert source.trouble == ""
+    await until(lambda: source.trouble == "", "the first heartbeat")
     assert source.restarts == 0
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)

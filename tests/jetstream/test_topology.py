@@ -10,7 +10,7 @@ import pytest
 
 from consumer.errors import MissingStreamError, ServerError, TopologyError
 from consumer.jetstream.connection import Connection, connect_reader
-from consumer.jetstream.topology import compare, configs, ensure
+from consumer.jetstream.topology import compare, configs, ensure, remake
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
 from tests.server import DEADLINE_S, Server, api, until
@@ -162,6 +162,26 @@ async def test_subjects_of_another_stream_are_not_taken(reader: Connection, name
     )
     with pytest.raises(TopologyError, match=f"{names.log} cannot be made .*another stream has its subjects"):
         await ensure(reader, names, SMALL)
+
+
+async def test_a_stream_that_somebody_made_first_is_compared(reader: Connection, names: Names) -> None:
+    """Absent when it was looked for, there when it is made (10058): taken if it is what it must be, else named.
+
+    A cluster refuses even a second stream that is the same; a server that is alone only one that is not quite.
+    """
+    bucket = configs(names, SMALL)[3]
+    await ensure(reader, names, SMALL, bucket=False)
+    for more, fault in (({"description": "made by a twin"}, ""), ({"max_msgs_per_subject": 2}, "max_msgs_per_subject")):
+        body = json.dumps({**bucket, **more}).encode()
+        assert "error" not in json.loads(await api(reader, f"STREAM.CREATE.{names.bucket_stream}", body))
+        again = await api(reader, f"STREAM.CREATE.{names.bucket_stream}", json.dumps(bucket).encode())
+        assert json.loads(again)["error"]["err_code"] == 10058
+        if fault:
+            with pytest.raises(TopologyError, match=f"(?s)nothing was altered.*{fault}: needed 1, found 2"):
+                await remake(reader, names, SMALL, {names.bucket_stream})
+        else:
+            await remake(reader, names, SMALL, {names.bucket_stream})
+        await api(reader, f"STREAM.DELETE.{names.bucket_stream}")
 
 
 async def test_more_than_the_server_has_room_for_is_said(tmp_path: Path, names: Names) -> None:

@@ -76,27 +76,30 @@ def test_ready_is_every_part() -> None:
 
 
 async def test_http_says_what_the_parts_say() -> None:
-    """/livez and /readyz are 200 or 503 with every name and reason; both change at once."""
+    """/livez and /readyz are 200 or 503 with every name and reason, and whose they are; both change at once."""
     clock = Clock()
     health = Health(clock)
     health.expect("writer", 5)
     health.need("log")
-    async with serve(ANY, Metrics(), health) as port:
+    async with serve(ANY, Metrics(), health, "lab") as port:
         assert await get(port, "/livez") == (200, '{"alive": true, "late": {}}')
-        assert await get(port, "/readyz") == (503, '{"ready": false, "parts": {"log": "has not been ready yet"}}')
+        assert await get(port, "/readyz") == (
+            503,
+            '{"ready": false, "cluster": "lab", "parts": {"log": "has not been ready yet"}}',
+        )
         health.ready("log")
         clock.time += 6
         status, body = await get(port, "/livez")
         assert status == 503
         assert "writer" in body
-        assert await get(port, "/readyz") == (200, '{"ready": true, "parts": {"log": "ready"}}')
+        assert await get(port, "/readyz") == (200, '{"ready": true, "cluster": "lab", "parts": {"log": "ready"}}')
 
 
 async def test_http_serves_the_metrics() -> None:
     """/metrics is Prometheus' text; a path that is not there is 404."""
     metrics = Metrics()
     metrics.resends.inc(7)
-    async with serve(ANY, metrics, Health()) as port:
+    async with serve(ANY, metrics, Health(), "lab") as port:
         status, body = await get(port, "/metrics")
         assert status == 200
         assert "jobstate_resends_total 7.0" in body
@@ -105,18 +108,21 @@ async def test_http_serves_the_metrics() -> None:
 
 async def test_a_port_that_is_taken_is_a_settings_error() -> None:
     """The error names the setting and the way out."""
-    async with serve(ANY, Metrics(), Health()) as port:
+    async with serve(ANY, Metrics(), Health(), "lab") as port:
         with pytest.raises(
             SettingsError, match=rf"http\.port: cannot listen on 127\.0\.0\.1:{port} .*JOBSTATE_HTTP__PORT"
         ):
-            async with serve(Http(port=port), Metrics(), Health()):
+            async with serve(Http(port=port), Metrics(), Health(), "lab"):
                 pass
 
 
 async def test_the_port_is_free_again_afterwards() -> None:
     """Leaving the context closes the server, also with a client that keeps its connection."""
     async with aiohttp.ClientSession() as session:
-        async with serve(ANY, Metrics(), Health()) as port, session.get(f"http://127.0.0.1:{port}/livez") as answer:
+        async with (
+            serve(ANY, Metrics(), Health(), "lab") as port,
+            session.get(f"http://127.0.0.1:{port}/livez") as answer,
+        ):
             assert answer.status == 200
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)

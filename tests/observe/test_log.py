@@ -186,6 +186,15 @@ def test_what_a_library_says_comes_the_same_way() -> None:
     assert (line["library"], line["text"], line["level"]) == ("asyncio", "Task was destroyed: x", "error")
 
 
+def test_what_a_library_warns_of_at_every_end_of_tls_is_kept_for_debugging() -> None:
+    """asyncio warns whenever a server closes a connection with TLS: no warning of ours."""
+    for level, found in (("info", []), ("debug", ["debug"])):
+        out = io.StringIO()
+        configure(Log(level=level), out)  # type: ignore[arg-type] # a Literal
+        logging.getLogger("asyncio").warning("returning true from eof_received() has no effect when using ssl")
+        assert [line["level"] for line in lines(out)] == found
+
+
 class Full(io.StringIO):
     """A stream that cannot be written to, until it can."""
 

@@ -1,10 +1,17 @@
 """What is counted, under which names, and that labels stay few."""
 
+import ast
+from pathlib import Path
+
 from prometheus_client import Counter, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
+import consumer
+from consumer.daemon import watch
+from consumer.fold.lanes import Tally
+from consumer.model import NOTICE_KINDS
 from consumer.observe import Metrics
-from consumer.observe.metrics import OTHER, Family
+from consumer.observe.metrics import OTHER, STREAMS, SURPRISES, Family
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -32,6 +39,31 @@ def test_two_of_them_share_nothing() -> None:
     one.tap_drops.inc()
     assert samples(one)["jobstate_tap_drops_total", ()] == 1
     assert samples(other)["jobstate_tap_drops_total", ()] == 0
+
+
+def test_what_is_to_rise_begins_at_0() -> None:
+    """Each kind of advisory and surprise and each stream is there before its first event: Prometheus sees it rise."""
+    found = samples(Metrics(label_values=8))  # fewer than there are kinds of advisories
+    for name, label, values in (
+        ("advisories", "kind", NOTICE_KINDS),
+        ("surprises", "kind", SURPRISES),
+        ("streams_lost", "stream", STREAMS),
+    ):
+        series = {
+            labels: value for (found_name, labels), value in found.items() if found_name == f"jobstate_{name}_total"
+        }
+        assert series == {((label, value),): 0 for value in values}
+
+
+def test_what_begins_at_0_is_what_the_daemon_counts() -> None:
+    """The kinds of every `Notice` that is made, the streams it watches, and what the lanes count as a surprise."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(consumer.__path__[0]).rglob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    made = [call.keywords for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Notice"]
+    kinds = {ast.literal_eval(keyword.value) for keywords in made for keyword in keywords if keyword.arg == "kind"}
+    assert kinds == {*NOTICE_KINDS, "checkpoint"}, "a checkpoint is written like a notice, and is none"
+    assert {watch.LOG, watch.INPUT, watch.REFUSED, watch.BUCKET} == set(STREAMS)
+    assert set(SURPRISES) < set(Tally.__struct_fields__)
 
 
 def test_label_values_are_bounded() -> None:

@@ -1,8 +1,10 @@
 """Real nats-servers for tests, and what a test does to them: freeze, cut, speak their protocol by hand."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from functools import cache
@@ -32,6 +34,15 @@ class Server(EmbeddedServer):
         """Where it is."""
         return Address(urls=(self.url,), cluster=cluster, token=token)
 
+    async def reload(self, configuration: str) -> None:
+        """Have it take *configuration* in place of what it has; returns when it has, and connections stay."""
+        assert self._process is not None
+        done = "Reloaded server configuration"
+        before = self.log_file.read_text().count(done)
+        (self.folder / "nats-server.conf").write_text(configuration, encoding="utf-8")
+        self._process.send_signal(signal.SIGHUP)
+        await until(lambda: self.log_file.read_text().count(done) > before, "the reload")
+
     def freeze(self) -> None:
         """Connections stay, nothing is said. Returns when every thread of it stands still."""
         assert self._process is not None
@@ -48,6 +59,23 @@ class Server(EmbeddedServer):
         if self.pid is not None:
             self.thaw()
         await super().stop()
+
+
+def cluster_of(folder: Path, count: int = 3) -> tuple[Server, ...]:
+    """Servers that form one cluster once most of them are started (`start` of each; all are to be stopped)."""
+    with contextlib.ExitStack() as held:
+        sockets = [
+            held.enter_context(contextlib.closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(2 * count)
+        ]
+        ports = [one.getsockname()[1] for one in sockets]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports[:count])
+    servers = []
+    for number in range(count):
+        listen = f"listen: 127.0.0.1:{ports[number]}, routes: [{routes}]"
+        server = Server(folder / f"s{number}", f"server_name: s{number}\ncluster {{ name: c, {listen} }}\n")
+        server.port = ports[count + number]  # clients are given the addresses of all before all are started
+        servers.append(server)
+    return tuple(servers)
 
 
 @cache

@@ -6,6 +6,7 @@ from typing import Final
 from consumer.doctor.facts import LastEntry, LogHead, Streams, Told
 from consumer.doctor.finding import Finding, fail, ok, say_seconds, skipped, warn
 from consumer.model import Position
+from consumer.wire.decoding import time_of
 
 FORMAT: Final = 1
 RECENT_S: Final = 86_400.0
@@ -37,9 +38,8 @@ def rules(head: LogHead | None, *, name: str, hash_: str, accept: bool) -> Findi
         return fail(
             check, found, "name the rules that it was made by (rules.file), or accept ours (rules.accept = true)"
         )
-    since = ""
-    if head.since is not None and head.since.timestamp() > 0:
-        since = f"; it tells of jobs that were open at {head.since:%Y-%m-%d %H:%M:%SZ} or came later"
+    began = time_of(head.since_ns or 0)
+    since = "" if began is None else f"; it tells of jobs that were open at {began:%Y-%m-%d %H:%M:%SZ} or came later"
     return ok(check, f"format {head.format}, rules {made}: the same as ours{since}")
 
 

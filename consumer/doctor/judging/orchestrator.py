@@ -17,7 +17,7 @@ CLOCK_FAIL_S: Final = 60.0
 """Of jobs that stand still a minute is the precision (docs/operations/troubleshooting.md, a job is stuck)."""
 
 _REACH: Final = frozenset({"unreachable"})
-_TLS: Final = frozenset({"tls", "not-tls"})
+_TLS: Final = frozenset({"tls", "not-tls", "needs-tls"})
 _AUTH: Final = frozenset({"unauthorized", "forbidden"})
 _VERSION: Final = re.compile(r"v(\d+)\.(\d+)\.(\d*)")
 
@@ -121,8 +121,13 @@ def lists(listed: Listed, every_s: float | None) -> Finding:
     if listed.kind:
         return fail(check, f"the list of jobs is none: {listed.kind}: {listed.detail}", listed.step)
     pause = max(every_s or pacing.list_every_s, pacing.list_share * listed.seconds)
-    jobs = int(listed.seconds / LIST_COST_S)
-    took = f"a list took {say_seconds(listed.seconds)}, as of some {jobs:,} stored jobs at most"
+    took = say_seconds(listed.seconds)
+    if not listed.complete:
+        took = f"a list took {took}, as of some {int(listed.seconds / LIST_COST_S):,} stored jobs at most"
+    elif listed.jobs:
+        took = f"a list of all {len(listed.jobs)} jobs took {took}"
+    else:
+        took = f"it stores no job yet, and a list took {took}"
     said = f"{took}: there will be one every {say_seconds(pause)}"
     if pause > WAIT_WARN_S:
         return warn(

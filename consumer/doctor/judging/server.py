@@ -34,8 +34,9 @@ def reach(side: str, contact: Contact) -> Finding:
 def tls(side: str, contact: Contact) -> Finding:
     """Whether the way to it is private, as far as that is asked for."""
     check = f"{side}.tls"
-    if contact.fault == "tls":
-        return fail(check, f"TLS with {contact.address} fails: {contact.why}", f"check {saying.CERTIFICATE[side]}")
+    if contact.fault in {saying.TLS, saying.NO_TLS}:
+        step = saying.next_step(side, contact.fault)
+        return fail(check, f"TLS with {contact.address} fails: {contact.why}", step)
     if contact.private:
         return ok(check, "TLS is spoken, and the certificate holds")
     if contact.secret and not contact.loopback:
@@ -99,7 +100,8 @@ def jetstream(account: Account | None, trouble: str) -> Finding:
         return fail(
             check,
             f"no JetStream for us: {trouble}",
-            "start nats-server with -js (or a jetstream block), and enable it for the account of this user",
+            step_for_denied(trouble, "$JS.API.INFO")
+            or "start nats-server with -js (or a jetstream block), and enable it for the account of this user",
         )
     if account.level < 1:
         return fail(
@@ -164,6 +166,18 @@ def writes(permissions: Permissions | None, names: Names) -> Finding:
 
 
 _GRANT: Final = "grant what docs/operations/running.md (permissions) lists for the daemon"
+
+
+def step_for_denied(trouble: str, asked: str = "") -> str:
+    """What to do where *trouble* has the server's words for a permission that is missing; empty where it has not.
+
+    *asked*: the subject of the request, as the permission has to name it (our client hears it in lower case).
+    """
+    if saying.fault_of(trouble) != saying.DENIED:
+        return ""
+    if "for subscription to" in trouble.lower():
+        return f"let this user subscribe _INBOX_jobstate_<cluster>.>: {_GRANT}"
+    return f"let this user publish {asked}: {_GRANT}" if asked else _GRANT
 
 
 def _untold(check: str) -> Finding:

@@ -17,6 +17,7 @@ from consumer.jetstream.connection import Connection
 from consumer.jetstream.recovery import last_entry
 from consumer.model import REPORTED, JobKey, Snapshot, Update
 from consumer.ports import RawFrame
+from consumer.wire.decoding import time_of
 from consumer.wire.frames import decode_frame
 from consumer.wire.subjects import Names, job_key
 
@@ -94,7 +95,7 @@ async def sample(  # noqa: PLR0913 - both sides, and what is known of each
         else:
             pairs.append(pair)
     lacking = [
-        job.job.id for job in listed.jobs if _is_due(job, head, now_s) and await _is_absent(connection, names, job)
+        job.job.id for job in listed.jobs if is_due(job, head, now_s) and await _is_absent(connection, names, job)
     ]
     return Sample(pairs=tuple(pairs), lacking=tuple(lacking), reported=reported, trouble=trouble)
 
@@ -142,12 +143,16 @@ async def _updates(connection: Connection, names: Names, key: JobKey) -> list[Up
     return found
 
 
-def _is_due(job: Snapshot, head: LogHead | None, now_s: float) -> bool:
-    """Whether the log should have it: it changed after the log began, and long enough ago."""
-    if head is None or head.since is None:
+def is_due(job: Snapshot, head: LogHead | None, now_s: float) -> bool:
+    """Whether the log should have it: it changed after the log began, and long enough ago. *now_s*: Unix seconds.
+
+    The log begins with the newest change of its first list, that one left out. A join reads times to the microsecond
+    (`consumer.join`), so what follows within one is left out, too.
+    """
+    if head is None or head.since_ns is None:
         return False
-    changed_s = job.modified_ns / 1e9
-    return head.since.timestamp() < changed_s < now_s - BEHIND_S
+    changed, began = time_of(job.modified_ns), time_of(head.since_ns)
+    return changed is not None and (began is None or began < changed) and job.modified_ns / 1e9 < now_s - BEHIND_S
 
 
 async def _is_absent(connection: Connection, names: Names, job: Snapshot) -> bool:

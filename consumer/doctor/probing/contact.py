@@ -74,7 +74,7 @@ async def knock(url: str, *, speaks_first: bool = True) -> Knock:
 
 async def reach_ours(address: Address) -> tuple[Contact, Connection | None]:
     """Connect to our NATS as the daemon's writer does. The connection is None where there is a fault."""
-    knocks = await asyncio.gather(*map(knock, address.urls))
+    knocks = await asyncio.gather(*(knock(url, speaks_first=not address.tls_first) for url in address.urls))
     private = address.tls_context is not None
     contact = _met(knocks, private=private, secret=bool(address.token or address.user or address.credentials_file))
     if contact.fault:

@@ -1,6 +1,6 @@
 """Two ports beside: the daemon's own health, and (where it is named) the monitoring port of our NATS server."""
 
-from typing import Final
+from typing import Annotated, Final
 
 import aiohttp
 import msgspec
@@ -17,6 +17,7 @@ _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noq
 class _Ready(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool
     parts: dict[str, str]
+    cluster: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class _Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +48,7 @@ async def read_readiness(http: Http) -> Readiness | None:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return Readiness(address=str(url), alien=True)
     unready = {part: why for part, why in said.parts.items() if why != "ready"}
-    return Readiness(address=str(url), ready=said.ready, unready=unready)
+    return Readiness(address=str(url), cluster=said.cluster, ready=said.ready, unready=unready)
 
 
 async def read_monitor(url: str) -> Monitor:

@@ -1,7 +1,6 @@
 """Our NATS, asked: what this user may do, what the account has, how the streams are, what is in them."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -15,13 +14,11 @@ from consumer.jetstream.format import read_format
 from consumer.jetstream.recovery import last_entry
 from consumer.jetstream.recovery import read_checkpoint as judge_checkpoint
 from consumer.jetstream.topology import compare, configs
-from consumer.model import JobKey, Position
+from consumer.model import NOTICE_KINDS, JobKey, Position
 from consumer.settings import Settings
 from consumer.wire.subjects import Names
 
 ANSWER_S: Final = 2.0
-KINDS: Final = ("gap", "stuck", "diverged", "halted", "gone", "foreign", "undecided", "input")
-"""The advisories that there are."""
 _NO_SUBJECTS: Final = 2**31 - 1
 """An offset behind all subjects: the answer says how many there are, and names none."""
 
@@ -188,8 +185,7 @@ async def read_head(connection: Connection, names: Names) -> LogHead | None:
     body = read_format(entry)
     if body is None:
         return LogHead(unread=f"entry {entry.number}")
-    since = None if body.Since is None else datetime.fromtimestamp(body.Since / 1e9, UTC)
-    return LogHead(format=body.Format, rules=body.Rules.Name, rules_hash=body.Rules.Hash, since=since)
+    return LogHead(format=body.Format, rules=body.Rules.Name, rules_hash=body.Rules.Hash, since_ns=body.Since)
 
 
 async def read_last(connection: Connection, names: Names, server_s: float) -> LastEntry | None:
@@ -216,7 +212,7 @@ async def count_refused(connection: Connection, names: Names) -> tuple[int, int]
 async def read_advisories(connection: Connection, names: Names, server_s: float) -> tuple[Told, ...]:
     """What was announced, by kind. *server_s*: the server's clock now."""
     told: list[Told] = []
-    for kind in KINDS:
+    for kind in NOTICE_KINDS:
         subjects = names.advisory(kind, "*")
         entry = await last_entry(connection, names, subjects)
         if entry is not None:

@@ -69,7 +69,8 @@ async def list_newest(orchestrator: Orchestrator) -> Listed:
     except OrchestratorError as error:
         kind, detail, step = _told(error)
         return Listed(kind=kind, detail=detail, step=step)
-    return Listed(seconds=asyncio.get_running_loop().time() - began, jobs=page.jobs)
+    seconds = asyncio.get_running_loop().time() - began
+    return Listed(seconds=seconds, jobs=page.jobs, complete=not (page.next_token or page.bad))
 
 
 async def read_newest(orchestrator: Orchestrator, listed: Listed) -> History | None:
