@@ -308,6 +308,8 @@ class Life:
                 await asyncio.sleep(pause_s)
                 if _is_denied(str(error)):  # somebody has to mend that, and each try is two lines of the log
                     pause_s = min(2 * pause_s, RETRY_MAX_S)
+                else:
+                    estate.watch.silent()  # a server of our own is mended by how long that lasts
                 continue
             except BaseException:
                 await connection.close()

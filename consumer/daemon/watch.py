@@ -256,6 +256,10 @@ class Watch:
         else:
             self._health.failing(name, "the connection is lost and being replaced")
 
+    def silent(self) -> None:
+        """The log's server takes connections again, and of the log it says nothing: that is no lost connection."""
+        self._log_down = False
+
     # -- how it stands ------------------------------------------------------------------------------------------------
 
     def take_stock(self) -> None:
@@ -322,10 +326,11 @@ class Watch:
         for stream in WORDS:
             if rose[stream, "stored"]:
                 self._confirmed_at = self._clock.now()  # a rejection that is kept, too
-            # Full until something is stored again: between two tries nothing comes.
+            # Full until something is stored again: between two tries nothing comes. Or until it says nothing any more:
+            # a server whose disk was full in mid-write says it once, and never stores again.
             if rose[stream, FULL]:
                 self._full.add(stream)
-            elif rose[stream, "stored"] or rose[stream, "refused"]:
+            elif rose[stream, "stored"] or rose[stream, "refused"] or rose[stream, "unanswered"]:
                 self._full.discard(stream)
             self._metrics.stream_full(stream).set(stream in self._full)
 

@@ -153,6 +153,7 @@ class Connection(MendedClient):
         """Messages that nats-py dropped because too many waited."""
         self._forbidden: dict[str, str] = {}
         self._unanswered_since: float | None = None
+        self._answered_at = float("-inf")
         self._renewing: asyncio.Task[None] | None = None
         self._renewals = 0
         self._renewed_at = float("-inf")
@@ -243,6 +244,7 @@ class Connection(MendedClient):
                 finally:
                     self._asking.pop(waiting, None)
             self.answered()
+            self._forbidden.pop(subject.lower(), None)  # it may have been granted since, on this very connection
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 # It came together with the answer, and `wait_for` of Python 3.11 has swallowed it (19 times of 60).
                 raise asyncio.CancelledError
@@ -277,15 +279,16 @@ class Connection(MendedClient):
         return ""
 
     def answered(self) -> None:
-        """Something was answered: it is not deaf."""
+        """Something has come: it is not deaf."""
         self._unanswered_since = None
+        self._answered_at = asyncio.get_running_loop().time()
 
     def unanswered(self, asked_at: float) -> None:
         """Nothing answered what was asked at *asked_at* (the loop's time). `DEAF_S` of that, and it is made anew."""
         if self._unanswered_since is None:
-            self._unanswered_since = asked_at
+            self._unanswered_since = max(asked_at, self._answered_at)
         if asyncio.get_running_loop().time() - self._unanswered_since >= DEAF_S and self.is_connected:
-            self._renew("no request was answered")
+            self._renew("no request was answered", lambda: self._unanswered_since is not None)
 
     async def close(self) -> None:
         """End it, and what would make it anew."""
@@ -310,6 +313,7 @@ class Connection(MendedClient):
         if sink is None:
             await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type] # None: no headers
         else:
+            self.answered()
             sink(subject, reply, data, headers)
 
     async def _process_err(self, err_msg: str) -> None:
@@ -343,17 +347,22 @@ class Connection(MendedClient):
             ending = asyncio.get_running_loop().create_task(self._process_op_err(error))
             self._watched_end = ending  # a task that nobody holds may be forgotten
 
-    def _renew(self, why: str) -> None:
-        """Nothing comes, though it stands: make it anew, after a pause that doubles while that does not help."""
-        if self._renewing is None or self._renewing.done():
-            self._renewing = asyncio.get_running_loop().create_task(self._make_anew(why))
+    def _renew(self, why: str, is_needed: Callable[[], bool]) -> None:
+        """Nothing comes, though it stands: make it anew, after a pause that doubles while that does not help.
 
-    async def _make_anew(self, why: str) -> None:
+        Not if it *is_needed* no more after that: a server that stood still for a while goes on by itself.
+        """
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.get_running_loop().create_task(self._make_anew(why, is_needed))
+
+    async def _make_anew(self, why: str, is_needed: Callable[[], bool]) -> None:
         loop, reading = asyncio.get_running_loop(), self._reading_task
         if loop.time() - self._renewed_at > 2 * RENEW_MAX_S:
             self._renewals = 0
         await asyncio.sleep(min(RENEW_FIRST_S * 2.0**self._renewals, RENEW_MAX_S))
-        if self.is_connected and self._reading_task is reading:  # else that is over: it is another already
+        if (
+            self.is_connected and self._reading_task is reading and is_needed()
+        ):  # else that is over: it is another already
             self._renewals, self._renewed_at = min(self._renewals + 1, 10), loop.time()
             self.deaf += 1
             await self._process_op_err(nats.errors.Error(f"nats: {why}"))
@@ -376,7 +385,7 @@ class Connection(MendedClient):
             if kind == "subscription" and denied.startswith(self.address.inbox_prefix.lower()):
                 # The server has dropped it, and nats-py never asks for it again: a permission that comes back is no
                 # help to this connection.
-                self._renew(_words(error).removeprefix("nats: "))
+                self._renew(_words(error).removeprefix("nats: "), lambda: True)
         self._note(error)
 
     async def hear_change(self) -> None:

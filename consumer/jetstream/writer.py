@@ -228,9 +228,10 @@ class JetStreamWriter:
         for serial in over:
             opened = self._open.pop(serial)
             self._count(opened, UNANSWERED)
-            self._connection.unanswered(opened.deadline - self._within_s)
+            why = self._connection.forbidden(_subject(opened), f"{self._inbox}*") if opened.ask is not None else ""
+            if not why:
+                self._connection.unanswered(opened.deadline - self._within_s)
             if opened.ask is not None:
-                why = self._connection.forbidden(_subject(opened), f"{self._inbox}*")
                 found.append((opened.ask.token, Unanswered(why or "timeout")))
         return found
 

@@ -316,7 +316,7 @@ class Join:
         job = self._job(name)
         if job is not None and job.hint.reading:
             job.hint.overtaken = LIST
-        elif job is None or not job.hint.failures:
+        elif job is None or not job.hint.failures or job.hint.due is None:
             self._read(name, cause)
 
     def _read(self, name: str, cause: str) -> None:
