@@ -1,20 +1,18 @@
 """`advisories`: what readers of the log were told besides the updates (docs/guide/promise.md has the kinds)."""
 
-from collections import deque
-from typing import TYPE_CHECKING, Annotated, Final
-
-import typer
+from typing import TYPE_CHECKING, Final
 
 from consumer.cli.options import (
     AsJson,
     Cluster,
     Config,
+    Limit,
     Nats,
     TokenFile,
     Where,
     carry_out,
     connected,
-    read_count,
+    newest,
 )
 from consumer.errors import DecodeError, ExitCode
 
@@ -27,9 +25,7 @@ HEAD: Final = ("TIME", "KIND", "JOB", "TEXT", "FACTS")
 
 def advisories(
     *,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", parser=read_count, help="Only so many, the newest. 0: all.")
-    ] = 0,
+    limit: Limit = 0,
     as_json: AsJson = False,
     nats: Nats = None,
     cluster: Cluster = None,
@@ -50,10 +46,8 @@ async def _list(limit: int, where: Where, *, as_json: bool) -> ExitCode:
     from consumer.cli.display import Page, say_ns, shorten, write_json  # noqa: PLC0415
     from consumer.wire.display import printable  # noqa: PLC0415
 
-    found: deque[Entry] = deque(maxlen=limit or None)
     async with connected(where) as view, view.advisories() as entries:
-        async for entry in entries:
-            found.append(entry)
+        found = await newest(entries, limit)
     page = Page(HEAD)
     for entry in found:
         kind, said = entry.subject.split(".")[-2], _read(entry)

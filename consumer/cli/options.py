@@ -12,7 +12,8 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ import typer
 from consumer.errors import AbsentError, ExitCode, ServerError, quoted
 
 if TYPE_CHECKING:
+    from consumer.fold.asks import Entry
     from consumer.jetstream.view import View
     from consumer.model import JobKey
     from consumer.rules import Rules
@@ -146,6 +148,19 @@ def read_state(rules: "Rules", text: str, option: str, *words: str, else_: str =
             f"{quoted(text)} is no state: write {', '.join(allowed)} (rules {quoted(rules.name)}){meant}{else_}",
             param_hint=f"'{option}'",
         )
+    return found
+
+
+Limit = Annotated[
+    int, typer.Option("--limit", metavar="N", parser=read_count, help="Only so many, the newest. 0: all.")
+]
+
+
+async def newest(entries: AsyncIterable["Entry"], limit: int) -> "Sequence[Entry]":
+    """The last *limit* of *entries*, in their order; all of them if it is 0."""
+    found: deque[Entry] = deque(maxlen=limit or None)
+    async for entry in entries:
+        found.append(entry)
     return found
 
 

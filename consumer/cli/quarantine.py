@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import sys
-from collections import deque
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
@@ -13,13 +12,14 @@ from consumer.cli.options import (
     AsJson,
     Cluster,
     Config,
+    Limit,
     Nats,
     TokenFile,
     Where,
     carry_out,
     connected,
     enumerate_some,
-    read_count,
+    newest,
     read_name,
     say_key,
 )
@@ -47,9 +47,7 @@ def about() -> None:
 @quarantine.command("list")
 def list_refused(
     *,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="N", parser=read_count, help="Only so many, the newest. 0: all.")
-    ] = 0,
+    limit: Limit = 0,
     as_json: AsJson = False,
     nats: Nats = None,
     cluster: Cluster = None,
@@ -111,10 +109,8 @@ async def _list(limit: int, where: Where, *, as_json: bool) -> ExitCode:
     from consumer.cli.display import Page, say_ns, shorten, write_json  # noqa: PLC0415
     from consumer.wire.display import printable  # noqa: PLC0415
 
-    found: deque[Entry] = deque(maxlen=limit or None)
     async with connected(where) as view, view.refused() as entries:
-        async for entry in entries:
-            found.append(entry)
+        found = await newest(entries, limit)
     page = Page(HEAD)
     for entry in found:
         if as_json:
