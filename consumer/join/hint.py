@@ -26,15 +26,17 @@ class Hint:
     One read of a job is in flight at a time. What comes meanwhile overtakes it: its answer may be older than that.
     """
 
-    __slots__ = ("beyond", "due", "failures", "overtaken", "put_off", "reading", "since", "tries", "until")
+    __slots__ = ("asked_at", "beyond", "due", "failures", "overtaken", "put_off", "reading", "since", "tries", "until")
 
     def __init__(self) -> None:
         self.reading = ""
         """The cause of the read in flight, or empty."""
+        self.asked_at = float("-inf")
+        """When it left, or the one before it."""
         self.overtaken = ""
         """What came since that read left (`FRAME`, `LIST`), or empty."""
         self.tries: int | None = None
-        """How often it was read again for what is watched; None: nothing is."""
+        """How many of the repeats are over for what is watched; None: nothing is."""
         self.until = 0
         """What answers it: so many entries in the history; 0: anything new."""
         self.beyond = 0
@@ -89,12 +91,16 @@ class Hint:
             self.answered()
 
     def next_due(self, now: float, repeats: tuple[float, ...]) -> float | None:
-        """When to read again what is watched; None if that was often enough: *repeats*, seconds after it came."""
-        if self.tries is None or self.tries >= len(repeats):
+        """When to read again what is watched; None if that was often enough: *repeats*, seconds after it came.
+
+        A repeat is over when a read that left then, or later, was answered, whatever it was for: one that left before,
+        for an echo or in its turn, has not seen what this one waits for.
+        """
+        if self.tries is None:
             return None
-        due = max(self.since + repeats[self.tries], now)
-        self.tries += 1
-        return due
+        while self.tries < len(repeats) and self.since + repeats[self.tries] <= self.asked_at:
+            self.tries += 1
+        return max(self.since + repeats[self.tries], now) if self.tries < len(repeats) else None
 
     def failed(self, now: float, retry_after: Callable[[int], float], *, alone: bool) -> float:
         """The read failed; *alone*: by itself, while others are answered. When to read again.

@@ -349,6 +349,9 @@ class Join:
             self._reads.append(page)
         reads = list(self._reads)
         self._reads.clear()
+        for read in reads:
+            if not isinstance(read, ReadJobs) and (asking := self._jobs.get(read.job)) is not None:
+                asking.hint.asked_at = now
         return reads
 
     def wake_at(self) -> float | None:

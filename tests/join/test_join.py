@@ -282,6 +282,25 @@ class TestHints:
         assert scene.join.hints_open == 0
         assert scene.join.wake_at() is None
 
+    def test_a_read_in_between_takes_no_repeat_away(self) -> None:
+        """An echo is read before the first repeat is due: that one is due all the same (1.9.3/ops, live: 199 ms)."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.COMPUTE_ERROR), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Running"), 0.002)
+        scene.join.frame(message(FrameKind.CANCEL_EXECUTION, echo=True), 0.003)
+        scene.answer(scene.read(0.003), history("Pending", "Running"), 0.004)
+        assert scene.join.wake_at() == 0.05
+        scene.answer(scene.read(0.05), history("Pending", "Running", "Failed"), 0.06)
+        assert scene.published() == [(3, "Failed")]
+
+    def test_one_read_serves_every_repeat_that_was_due_when_it_left(self) -> None:
+        """An answer that takes its time is followed by the repeats that were due meanwhile, as one read."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Running"), 0.3)
+        scene.answer(scene.read(0.3), history("Pending", "Running"), 0.31)
+        assert scene.join.wake_at() == 1.0
+
     def test_news_in_the_record_ends_the_repeats(self) -> None:
         """A repeat that the record has answered is the last."""
         scene = self.scene()
