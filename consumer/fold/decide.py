@@ -177,7 +177,7 @@ def _decide_record(rules: Rules, known: Known | None, record: Record) -> Decisio
     if record.corrected:
         flags = (*flags, "corrected")
     elif (refusal := _refusal(rules, known, record, step)) is not None:
-        return refusal
+        return Rejected(reason=refusal.reason, rule=refusal.rule, step=behind)
     elif known is not None and known.version != step.version and step.state != rules.initial:
         flags = (*flags, "skipped")
     update = _update(

@@ -332,7 +332,7 @@ class Lanes:
             )
         else:
             assert isinstance(decision, Rejected)
-            origin = _origin(work, self._known.get(work.key))
+            origin = _origin(work, decision)
             ask = Append(
                 token=self._token,
                 subject=names.quarantine(decision.reason, work.key, origin),
@@ -600,12 +600,11 @@ class Lanes:
             self._hold_until = now + min(BACKOFF_FIRST_S * 2 ** (self._failures - 1), BACKOFF_MAX_S)
 
 
-def _origin(event: Report | Record, known: Known | None) -> str:
+def _origin(event: Report | Record, rejected: Rejected) -> str:
     """What makes the rejection of *event* one, whoever rejects it: where in the input or the record it came from."""
     if isinstance(event, Report):
         return f"{event.position.sequence}-{event.position.time_ns}"
-    behind = (known.sequence if known is not None else 0) - event.after.sequence
-    step = event.steps[behind]
+    step = event.steps[rejected.step]
     return f"{step.version}-{step.revision}"
 
 

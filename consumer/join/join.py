@@ -633,13 +633,11 @@ class Join:
             job = self._job(name)
             if job is not None:
                 job.name(event.job)
-                known = self._known(event.key)
-                behind = (known.sequence if known is not None else 0) - event.after.sequence
-                self._halt(job, event, event.steps[behind], decision)
+                self._halt(job, event, decision)
 
-    def _halt(self, job: Job, event: Record, step: Step, decision: Rejected) -> None:
+    def _halt(self, job: Job, event: Record, decision: Rejected) -> None:
         """The rules reject a step of the record: the job stands still before it, which is announced once."""
-        job.halted = step
+        step = job.halted = event.steps[decision.step]
         self.events.append(notices.halted(event.job.id, event.key, step, decision.reason))
 
     # -- lists --------------------------------------------------------------------------------------------------------

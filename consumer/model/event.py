@@ -203,10 +203,14 @@ class Unchanged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True):
-    """The event is kept in quarantine. `rule` is the sentence that an operator reads."""
+    """The event is kept in quarantine. `rule` is the sentence that an operator reads.
+
+    `step`: which of a record's steps broke it, from 0.
+    """
 
     reason: str
     rule: str
+    step: int = 0
 
 
 class Undecodable(msgspec.Struct, frozen=True, kw_only=True):

@@ -230,7 +230,7 @@ def encode_quarantine(event: Report | Record, rejected: Rejected, known: Known |
         Quarantine(
             Reason=rejected.reason,
             Rule=rejected.rule,
-            Event=_refused_report(event) if isinstance(event, Report) else _refused_record(event, known),
+            Event=_refused_report(event) if isinstance(event, Report) else _refused_record(event, rejected),
             Known=_known(known) if known is not None else None,
         )
     )
@@ -258,11 +258,10 @@ def _refused_report(report: Report) -> RefusedReport:
     )
 
 
-def _refused_record(record: Record, known: Known | None) -> RefusedRecord:
+def _refused_record(record: Record, rejected: Rejected) -> RefusedRecord:
     after, steps = record.after, record.steps
     if len(steps) > STEPS_MAX:
-        rejected = (known.sequence if known is not None else 0) - after.sequence
-        steps = steps[rejected : rejected + STEPS_MAX]
+        steps = steps[rejected.step : rejected.step + STEPS_MAX]
     return RefusedRecord(
         Job=Job(ID=record.job.id, Namespace=record.job.namespace, Name=record.job.name, Type=record.job.type),
         After=PlaceBody(Sequence=after.sequence, StateType=after.state, Version=after.version, Revision=after.revision),

@@ -241,6 +241,14 @@ class TestRecord:
         there = known("Completed", source=OBSERVED, version=1, revision=3)
         assert refused(decide(RULES, there, record(place_of(there), (1, 4, "Running")))) == "after-terminal"
 
+    def test_a_rejection_says_which_step_of_the_run_it_is(self) -> None:
+        """From there the quarantine keeps it, and there the join has the job stand still."""
+        there = known("Completed", source=OBSERVED, sequence=2, version=1, revision=2)
+        event = record(Place(1, 1, 1, "Pending"), (1, 2, "Completed"), (1, 3, "Running"))
+        decision = decide(RULES, there, event)
+        assert isinstance(decision, Rejected)
+        assert decision.step == 1
+
     def test_a_correction_is_exempt_from_the_rules(self) -> None:
         """Where the log contradicts the record, the record's present state follows once, flagged."""
         there = known("Completed", source=OBSERVED, version=1, revision=3)

@@ -126,7 +126,7 @@ def test_of_a_long_record_the_rejected_step_and_those_after_it_are_kept() -> Non
         key=job_key("default", "j"), job=Identity(id="j", namespace="default"), after=Place(0, 0, 0, ""), steps=steps
     )
     known = Known(number=5, sequence=500, state="Running", version=1, revision=500, source="observed", message="")
-    rejected = Rejected(reason="illegal-transition", rule="r")
+    rejected = Rejected(reason="illegal-transition", rule="r", step=500)
     event = entries.decode_quarantine(entries.encode_quarantine(record, rejected, known)).Event
     assert isinstance(event, entries.RefusedRecord)
     assert [step.Revision for step in event.Steps] == list(range(501, 501 + entries.STEPS_MAX))
