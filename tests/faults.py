@@ -22,6 +22,7 @@ from aiohttp import web
 from consumer.model import Update
 from consumer.replay.stage import Stage
 from consumer.replay.verdict import judge
+from tests.daemon.process import resident
 from tests.load import START_NS, Aims, Mould, assemble
 
 NAMED_S: Final = 5.0
@@ -100,9 +101,10 @@ class Patient:
 
     def __init__(self, stage: Stage, http: aiohttp.ClientSession) -> None:
         assert stage.daemon is not None
+        assert stage.daemon.pid is not None
         self._daemon: Final = stage.daemon
         self._http: Final = http
-        self.pid: Final = self._daemon.pid
+        self.pid: Final = stage.daemon.pid
         started = next(
             line
             for line in self._daemon.log.read_bytes().splitlines()
@@ -127,8 +129,7 @@ class Patient:
     @property
     def memory(self) -> int:
         """Bytes of it that are in memory now."""
-        pages = int(Path(f"/proc/{self._daemon.pid}/statm").read_text().split()[1])
-        return pages * 4096
+        return resident(self.pid)
 
     @property
     def lives(self) -> bool:

@@ -1,10 +1,11 @@
-"""The daemon beside a real Bacalhau, whatever happens to it: `make real BACALHAU=…`. Not run by CI.
+"""The daemon beside a real Bacalhau, whatever happens to it: `make real ARGS="BINARY…"`. Not run by CI.
 
-`python -m tests.real BINARY… [--rounds N] [--seed N] [--json]`: for each binary of Bacalhau (1.5 or later) a cluster of
-its own on loopback, one orchestrator and three compute nodes with a token, and `jobstate run` with nothing but the four
-settings. Then bursts with stops, jobs that wait for a node, reruns, updates, all of these at once, a node killed and
-started again, the orchestrator killed and started again, the daemon killed, two daemons. In the end the log is held
-against the record, state by state. Ends with 1 if they differ.
+`python -m tests.real BINARY… [--rounds N] [--only PHASE…] [--seed N] [--json]`: for each binary of Bacalhau (1.5 or
+later) a cluster of its own on loopback, one orchestrator and three compute nodes with a token, and `jobstate run` with
+nothing but the four settings. Then bursts with stops, jobs that wait for a node, reruns, updates, all of these at once,
+a node killed and started again, the orchestrator killed and started again, the daemon killed, two daemons. In the end
+the log is held against the record, state by state. Ends with 1 if they differ. Many rounds of `--only burst` are one
+daemon's long run without a fault: `memory_mb` is what it has in memory after each round.
 
 What jobs are made of is in the recordings, as it was sent. The record is read with the decoder under test,
 which is held against the recordings in `tests.wire`; a job's version and last state are read without it.
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -260,6 +261,7 @@ class Run:
         self._stops: Final[set[asyncio.Task[None]]] = set()
         self._phase = ""
         self._submitted = 0
+        self.memory_mb: Final[list[float]] = []
         self.lags: Final[dict[str, list[float]]] = defaultdict(list)
         self.done: Final[Counter[str]] = Counter()
 
@@ -417,6 +419,10 @@ class Run:
 
     # -- what is seen -------------------------------------------------------------------------------------------------
 
+    def weigh(self) -> None:
+        """Note what the daemon has in memory."""
+        self.memory_mb.append(round(self._daemons["first"].memory / 1e6, 1))
+
     async def watch(self, client: Client) -> None:
         """Note how long after its time each update is seen."""
 
@@ -430,8 +436,11 @@ class Run:
         # What a plain subscription hears may have been refused: of two daemons one comes too late.
         await client.jetstream().subscribe("jobstate.v1.main.state.>", cb=seen, ordered_consumer=True)
 
-    async def settle(self, client: Client) -> list[str]:
-        """Stop all, wait until the record is at rest and the log says the same; gives what differs, by name."""
+    async def settle(self, client: Client, phases: Sequence[str]) -> list[str]:
+        """After *phases*: stop all, wait until the record is at rest and the log says the same.
+
+        Gives what differs, by name, and what of *phases* has shown nothing.
+        """
         self._phase = "end"
         while self._stops:
             await asyncio.wait(self._stops)
@@ -446,13 +455,14 @@ class Run:
             if not wrong or time.monotonic() > deadline:
                 self.done["jobs"] = len(record)
                 self.done["updates"] = sum(map(len, log.values()))
-                return wrong + [f"nothing was {what}: this has shown nothing" for what in self._not_done()]
+                return wrong + [f"nothing was {what}: this has shown nothing" for what in self._not_done(phases)]
             await asyncio.sleep(0.5)
 
-    def _not_done(self) -> list[str]:
-        """What was to be done, and never was. Before 1.8 a job has no second life."""
-        wanted = ["submitted", "stopped", "jobs", "updates", "derived", "observed"]
-        wanted += ["rerun", "updated"] if number(self._bacalhau.version) >= (1, 8) else []
+    def _not_done(self, phases: Sequence[str]) -> list[str]:
+        """What was to be done in *phases*, and never was. Before 1.8 a job has no second life."""
+        wanted = ["submitted", "jobs", "updates", "derived", "observed"]
+        wanted += ["stopped"] if "burst" in phases else []
+        wanted += ["rerun", "updated"] if "reruns" in phases and number(self._bacalhau.version) >= (1, 8) else []
         return [what for what in wanted if not self.done[what]]
 
     async def _record(self) -> tuple[States, dict[str, tuple[int, str]]]:
@@ -514,8 +524,10 @@ async def cluster(binary: Path, folder: Path) -> AsyncIterator[Bacalhau]:
             bacalhau.end()
 
 
-async def play(binary: Path, rounds: int, burst_of: int, seed: int, folder: Path) -> Document:
-    """All phases, so many rounds; gives what was done, how late updates were, and what is wrong."""
+async def play(  # noqa: PLR0913 - the options, as they were given
+    binary: Path, *, rounds: int, phases: Sequence[str], burst_of: int, seed: int, folder: Path
+) -> Document:
+    """The *phases*, so many rounds; gives what was done, how late updates were, and what is wrong."""
     server = Server(folder / "nats")
     await server.start()
     try:
@@ -526,11 +538,13 @@ async def play(binary: Path, rounds: int, burst_of: int, seed: int, folder: Path
                 run.start_daemon("first")
                 await run.ready("first")
                 await run.watch(client)
+                run.weigh()
                 for _ in range(rounds):
-                    for phase in PHASES:
+                    for phase in phases:
                         await run.do(phase)
+                    run.weigh()
                 wrong = await run.examine()
-                wrong += await run.settle(client)
+                wrong += await run.settle(client, phases)
             finally:
                 run.end()
                 await client.close()
@@ -539,6 +553,7 @@ async def play(binary: Path, rounds: int, burst_of: int, seed: int, folder: Path
                 "rounds": rounds,
                 "seed": seed,
                 "done": dict(run.done),
+                "memory_mb": run.memory_mb,
                 "lag_ms": {phase: percentiles(lags) for phase, lags in run.lags.items()},
                 "wrong": wrong,
             }
@@ -551,6 +566,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.real", description=__doc__.partition("\n")[0])
     parser.add_argument("binaries", nargs="+", type=Path, metavar="BINARY", help="an executable of Bacalhau")
     parser.add_argument("--rounds", type=int, default=1, help="times all phases (default: 1, some 80 s)")
+    parser.add_argument("--only", nargs="+", choices=PHASES, default=PHASES, metavar="PHASE", help="of the phases")
     parser.add_argument("--burst", type=int, default=40, help="jobs of a burst, in two seconds (default: 40)")
     parser.add_argument("--seed", type=int, default=1, help="of what is thrown: kinds, stops, pauses (default: 1)")
     parser.add_argument("--keep", type=Path, help="keep what the processes wrote, in this folder")
@@ -560,12 +576,22 @@ def main() -> int:
     for binary in given.binaries:
         with contextlib.ExitStack() as held:
             folder = given.keep / binary.name if given.keep else Path(held.enter_context(tempfile.TemporaryDirectory()))
-            told = asyncio.run(play(binary.resolve(), given.rounds, given.burst, given.seed, folder))
+            told = asyncio.run(
+                play(
+                    binary.resolve(),
+                    rounds=given.rounds,
+                    phases=given.only,
+                    burst_of=given.burst,
+                    seed=given.seed,
+                    folder=folder,
+                )
+            )
         wrong += bool(told["wrong"])
         if given.json:
             sys.stdout.write(json.dumps(told) + "\n")
         else:
             sys.stdout.write(f"{told['bacalhau']}: {'WRONG' if told['wrong'] else 'right'}; {told['done']}\n")
+            sys.stdout.write(f"  memory {told['memory_mb'][0]} MB, in the end {told['memory_mb'][-1]} MB\n")
             for phase, lag in told["lag_ms"].items():
                 sys.stdout.write(f"  {phase:20} {lag}\n")
             sys.stdout.writelines(f"  {one}\n" for one in told["wrong"])

@@ -46,6 +46,23 @@ WORDS: Final = {"log": "the log", "refused": "the stream of what was refused"}
 """What is said of the streams that are appended to."""
 
 
+class _Life:
+    """What is known of one life of the daemon's core, and goes with it."""
+
+    def __init__(
+        self, lanes: Lanes, join: Join | Derivation | None, dwell: Dwell, outcomes: Mapping[tuple[str, str], int]
+    ) -> None:
+        self.lanes: Final = lanes
+        self.join: Final = join
+        self.dwell: Final = dwell
+        self.outcomes: Final = outcomes
+        self.tally = Tally()
+        """What of the lanes' tally is told."""
+        self.outcomes_told: Counter[tuple[str, str]] = Counter()
+        self.full: set[str] = set()
+        """The streams that have no room."""
+
+
 class Watch:
     """Tells metrics, health and log. One for the whole process; `follow_life` names the life that is on."""
 
@@ -54,14 +71,8 @@ class Watch:
         self._metrics: Final = metrics
         self._health: Final = health
         self._clock: Final = clock
-        self._lanes: Lanes | None = None
-        self._join: Join | Derivation | None = None
-        self._dwell: Dwell | None = None
+        self._life: _Life | None = None
         self._log_down = False
-        self._tally = Tally()
-        self._outcomes: Mapping[tuple[str, str], int] = {}
-        self._outcomes_told: Counter[tuple[str, str]] = Counter()
-        self._full: set[str] = set()
         self._errors: dict[str, tuple[int, str]] = {}
         self._agreement: Final = Agreement()
         self._behind = False
@@ -82,10 +93,7 @@ class Watch:
 
         *outcomes*: how many appends came to what, by stream ("log", "refused") and outcome ("stored", "full", …).
         """
-        self._lanes, self._join, self._dwell, self._outcomes = lanes, join, dwell, outcomes
-        self._tally = Tally()
-        self._outcomes_told = Counter()
-        self._full = set()
+        self._life = _Life(lanes, join, dwell, outcomes)
         self._log_down = False
         self._confirmed_at = self._clock.now()
         self._unconfirmed = (0.0, self._confirmed_at)
@@ -237,7 +245,7 @@ class Watch:
 
     def gap(self, count: int) -> None:
         """Frames may have been missed: all jobs are listed, or, where nobody can be asked, it is announced."""
-        derives = isinstance(self._join, Derivation)
+        derives = self._life is not None and isinstance(self._life.join, Derivation)
         answer = "it is announced: nobody can be asked" if derives else "every job is looked at in a full list"
         log.warning("tap.gap", count=count, next_step=answer)
 
@@ -250,7 +258,7 @@ class Watch:
         if name == LOG:
             self._log_down = not up
         if up:
-            if name != LOG or self._lanes is None or not self._lanes.waiting:  # else `published` is the proof
+            if name != LOG or self._life is None or not self._life.lanes.waiting:  # else `published` is the proof
                 self._health.ready(name)
             log.info("connection.replaced", connection=name)
         else:
@@ -264,38 +272,40 @@ class Watch:
 
     def take_stock(self) -> None:
         """Once a second: the gauges, and whether what waits goes on."""
-        lanes, join, metrics = self._lanes, self._join, self._metrics
-        if lanes is None or self._dwell is None:
+        life, metrics = self._life, self._metrics
+        if life is None:
             return
+        lanes = life.lanes
         metrics.events_waiting.set(lanes.waiting)
         metrics.lanes_active.set(lanes.active)
         metrics.in_flight.set(lanes.in_flight)
         metrics.jobs_known.set(len(lanes.jobs))
-        for state, count in self._dwell.over.items():
+        for state, count in life.dwell.over.items():
             metrics.jobs_stuck(state).set(count)
-        if join is not None:
-            metrics.jobs_open.set(join.open_jobs)
-            metrics.hints_waiting.set(join.hints_open)
-            metrics.executions_known.set(join.executions_known)
-        before, self._tally = self._tally, lanes.tally.copy()
+        if life.join is not None:
+            metrics.jobs_open.set(life.join.open_jobs)
+            metrics.hints_waiting.set(life.join.hints_open)
+            metrics.executions_known.set(life.join.executions_known)
+        before, life.tally = life.tally, lanes.tally.copy()
         for kind in SURPRISES:
-            if more := getattr(self._tally, kind) - getattr(before, kind):
+            if more := getattr(life.tally, kind) - getattr(before, kind):
                 metrics.surprises(kind).inc(more)
-        metrics.resends.inc(self._tally.resends - before.resends)
-        metrics.read_backs.inc(self._tally.read_backs - before.read_backs)
-        self._take_stock_of_appends()
-        self._say_log(lanes)
+        metrics.resends.inc(life.tally.resends - before.resends)
+        metrics.read_backs.inc(life.tally.read_backs - before.read_backs)
+        self._take_stock_of_appends(life)
+        self._say_log(life)
 
-    def _say_log(self, lanes: Lanes) -> None:
+    def _say_log(self, life: _Life) -> None:
+        lanes = life.lanes
         if not lanes.waiting:
             self._confirmed_at = self._clock.now()
         waited = self._clock.now() - self._confirmed_at
-        self._note_unconfirmed(0.0 if self._full or self._log_down else waited, lanes.waiting)
+        self._note_unconfirmed(0.0 if life.full or self._log_down else waited, lanes.waiting)
         if not lanes.waiting:
             if not lanes.backing_off and not self._log_down:
                 self._health.ready(LOG)
-        elif self._full:
-            which = " and ".join(WORDS[stream] for stream in sorted(self._full))
+        elif life.full:
+            which = " and ".join(WORDS[stream] for stream in sorted(life.full))
             self._health.failing(LOG, f"{which} has no room: nothing is forgotten, and everything waits; give it more")
         elif self._log_down:
             pass  # whoever replaces the connection says more
@@ -318,9 +328,9 @@ class Watch:
             "whether the stream has a leader (nats stream info)"
         )
 
-    def _take_stock_of_appends(self) -> None:
-        now = Counter(self._outcomes)
-        rose, self._outcomes_told = now - self._outcomes_told, now
+    def _take_stock_of_appends(self, life: _Life) -> None:
+        now = Counter(life.outcomes)
+        rose, life.outcomes_told = now - life.outcomes_told, now
         for (stream, outcome), count in rose.items():
             self._metrics.appends(stream, outcome).inc(count)
         for stream in WORDS:
@@ -329,10 +339,10 @@ class Watch:
             # Full until something is stored again: between two tries nothing comes. Or until it says nothing any more:
             # a server whose disk was full in mid-write says it once, and never stores again.
             if rose[stream, FULL]:
-                self._full.add(stream)
+                life.full.add(stream)
             elif rose[stream, "stored"] or rose[stream, "refused"] or rose[stream, "unanswered"]:
-                self._full.discard(stream)
-            self._metrics.stream_full(stream).set(stream in self._full)
+                life.full.discard(stream)
+            self._metrics.stream_full(stream).set(stream in life.full)
 
 
 def _cause(event: Event) -> str:

@@ -112,6 +112,11 @@ class Daemon:
             if sample.name.startswith(names) and not sample.name.endswith("_created")
         }
 
+    @property
+    def memory(self) -> int:
+        """Bytes of it that are in memory now."""
+        return resident(self.process.pid)
+
     # -- how it ends --------------------------------------------------------------------------------------------------
 
     def tell(self, sign: signal.Signals) -> None:
@@ -139,6 +144,12 @@ class Daemon:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process that are in memory now, by Linux's `/proc` (`proc(5)`, statm)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 async def updates_of(stream: JetStreamContext, key: JobKey, count: int, names: Names = NAMES) -> list[Update]:

@@ -88,8 +88,8 @@ class Record:
 
 def written(daemon: assemble._Daemon) -> list[int]:
     """How many updates each job has in the log."""
-    lanes = daemon.watch._lanes
-    return [] if lanes is None else [known.sequence for known in lanes.jobs.values()]
+    life = daemon.watch._life
+    return [] if life is None else [known.sequence for known in life.lanes.jobs.values()]
 
 
 async def test_updates_go_on_when_the_disk_has_room_again(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
