@@ -45,6 +45,9 @@ class PaceOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Pace:
     """Hands out reads, oldest first, hints before scans, never more than the bounds allow.
 
+    A list goes before both: there is one at a time, it has paid for its time with a pause, and nothing else finds what
+    no frame tells of.
+
     Away: after an answer that is none, nothing goes out until the pause is over, then one read alone, the probe. Its
     answer ends the pause, its failure doubles it. `Retry-After` makes a pause longer, up to a minute, never shorter.
 
@@ -59,6 +62,7 @@ class Pace:
         # In any second leave at most (second + burst) / interval, so the burst is within the rate, not above it.
         self._interval_s: Final = (_SECOND_S + _BURST_S) / options.max_rate
         self._dice: Final = dice
+        self._lists: deque[tuple[float, OrchestratorRead]] = deque()
         self._hints: deque[tuple[float, OrchestratorRead]] = deque()
         self._scans: deque[tuple[float, OrchestratorRead]] = deque()
         self._hints_in_row = 0
@@ -80,17 +84,18 @@ class Pace:
     @property
     def waiting(self) -> int:
         """How many reads have not been sent yet."""
-        return len(self._hints) + len(self._scans)
+        return len(self._lists) + len(self._hints) + len(self._scans)
 
     def waited_s(self, now: float) -> float:
         """How long the oldest of them has waited: above some seconds, the rate or the orchestrator cannot keep up."""
-        return max((now - queue[0][0] for queue in (self._hints, self._scans) if queue), default=0.0)
+        queues = (self._lists, self._hints, self._scans)
+        return max((now - queue[0][0] for queue in queues if queue), default=0.0)
 
     def ask(self, reads: Iterable[OrchestratorRead], now: float) -> None:
         """Put *reads* behind those that wait."""
         for read in reads:
-            by_hint = not isinstance(read, ReadJobs) and read.cause == "hint"
-            (self._hints if by_hint else self._scans).append((now, read))
+            queue = self._lists if isinstance(read, ReadJobs) else self._hints if read.cause == "hint" else self._scans
+            queue.append((now, read))
 
     def due(self) -> float | None:
         """When `start` may have a read to give; None: not before something is asked or answered."""
@@ -152,6 +157,8 @@ class Pace:
         return max(_BURST_S - self._interval_s, 0.0)
 
     def _next(self) -> OrchestratorRead:
+        if self._lists:
+            return self._lists.popleft()[1]
         if self._hints and not (self._scans and self._hints_in_row >= _SCAN_EACH - 1):
             self._hints_in_row += 1
             return self._hints.popleft()[1]
@@ -160,7 +167,7 @@ class Pace:
 
     def _take_other(self) -> OrchestratorRead | None:
         """A read of what has no error of its own, for a probe: the other ones prove nothing."""
-        for queue in (self._hints, self._scans):
+        for queue in (self._hints, self._scans, self._lists):  # a list last: it may take a second, or a minute
             for place, (_, read) in enumerate(queue):
                 if isinstance(read, ReadJobs) or read.job not in self._failed:
                     del queue[place]

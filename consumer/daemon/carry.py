@@ -14,7 +14,7 @@ from consumer.errors import ConnectionLostError, DecodeError, OrchestratorError,
 from consumer.fold import Decided, Lanes, Published
 from consumer.fold.asks import Answer
 from consumer.join import Derivation, Join
-from consumer.join.reads import OrchestratorRead, ReadJobs
+from consumer.join.reads import OrchestratorRead
 from consumer.model import Frame, Junk, Notice, Work
 from consumer.ports import Answered, Beginning, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
 from consumer.wire import decode_frame, decode_report, frame_junk, report_junk
@@ -297,8 +297,7 @@ class Carrier:
             began = now if answer.kind == "unreachable" else one.started_at  # it took none of the orchestrator's time
             join.failed(one.read, now, alone=alone, too_large=answer.kind == "too-large", started=began)
         else:
-            started = one.started_at if isinstance(one.read, ReadJobs) else None
-            join.answered(one.read, answer, now, started=started)
+            join.answered(one.read, answer, now, started=one.started_at)
 
     async def _begin(self, join: Join) -> None:
         """Once, when the first list has told how new the record is: agree with the log on where it begins."""

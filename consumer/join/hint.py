@@ -32,7 +32,7 @@ class Hint:
         self.reading = ""
         """The cause of the read in flight, or empty."""
         self.asked_at = float("-inf")
-        """When it left, or the one before it."""
+        """When its request left, or that of the one before it; as long as that is not known, when it was asked for."""
         self.overtaken = ""
         """What came since that read left (`FRAME`, `LIST`), or empty."""
         self.tries: int | None = None
@@ -64,7 +64,6 @@ class Hint:
             self.until = max(self.until, until) if until and (self.tries is None or self.until) else 0
             self.beyond = max(self.beyond, until)
             self.watch(now)
-            self.due = None
 
     def watch(self, now: float) -> None:
         """Read again, from now on as often as for one that came now."""
@@ -93,8 +92,8 @@ class Hint:
     def next_due(self, now: float, repeats: tuple[float, ...]) -> float | None:
         """When to read again what is watched; None if that was often enough: *repeats*, seconds after it came.
 
-        A repeat is over when a read that left then, or later, was answered, whatever it was for: one that left before,
-        for an echo or in its turn, has not seen what this one waits for.
+        A repeat is over when a read whose request left then, or later, was answered, whatever it was for: one that left
+        before, for an echo or in its turn, has not seen what this one waits for.
         """
         if self.tries is None:
             return None

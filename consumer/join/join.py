@@ -15,7 +15,7 @@ import msgspec
 from consumer.join import notices
 from consumer.join.doubt import Contests
 from consumer.join.early import ANYWHERE, Execution, runs_early, steps_ahead
-from consumer.join.hint import ECHO, LIST, LOOK, WATCH
+from consumer.join.hint import ECHO, FRAME, LIST, LOOK, WATCH
 from consumer.join.history import Contradicted, Old, join_history, read_versions, went_back
 from consumer.join.job import Job
 from consumer.join.lists import Lists
@@ -105,6 +105,7 @@ class Join:
         self._held: dict[str, None] = {}
         self._due: list[tuple[float, str]] = []
         self._turns = Turns(self._settings)
+        self._in_turn: set[str] = set()
         self._lists = Lists(self._settings)
         self._lists.high_water = since_ns or 0
         self._contests = Contests()
@@ -242,6 +243,7 @@ class Join:
             )
             self._emit(job, Record(key=job.key, job=snapshot.job, after=place_of(known), steps=(step,), cause=HINT))
             job.hint.answered()
+        if ahead in (0, 1) and not self._rules.is_terminal(snapshot.state):
             self._open_up(name, now)
         if frame.direct and (known is None or known.state != JobStateType.RUNNING or known.version != snapshot.version):
             # It runs at once: the record is Running at the next revision already. Unless the job's time was over: then
@@ -252,6 +254,7 @@ class Join:
             self._hint(name, now, WATCH, until=snapshot.revision + 1)
         elif ahead in (0, 1):
             job.hint.answered()  # a retry: the scheduler has seen the end that we asked about, and the job goes on
+            self._forget(name)
         else:
             self._hint(name, now, WATCH if ahead is None else LOOK, until=snapshot.revision)
 
@@ -342,7 +345,8 @@ class Join:
             if job is not None and job.hint.due == due:
                 job.hint.due = None
                 self._read(name, HINT if job.hint.tries is not None else SCAN)
-        if self._since_ns is not None and (whose := self._turns.take(now, lambda one: self._ready_at(one, now))):
+        if self._may_turn and (whose := self._turns.take(now, lambda one: self._ready_at(one, now))):
+            self._in_turn.add(whose)
             self._read(whose, SCAN)
         if (page := self._lists.take(now)) is not None:
             self.counts.lists += 1
@@ -357,10 +361,18 @@ class Join:
     def wake_at(self) -> float | None:
         """When `take` will have more if nothing comes before; None: never."""
         times: list[float | None] = [self._due[0][0]] if self._due else []
-        times += [self._lists.wake_at(), self._turns.wake_at() if self._since_ns is not None else None]
+        times += [self._lists.wake_at(), self._turns.wake_at() if self._may_turn else None]
         return min((time for time in times if time is not None), default=None)
 
     # -- open jobs in turn --------------------------------------------------------------------------------------------
+
+    @property
+    def _may_turn(self) -> bool:
+        """Whether another job's turn may come: not before the log's beginning is known.
+
+        Nor while a second's turns have not come back: who is held up would be held up more by the next ones.
+        """
+        return self._since_ns is not None and len(self._in_turn) < max(self._settings.scan_rate, 1.0)
 
     def _open_up(self, name: str, now: float) -> None:
         """From now on the job is open: it is read in turn."""
@@ -381,17 +393,20 @@ class Join:
         *,
         started: float | None = None,
     ) -> None:
-        """Take the orchestrator's answer to *read*. *started*: when its request left, if it had to wait before."""
+        """Take the orchestrator's answer to *read*. *started*: when its request left; None: when `take` gave it."""
         if isinstance(read, ReadJobs):
             assert isinstance(answer, JobPage)
             if started is not None:
                 self._lists.started(started)
             self._listed(answer, now)
             return
+        self._in_turn.discard(read.job)
         job = self._jobs.get(read.job)
         if job is None:
             return
-        cause = job.hint.reading or read.cause
+        if started is not None:
+            job.hint.asked_at = started
+        cause = read.cause
         if isinstance(answer, Missing):
             self.counts.missing += 1
             known = self._known(job.key) if job.key is not None else None
@@ -453,6 +468,7 @@ class Join:
                 self._lists.started(started)
             self._lists.failed(now, too_large=too_large)
             return
+        self._in_turn.discard(read.job)
         job = self._jobs.get(read.job)
         if job is None:
             return
@@ -561,30 +577,24 @@ class Join:
     def _correct(self, job: Job, found: Contradicted, cause: str) -> None:
         assert job.key is not None
         assert job.identity is not None
+        record = Record(
+            key=job.key, job=job.identity, after=found.after, steps=(found.present,), corrected=True, cause=cause
+        )
+        if _is_under_way(job, record):
+            return
         if not found.reported:
             self.counts.diverged += 1
             self.events.append(notices.diverged(job.identity.id, job.key, found.after, found.present))
-        self._emit(
-            job,
-            Record(
-                key=job.key,
-                job=job.identity,
-                after=found.after,
-                steps=(found.present,),
-                corrected=True,
-                cause=cause,
-            ),
-        )
+        self._emit(job, record)
 
     def _emit(self, job: Job, record: Record) -> bool:
         """Put *record* on its way. Gives whether it says more than what is under way."""
         # A step that the rules reject stands in quarantine already: the job waits there for an operator.
-        if job.halted is not None and record.steps[0] == job.halted:
+        if job.halted is not None and record.steps[0] == job.halted and not record.corrected:
             return True
-        # While the log takes its time each read brings the same again: it is under way, and once is enough.
-        places = _places(record)
-        if set(places) <= set(job.way):
+        if _is_under_way(job, record):
             return False
+        places = _places(record)
         self._contests.end(record.job.id)
         job.way = job.way + places[1:] if job.way and job.way[-1] == record.after else places
         self.events.append(record)
@@ -597,7 +607,7 @@ class Join:
         job.pages = []
         job.read_at = now
         if hint.overtaken:
-            self._read(name, HINT)
+            self._read(name, HINT if hint.overtaken == FRAME or hint.tries is not None else SCAN)
         elif hint.tries is not None:
             due = hint.next_due(now, self._settings.repeats)
             if due is not None:
@@ -739,6 +749,11 @@ class Join:
         if job is not None:
             job.rename(snapshot.job)
         return job
+
+
+def _is_under_way(job: Job, record: Record) -> bool:
+    """Whether the log is being told this already: while it takes its time, each read brings the same again."""
+    return set(_places(record)) <= set(job.way)
 
 
 def _places(record: Record) -> tuple[Place, ...]:

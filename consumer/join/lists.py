@@ -19,6 +19,9 @@ ALWAYS: Final = float("-inf")
 
 PATIENCE_MAX: Final = 64
 
+AHEAD_NS: Final = 60_000_000_000
+"""A job that was written so much later than the orchestrator's clock says now was written by a clock that was wrong."""
+
 
 class Limit:
     """How many jobs a page may have: half as many after one that was too large, and after rounds that went well more.
@@ -81,7 +84,10 @@ class Lists:
         self.newest_ns: int | None = None
         """The newest ModifyTime of the first list (0: no job at all); None until it was answered."""
         self.heard_from_ns: int | None = None
-        """What was written after this was written while we listened; None until a list since then was answered."""
+        """What was written after this was written while we listened; None until a list since then was answered.
+
+        Here a clock that was wrong counts: no job that it wrote may seem to have been written since.
+        """
         self.count = 0
         """Pages asked for, so far."""
 
@@ -171,10 +177,13 @@ class Lists:
         self._free_at = now + self._share_of(now)
         went_back = False
         if read is None or not read.next_token:
-            self._newest = max(_times(page), default=0)
+            self._newest = _newest(page)
             self.newest_ns = self._newest if self.newest_ns is None else self.newest_ns
             if not self._unheard and self.heard_from_ns is None:
-                self.heard_from_ns = self._newest
+                self.heard_from_ns = max(_times(page), default=0)
+            if page.clock_ns and self._newest <= page.clock_ns + AHEAD_NS < self.high_water:
+                # The clock was ahead for a while: what is written now lies below what was written then.
+                self.high_water, self._sweep_wanted = self._newest, True
             went_back = self._is_back(now)
         if not begun:
             self._sweep_wanted, self._sweep, self._changes = False, None, None
@@ -192,7 +201,7 @@ class Lists:
         self._sweep = _following(read, page)
         if self._sweep is None:
             self._full_limit.end_round()
-            self._sweep_due = now + self._pacing.full_every_s
+            self._sweep_due = min(self._sweep_due, now + self._pacing.full_every_s)  # sooner, if a job had no room
 
     def _end_of_changes_page(self, read: ReadJobs | None, page: JobPage, now: float) -> None:
         oldest = min(_times(page), default=0)
@@ -248,6 +257,16 @@ class Lists:
 def _times(page: JobPage) -> list[int]:
     """When the page's jobs were written, as far as that can be read."""
     return [job.modified_ns for job in page.jobs] + [job.modified_ns for job in page.bad if job.modified_ns]
+
+
+def _newest(page: JobPage) -> int:
+    """When the last of them was written, but for those that a clock wrote which was ahead; 0: there are none.
+
+    They stand at the top of every list for as long as it was ahead, and would hide what has changed since. Where all of
+    them are ahead it is `clock_ns` that is wrong.
+    """
+    times = _times(page)
+    return max((time for time in times if time <= page.clock_ns + AHEAD_NS), default=max(times, default=0))
 
 
 def _following(read: ReadJobs | None, page: JobPage) -> ReadJobs | None:

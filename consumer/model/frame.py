@@ -105,8 +105,12 @@ class BadJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobPage(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of the job list. `bad`: those of its jobs that could not be read, and so are not among `jobs`."""
+    """One page of the job list. `bad`: those of its jobs that could not be read, and so are not among `jobs`.
+
+    `clock_ns`: what the orchestrator's clock said when it answered, to the second; 0: it does not say.
+    """
 
     jobs: tuple[Snapshot, ...]
     next_token: str
     bad: tuple[BadJob, ...] = ()
+    clock_ns: int = 0

@@ -37,13 +37,35 @@ def started(pace: Pace, now: float) -> list[OrchestratorRead]:
 
 
 def test_hints_go_before_scans_and_the_oldest_first() -> None:
-    """Whatever the order of asking: hints first, each kind in its order, a list among the scans."""
+    """Whatever the order of asking: a list, hints, scans; each kind in its order."""
     it = pace()
     asked: list[OrchestratorRead] = [scan("s1"), ReadJobs(), hint("h1"), scan("s2"), hint("h2")]
     it.ask(asked, 0.0)
     first = started(it, 1.0)
     it.answered(ANY, 1.1, 1.0, None)
-    assert [*first, *started(it, 1.1)] == [hint("h1"), hint("h2"), scan("s1"), ReadJobs(), scan("s2")]
+    assert [*first, *started(it, 1.1)] == [ReadJobs(), hint("h1"), hint("h2"), scan("s1"), scan("s2")]
+
+
+def test_a_list_waits_for_nobody() -> None:
+    """However many jobs wait for their turn, or are hinted at: without lists no new job would be found for minutes."""
+    it = pace(concurrency=1)
+    it.ask([scan(f"s{n}") for n in range(1000)], 0.0)
+    it.ask([hint(f"h{n}") for n in range(1000)], 0.0)
+    it.ask([ReadJobs()], 0.0)
+    assert it.waiting == 2001
+    assert it.start(1.0) == ReadJobs()
+
+
+def test_a_probe_is_a_list_only_where_nothing_else_waits() -> None:
+    """It may take a minute: whether the orchestrator is there shows sooner by a read of one job."""
+    it = pace(concurrency=1)
+    it.ask([scan("s1")], 0.0)
+    assert it.start(0.0) == scan("s1")
+    it.answered(scan("s1"), 0.0, 0.0, AWAY)
+    it.ask([ReadJobs(), scan("s2")], 0.0)
+    assert it.start(1.0) == scan("s2")
+    it.answered(scan("s2"), 1.0, 1.0, AWAY)
+    assert it.start(3.0) == ReadJobs()
 
 
 def test_scans_do_not_starve() -> None:
@@ -267,7 +289,7 @@ def test_a_probe_of_what_fails_by_itself_brings_nobody_back() -> None:
     it, bad = pace(), hint("bad")
     failing(it, 10.0, bad, error)
     it.ask([ReadJobs()], 20.0)
-    assert started(it, 20.0) == [bad, ReadJobs()]
+    assert started(it, 20.0) == [ReadJobs(), bad]
     it.answered(ReadJobs(), 20.0, 20.0, AWAY)
     it.answered(bad, 20.0, 20.0, error)
     it.ask([bad], 20.0)

@@ -115,6 +115,20 @@ class TestJoin:
         assert scene.published() == [(1, "Pending")]
         assert scene.join.counts.early == 0
 
+    def test_an_end_counts_where_its_execution_was_asked_for(self) -> None:
+        """The log was behind it: what stands at that place later may be from before the end."""
+        scene = Scene()
+        scene.join.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
+        assert scene.published() == [(1, "Pending")]
+        scene.join.frame(ask_for_bid(snapshot("Queued", 3), "e-1"), 0.0)
+        read = scene.read(0.0)
+        scene.join.frame(message(FrameKind.COMPUTE_ERROR, "e-1", job="j-1"), 0.0)
+        scene.answer(read, history("Pending", "Running", "Queued"), 0.01)
+        assert scene.published() == [(2, "Running"), (3, "Queued")]
+        scene.join.frame(ask_for_bid(snapshot("Queued", 3), "e-2"), 0.02)
+        scene.join.frame(approved("e-2"), 0.02)
+        assert scene.join.counts.early == 0
+
     def test_an_end_of_an_execution_that_nobody_knows_holds_until_the_job_was_read(self) -> None:
         """Its place is not known: whatever the record is found at is it."""
         scene = Scene()

@@ -68,6 +68,14 @@ def test_the_same_state_of_another_version_is_a_step() -> None:
     assert said(steps_of(history((1, "Pending"), (2, "Pending")))) == [(1, 1, "Pending"), (2, 2, "Pending")]
 
 
+def test_what_frames_told_stands_where_the_record_can_have_got_to() -> None:
+    """Derived: no revision is known. Of several entries that say the same it is none before the log's own number."""
+    told = msgspec.structs.replace(known("Running", None, source=DERIVED), sequence=4)
+    found = join_history(told, history(PENDING, RUNNING, QUEUED, RUNNING, FAILED))
+    assert isinstance(found, Joined)
+    assert said(found.steps) == [(0, 5, "Failed")]
+
+
 def test_a_shorter_history_is_an_old_answer() -> None:
     """What the log has already, and the answer has not, is no contradiction."""
     assert isinstance(join_history(known("Running", 2), history(PENDING)), Old)

@@ -206,6 +206,19 @@ class TestSnapshot:
         assert scene.join.events == []
         assert isinstance(scene.read(0.0), ReadHistory)
 
+    def test_a_record_that_was_seen_further_is_not_counted_by_the_log(self) -> None:
+        """One revision left two equal entries, one update: the next revision is not the number of the next entry."""
+        scene = Scene()
+        scene.join.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
+        assert scene.published() == [(1, "Pending")]
+        scene.join.frame(message(FrameKind.COMPUTE_ERROR), 0.0)
+        read = scene.read(0.0)
+        scene.join.frame(message(FrameKind.COMPUTE_ERROR), 0.005)  # so that it is looked at, and remembered, on
+        scene.answer(read, history("Pending", "Queued", "Queued"), 0.01)
+        assert scene.published() == [(2, "Queued")]
+        scene.join.frame(ask_for_bid(snapshot("Running", 3), "e-2"), 0.02)
+        assert scene.join.events == []
+
     def test_a_job_of_reports_is_asked_for(self) -> None:
         """What producers said gives no place in the record."""
         scene = Scene()
@@ -216,10 +229,18 @@ class TestSnapshot:
 
     def test_what_the_log_has_already_needs_no_read(self) -> None:
         """A second `AskForBid` of the same place, and one from before, bring no update; the first also no read."""
-        scene = Scene()
+        scene = Scene(TURNS_ONLY)
         scene.has("Queued", 2)
         scene.join.frame(ask_for_bid(snapshot("Queued", 2)), 0.0)
         assert (scene.join.events, scene.reads(0.0)) == ([], [])
+        assert scene.wait(0.0)[0] == 1.0  # from now on it is open, and has its turn
+
+    def test_of_a_job_that_is_over_nothing_is_remembered(self) -> None:
+        """A node is asked once more about a job whose end the log has."""
+        scene = Scene(TURNS_ONLY)
+        scene.has("Completed", 3)
+        scene.join.frame(ask_for_bid(snapshot("Completed", 3)), 0.0)
+        assert (scene.join.events, scene.reads(9.0), scene.join._jobs) == ([], [], {})
 
     def test_a_bid_that_runs_at_once_is_read_until_it_does(self) -> None:
         """Desired state Running: the record is Running at the next revision, so that is waited for."""
@@ -300,6 +321,24 @@ class TestHints:
         scene.answer(scene.read(0.0), history("Pending", "Running"), 0.3)
         scene.answer(scene.read(0.3), history("Pending", "Running"), 0.31)
         assert scene.join.wake_at() == 1.0
+
+    def test_what_waited_for_its_turn_left_later_than_it_was_asked_for(self) -> None:
+        """A repeat that was due while the read waited for `max_rate` is served by that read: it left after it."""
+        scene = self.scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT), 0.0)
+        read = scene.read(0.0)
+        scene.join.answered(read, history("Pending", "Running"), 3.0, started=2.9)
+        assert scene.join.wake_at() == 5.05
+
+    def test_a_job_that_is_not_there_is_asked_for_as_often_and_no_more(self) -> None:
+        """A frame names a job that the orchestrator does not know (404): at once, and at each repeat."""
+        scene = Scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-9"), 0.0)
+        for due in (0.0, 0.05, 0.2, 1.0, 5.05):
+            read = scene.read(due)
+            assert isinstance(read, ReadJob)
+            scene.answer(read, Missing(), due + 0.01)
+        assert scene.join.wake_at() is None
 
     def test_news_in_the_record_ends_the_repeats(self) -> None:
         """A repeat that the record has answered is the last."""
@@ -436,6 +475,29 @@ class TestHints:
         assert read == ReadHistory(job="j-1", namespace="default", cause="hint")
         scene.answer(read, history("Pending", "Running", "Completed"), 0.02)
         assert scene.wait(0.02)[0] == pytest.approx(0.058)  # it is watched for on
+
+    def test_a_later_hint_does_not_forget_what_a_frame_has_shown(self) -> None:
+        """A frame showed the fifth entry: a history that ends before it is an old one, whatever came since."""
+        scene = Scene()
+        scene.has("Completed", 3)
+        scene.join.frame(ask_for_bid(snapshot("Pending", 5, version=1)), 0.0)
+        old = history("Pending", "Running", "Completed")
+        scene.answer(scene.read(0.0), old, 0.01)
+        scene.join.frame(message(FrameKind.RUN_RESULT, "e-7", job="j-1"), 0.02)
+        scene.answer(scene.read(0.02), old, 0.03)
+        assert scene.join.hints_open == 1
+
+    def test_what_is_decided_of_an_older_event_is_not_the_newer_one_s(self) -> None:
+        """Pending and Running are under way, and Pending is decided: Running still is, so a read brings nothing."""
+        scene = Scene(TURNS_ONLY)
+        scene.join.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
+        scene.join.frame(message(FrameKind.BID_ACCEPTED), 0.0)
+        pending, _ = scene.join.events
+        assert isinstance(pending, Record)
+        scene.join.events = []
+        scene.join.decided(pending, Unchanged(reason="late"))
+        scene.answer(scene.read(1.0), history("Pending", "Running"), 1.0)
+        assert scene.join.events == []
 
     def test_the_echo_of_an_end_that_is_being_read_costs_no_read(self) -> None:
         """It confirms what the frame before said: the read that is under way will tell, or be repeated."""
@@ -645,6 +707,35 @@ class TestAgainstTheLog:
         scene.join.events = [event]
         assert scene.published() == [(3, "Running")]
 
+    def test_while_the_log_takes_nothing_it_is_announced_once(self) -> None:
+        """Each turn finds the same again: what is under way is offered no second time, nor is its advisory."""
+        scene = Scene(TURNS_ONLY)
+        scene.has("Queued", 2)
+        scene.join.resume(identity())
+        now = 0.0
+        for _ in range(10):
+            now, read = scene.wait(now)
+            scene.answer(read, history("Pending", "Running"), now)
+        assert [type(event) for event in scene.join.events] == [Notice, Record]
+        assert scene.join.counts.diverged == 1
+
+    def test_a_correction_is_made_where_the_job_stood_still_before_that_step(self) -> None:
+        """The rules rejected the step; then the log is found to say otherwise, and a correction is exempt from them."""
+        scene = Scene()
+        scene.has("Queued", 2)
+        scene.join.frame(message(FrameKind.COMPUTE_ERROR, job="j-1"), 0.0)
+        read = scene.read(0.0)
+        scene.answer(read, snapshot("Pending", 3), 0.01)
+        scene.answer(scene.read(0.01), history("Pending", "Queued", "Pending"), 0.02)
+        (event,) = scene.join.events
+        assert isinstance(event, Record)
+        scene.join.decided(event, Rejected(reason="illegal-transition", rule="no"))
+        scene.has("Running", 2)
+        scene.join.frame(message(FrameKind.COMPUTE_ERROR, job="j-1"), 0.03)
+        scene.answer(scene.read(0.03), history("Pending", "Queued", "Pending"), 0.04)
+        scene.join.events = [event for event in scene.join.events if isinstance(event, Record)]
+        assert scene.published() == [(3, "Pending")]
+
     def test_a_job_of_reports_is_taken_over(self) -> None:
         """No contradiction and no advisory: the record's present state, corrected."""
         scene = Scene()
@@ -702,6 +793,16 @@ class TestTurns:
         assert {name for _, name in found} == {f"j-{number}" for number in range(30)}
         assert len(found) >= 55
 
+    def test_no_more_turns_than_a_second_s_are_out(self) -> None:
+        """Where reads wait for `max_rate`, more of them would only wait longer; each that comes back makes room."""
+        scene = self.opened(30, msgspec.structs.replace(TURNS_ONLY, scan_rate=10))
+        out = [read for tick in range(1, 1000) for read in scene.reads(tick / 100)]
+        assert len(out) == 10
+        assert scene.join.wake_at() is None
+        scene.answer(out[0], history("Pending"), 10.0)
+        scene.join.failed(out[1], 10.0)
+        assert len([*scene.reads(10.0), *scene.reads(10.1), *scene.reads(10.2), *scene.reads(10.3)]) == 2
+
     def test_no_rate_is_no_turn(self) -> None:
         """Rate 0: open jobs are not read by themselves."""
         scene = self.opened(2, HINTS_ONLY)
@@ -721,6 +822,17 @@ class TestTurns:
         scene.has("Running", 2, job="j-0")
         scene.answer(scene.read(1.0), history("Pending"), 1.01)
         assert isinstance(scene.read(1.06), ReadHistory)
+
+    def test_a_job_that_is_answered_again_has_its_turn_again(self) -> None:
+        """It failed by itself and was put off; a frame has it read, which goes well: its next turn is in a second."""
+        scene = self.opened(1)
+        now = 0.0
+        for _ in range(5):
+            now, read = scene.wait(now)
+            scene.join.failed(read, now, alone="forbidden")
+        scene.join.frame(message(FrameKind.CANCEL_EXECUTION, "e-0", echo=True), now)
+        scene.answer(scene.read(now), history("Pending"), now)
+        assert scene.wait(now)[0] == pytest.approx(now + 1.0)
 
     def test_a_finished_job_is_read_no_more(self) -> None:
         """Its end closes it; the log has it, and the join forgets it."""
@@ -882,6 +994,40 @@ class TestLists:
         scene.answer(scene.read(0.001), history("Pending", "Running"), 0.002)
         scene.answer(scene.read(2.0), page, 2.001)
         assert scene.reads(2.001) == []
+
+
+class TestBad:
+    """Jobs of a list that could not be read there."""
+
+    def scene(self, *bad_ns: int) -> Scene:
+        """After a sweep of such jobs, in a log that began at 9."""
+        scene = Scene(JoinSettings(scan_rate=0), since_ns=9)
+        scene.join.look_everywhere()
+        scene.answer(scene.read_list(0.0), self.page(*bad_ns), 0.0)
+        return scene
+
+    def page(self, *bad_ns: int) -> JobPage:
+        """So many of them, by when they were written."""
+        bad = tuple(BadJob(id=f"j-{ns}", reason="wrong-shape", modified_ns=ns) for ns in bad_ns)
+        return JobPage(jobs=(), next_token="", bad=bad)
+
+    def test_a_sweep_looks_at_each(self) -> None:
+        """Also at one that was written before: its read says by itself what is wrong."""
+        assert [read.job for read in self.scene(5, 12).reads(0.0) if isinstance(read, ReadJob)] == ["j-5", "j-12"]
+
+    def test_one_that_is_put_off_is_not_read_by_each_list(self) -> None:
+        """Its own read failed too, and is tried ever more seldom."""
+        scene, read_at = self.scene(12), []
+        for tick in range(1, 300):
+            now = tick / 10
+            scene.join.look_everywhere()
+            for read in scene.reads(now):
+                if isinstance(read, ReadJobs):
+                    scene.answer(read, self.page(12), now)
+                else:
+                    read_at.append(now)
+                    scene.join.failed(read, now, alone="wrong-shape")
+        assert read_at == pytest.approx([0.1, 1.1, 3.1, 7.1, 15.1], abs=0.3)
 
 
 class TestBeginning:
@@ -1075,6 +1221,45 @@ class TestContested:
             scene.answer(scene.read_list(now + 2), new, now + 2)
         assert scene.join.events == []
         assert scene.join._jobs == {}
+
+    def test_two_old_lists_are_no_contradiction(self) -> None:
+        """The same old list two minutes apart, and lists that agree between: nothing is announced."""
+        scene = Scene(JoinSettings())
+        scene.has("Running", 2)
+        scene.join.resume(identity())
+        scene.join.look_everywhere()
+        now, lists, old = 0.0, 0, (3, 150)
+        while now < 200:
+            for read in scene.reads(now):
+                if isinstance(read, ReadJobs):
+                    lists += 1
+                    listed = snapshot("Pending", 1) if lists in old else snapshot("Running", 2)
+                    scene.answer(read, JobPage(jobs=(listed,), next_token=""), now)
+                else:
+                    scene.answer(read, history("Pending", "Running"), now)
+            now += 0.25
+        assert lists > max(old)
+        assert scene.join.events == []
+
+    def test_what_the_log_has_moved_on_from_is_contested_anew(self) -> None:
+        """Lists said Failed while the log had Running; it went on to Queued: the same claim is another one."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        scene.has("Running", 2)
+        claim = JobPage(jobs=(snapshot("Failed", 9, modified_ns=5),), next_token="")
+        told = []
+        running = ("Pending", "Running")
+        for now, states in (
+            (0.0, running),
+            (30.0, (*running, "Queued")),
+            (65.0, (*running, "Queued")),
+            (70.0, running),
+        ):
+            scene.join.look_everywhere()
+            scene.answer(scene.read_list(now), claim, now)
+            told += [event for event in scene.join.events if isinstance(event, Notice)]
+            scene.answer(scene.read(now), history(*states), now)
+            scene.published()
+        assert told == []
 
     def test_one_old_answer_is_no_contradiction(self) -> None:
         """The list was right, the history read after it old; two minutes later it is read again before it is blamed."""

@@ -108,6 +108,37 @@ class TestSweep:
             now += 2.0
         assert asked == [(5, ""), (2, ""), (5, "t0"), (2, ""), (5, "t2"), (2, "")]
 
+    def test_a_page_that_failed_is_the_next_again(self) -> None:
+        """It was the sweep's turn, and still is: changes are not asked for twice meanwhile."""
+        lists = Lists(SMALL)
+        lists.take(0.0)
+        lists.answered(page(9, more="t"), 0.001, begun=True)
+        assert lists.take(2.0) == TOP
+        lists.answered(page(9), 2.001, begun=True)
+        further = ReadJobs(limit=5, next_token="t")
+        assert lists.take(4.0) == further
+        lists.failed(4.001, too_large=False)
+        assert lists.take(9.0) == further
+
+    def test_a_round_of_changes_ends_where_the_last_began(self) -> None:
+        """The newest that was seen before is on the page: nothing behind it has changed."""
+        lists = Lists(SMALL)
+        lists.take(0.0)
+        lists.answered(page(10), 0.001, begun=True)
+        assert lists.take(2.0) == TOP
+        lists.answered(page(11, 10, more="t"), 2.001, begun=True)
+        assert lists.take(2.5) is None
+
+    def test_smaller_pages_are_asked_for_without_a_longer_pause(self) -> None:
+        """What was too large is another question at half the size."""
+        lists, now = Lists(JoinSettings(list_limit=100)), 0.0
+        lists.take(now)
+        lists.answered(page(9), now, begun=True)
+        for limit in (100, 50, 25, 12):
+            now += 1.0
+            assert lists.take(now) == ReadJobs(limit=limit)
+            lists.failed(now, too_large=True)
+
     def test_its_top_is_what_has_changed(self) -> None:
         """So no other page is asked for at the same time."""
         lists = Lists(SMALL)
@@ -240,3 +271,55 @@ class TestWentBack:
         assert lists.high_water == 5
         assert lists.take(62.1) == SWEEP
         assert not lists.answered(page(5), 62.2, begun=True)
+
+
+class TestAhead:
+    """The orchestrator's clock was ahead for a while: what was written then stands above what is written now."""
+
+    S = 1_000_000_000
+
+    def page(self, *seconds: int, clock: int, more: str = "") -> JobPage:
+        """Jobs that were written at these seconds, by an orchestrator whose clock says *clock*."""
+        jobs = page(*(second * self.S for second in seconds)).jobs
+        return JobPage(jobs=jobs, next_token=more, clock_ns=clock * self.S)
+
+    def seen(self, first: JobPage) -> Lists:
+        """Lists after a sweep of one page."""
+        lists = Lists(SMALL)
+        lists.take(0.0)
+        lists.answered(first, 0.001, begun=True)
+        return lists
+
+    def test_a_job_that_it_wrote_hides_nothing(self) -> None:
+        """A round of changes goes on behind it, until what was seen before."""
+        lists = self.seen(self.page(4000, 990, clock=1000))
+        assert (lists.high_water, lists.newest_ns) == (990 * self.S, 990 * self.S)
+        assert lists.take(2.0) == TOP
+        lists.answered(self.page(4000, 1002, clock=1002, more="t"), 2.001, begun=True)
+        assert lists.take(3.0) == ReadJobs(limit=TOP.limit, next_token="t")
+        lists.answered(self.page(1001, 990, clock=1003), 3.001, begun=True)
+        assert lists.high_water == 1002 * self.S
+
+    def test_it_was_not_written_since_we_listen(self) -> None:
+        """Of what it wrote nobody knows when that was, so no Running of such a job comes early."""
+        assert self.seen(self.page(4000, 990, clock=1000)).heard_from_ns == 4000 * self.S
+
+    def test_when_it_is_set_back_everything_is_looked_at(self) -> None:
+        """What is written now lies below what was seen: a sweep finds it, and nothing is said to have gone back."""
+        lists = self.seen(self.page(4000, 3999, clock=4000))
+        assert lists.high_water == 4000 * self.S
+        lists.take(2.0)
+        assert not lists.answered(self.page(4000, 400, clock=402), 2.001, begun=True)
+        assert lists.high_water == 400 * self.S
+        assert lists.take(2.5) == SWEEP
+
+    def test_a_minute_is_no_matter(self) -> None:
+        """Nobody's clock is right to the second, and who answers may be another than who writes."""
+        assert self.seen(self.page(1059, 990, clock=1000)).high_water == 1059 * self.S
+
+    def test_where_every_job_is_ahead_the_clock_is_wrong(self) -> None:
+        """Somebody between us and the orchestrator says when it is."""
+        lists = self.seen(self.page(4000, 3999, clock=1000))
+        lists.take(2.0)
+        lists.answered(self.page(4001, 3999, clock=1002), 2.001, begun=True)
+        assert (lists.high_water, lists.take(2.5)) == (4001 * self.S, None)

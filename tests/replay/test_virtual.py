@@ -92,6 +92,24 @@ def test_the_frames_drive_it() -> None:
     assert sum(one.reads for one in found) <= 2 * UPDATES
 
 
+def test_the_join_keeps_its_aims() -> None:
+    """What is hinted within 60 ms, all else within 1.1 s (p99); 0.7 reads by hint a change, 2.4 in all; Running early.
+
+    Measured 0.66 and 2.24, 49 and 958 ms, 354 of 397 early: what makes them worse should be seen here.
+    """
+    found = [outcome(scenario) for scenario in SCENARIOS]
+    hint = percentile(all_of([one.hint_lags_ms for one in found]), 0.99)
+    scan = percentile(all_of([one.scan_lags_ms for one in found]), 0.99)
+    assert hint is not None
+    assert scan is not None
+    assert hint <= 60
+    assert scan <= 1_100
+    assert sum(one.reads for one in found) <= 2.4 * UPDATES
+    assert sum(one.reads_by["hint"] for one in found) <= 0.7 * UPDATES
+    assert sum(one.early for one in found) >= 350
+    assert sum(one.corrected for one in found) == 0
+
+
 def test_no_update_comes_before_its_change() -> None:
     """A lag is never below zero: nothing is guessed, and no read sees the future."""
     found = [outcome(scenario) for scenario in SCENARIOS]
