@@ -54,9 +54,6 @@ from consumer.wire.subjects import job_key
 HINT: Final = "hint"
 SCAN: Final = "scan"
 
-EMPTY_ANSWERS: Final = 4
-"""So many times a history without an entry may be an old answer; then it is a job from before 1.5."""
-
 UNREADABLE_AFTER: Final = 5
 """So many tries of one job in a row failed by themselves, over some 15 s: it is announced."""
 
@@ -437,14 +434,12 @@ class Join:
             self._reads.append(msgspec.structs.replace(read, next_token=page.next_token))
         elif job.pages or job.key is None or self._known(job.key) is not None:
             self._join(read.job, job, job.pages, cause, now)
-        elif job.doubt.answers < EMPTY_ANSWERS:
+        elif not self._ends_doubt(job, now):
             # Every job since 1.5 has a history: an answer without it may be an old one.
             self.counts.old_answers += 1
-            self._doubt(job, now)
             self._read_over(read.job, job, now)
         else:
             # A job from before 1.5 has none: its present state is all that there is.
-            job.doubt.end()
             job.bare = True
             self._reads.append(ReadJob(job=read.job, namespace=read.namespace, cause=cause))
 

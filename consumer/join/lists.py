@@ -65,6 +65,9 @@ class Lists:
         self._asked_at = 0.0
         self._of_sweep = False
         self._free_at = ALWAYS  # no page before: the share
+        self._ended_at: float | None = None
+        self._saved_s = 0.0
+        """The orchestrator's time that lists might have taken and did not; below zero until a pause has paid for it."""
         self._failures = 0
         self._list_limit: Final = Limit(pacing.list_limit)
         self._full_limit: Final = Limit(pacing.full_limit)
@@ -174,7 +177,7 @@ class Lists:
         read, pacing = self._asked, self._pacing
         self._asked = None
         self._failures = 0
-        self._free_at = now + self._share_of(now)
+        self._free_at = now + self._spend(now)
         went_back = False
         if read is None or not read.next_token:
             self._newest = _newest(page)
@@ -235,7 +238,7 @@ class Lists:
         retry = pacing.retry_after(self._failures)
         # One that was given up for once may tell of a moment's freeze, and not of what lists cost.
         at_most = pacing.retry_max_s * 2.0 ** min(max(self._failures - 1, 0), 30)
-        self._free_at = now + max(min(self._share_of(now), at_most), retry)
+        self._free_at = now + max(self._spend(now, at_most), retry)
         if read is not None and not read.next_token and self.heard_from_ns is None:
             self._unheard = True
         if too_large and self._of_sweep:
@@ -248,10 +251,22 @@ class Lists:
             self._sweep_wanted = True
         self._of_sweep = not self._of_sweep  # so that the same kind comes next
 
-    def _share_of(self, now: float) -> float:
-        """The pause that keeps the page that ends now within the share."""
+    def _spend(self, now: float, at_most: float = NEVER) -> float:
+        """The pause that keeps the page that ends now within the share; what is above *at_most* is let off.
+
+        What quick lists have left of their share is kept, up to one list of the longest: so a single slow one is paid
+        for already, and changes without a frame are not looked for 20 times as long as it took.
+        """
+        pacing = self._pacing
+        if self._ended_at is not None:
+            idle_s = max(self._asked_at - self._ended_at, 0.0)
+            self._saved_s = min(self._saved_s + idle_s / pacing.list_share, pacing.list_max_s)
+        self._ended_at = now
         # What took longer than a list may was not the orchestrator: we stood still meanwhile.
-        return self._pacing.list_share * min(now - self._asked_at, self._pacing.list_max_s)
+        self._saved_s -= min(now - self._asked_at, pacing.list_max_s)
+        pause_s = min(pacing.list_share * max(-self._saved_s, 0.0), at_most)
+        self._saved_s = max(self._saved_s, -pause_s / pacing.list_share)
+        return pause_s
 
 
 def _times(page: JobPage) -> list[int]:

@@ -1,5 +1,7 @@
 """Which page of which list is read when: `consumer.join.lists`. Times are numbers."""
 
+import pytest
+
 from consumer.join import JoinSettings, ReadJobs
 from consumer.join.lists import Lists
 from consumer.model import BadJob, JobPage
@@ -44,6 +46,22 @@ class TestShare:
             now, busy = now + 4.0, busy + 4.0
             lists.answered(page(*range(100, 105), more="t"), now, begun=True)
         assert 0.045 < busy / now <= 0.05
+
+    def test_one_that_is_slow_for_once_has_been_paid_for(self) -> None:
+        """Lists of 5 ms for ten minutes, one of 25 s, and the next comes after a second; all of them a twentieth."""
+        lists, now, busy, after = Lists(SMALL), 0.0, 0.0, []
+        for number in range(800):
+            due = lists.wake_at()
+            assert due is not None
+            if number in (701, 702):
+                after.append(due - now)
+            now = max(now, due)
+            lists.take(now)
+            took = 25.0 if number in (700, 701) else 0.005
+            now, busy = now + took, busy + took
+            lists.answered(page(9), now, begun=True)
+        assert after == pytest.approx([1.0, 20 * (50.0 - 30.0)], rel=0.05)  # a second one had not been paid for
+        assert busy / now <= 0.05
 
     def test_what_took_longer_than_a_list_may_was_our_own_standing_still(self) -> None:
         """Stopped for an hour while a list was under way: the next comes after ten minutes, not after twenty hours."""
