@@ -7,9 +7,11 @@ the bounds: time, bytes, no redirects, no cookies, no compression. A body never 
 import asyncio
 import contextlib
 import re
+import secrets
 import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from email.utils import parsedate_to_datetime
 from functools import partial
 from http import HTTPStatus
 from types import TracebackType
@@ -47,9 +49,14 @@ ONE_JOB_SHARE: Final = 16
 _CHUNK: Final = 64 * 1024
 _JOB_ID_MAX: Final = 1024
 _RETRY_AFTER_MAX_S: Final = 60.0
-_NO_NAMESPACE: Final = "*"
-"""A credential that may list all jobs may ask in it, and jobs are not submitted to it."""
+_OTHER_NAMESPACES: Final = ("*", f"nobody-{secrets.token_hex(16)}")
+"""Where a job may be asked for that is hidden in its own. A credential that may list all jobs may ask in the first, but
+somebody may submit jobs to it; the second nobody can know.
+"""
+WAYS: Final = 1 + len(_OTHER_NAMESPACES)
+"""In so many ways a job may be asked for."""
 _NAMED_MAX: Final = 1000
+"""Jobs whose id is known to be another's name."""
 _STATUS: Final = {401: "unauthorized", 403: "forbidden", 429: "throttled"}
 
 _WANTS_TLS: Final = b"Client sent an HTTP request to an HTTPS server."
@@ -73,7 +80,8 @@ NEXT_STEP: Final = {
     "not-json": _SOMETHING_ELSE,
     "not-tls": "the server speaks plain HTTP: write http:// in orchestrator.url, or name the port that speaks TLS",
     "not-utf8": _NEWER,
-    "other-job": "look at what is between: answers are mixed up, or another job has this id for its name",
+    "other-job": "another job may have this id for its name: it is asked for otherwise next; if it goes on, look "
+    "at what is between, it mixes answers up",
     "out-of-range": "look at what is between, and at the orchestrator's store: no job has such a version or revision",
     "redirect": "set orchestrator.url to where the API itself is",
     "refused": "look at the orchestrator's log, and at any proxy before it: one of them refuses the request",
@@ -186,7 +194,7 @@ class Orchestrator:
         self._under_way: dict[object, float] = {}
         self._heard_at = 0.0
         self._list_took_s = 0.0
-        self._named: Final[set[str]] = set()
+        self._ways: Final[dict[str, int]] = {}
         self.version: str = ""
         """Bacalhau's version, as its last answer said (`v1.9.3`); empty until one did."""
         self.date: str = ""
@@ -243,23 +251,29 @@ class Orchestrator:
         return snapshot
 
     async def _ask(self, read: R, ask: Callable[[R], Awaitable[T]]) -> T:
-        """Have *read* answered by *ask*; another job than asked for is an error.
+        """Have *read* answered by *ask*, with one request; another job than asked for is an error.
 
         Since 1.8 Bacalhau looks for a job of that *name* in the namespace first, and only then for the id, in all
         (`pkg/jobstore/boltdb/store.go`, `GetJobByIDOrName`). So whoever names a job as another's id would hide that
-        one: it is asked for in a namespace where nobody has the name.
+        one. After such an answer it is asked for in another namespace, and after the last of these in its own again.
+        That is the next read's: a second request in this one would go out beneath the pace.
         """
-        if read.job not in self._named:
-            try:
-                return await ask(read)
-            except OrchestratorError as error:
-                if error.kind != "other-job":
-                    raise
-        answer = await ask(msgspec.structs.replace(read, namespace=_NO_NAMESPACE))
-        if len(self._named) >= _NAMED_MAX:
-            self._named.clear()
-        self._named.add(read.job)  # further pages are asked for in the same way
-        return answer
+        way = self._ways.get(read.job, 0)
+        try:
+            return await ask(msgspec.structs.replace(read, namespace=_OTHER_NAMESPACES[way - 1]) if way else read)
+        except OrchestratorError as error:
+            if error.kind == "other-job" or (way and error.kind == "forbidden"):
+                self._ask_otherwise(read.job, way)
+            raise
+
+    def _ask_otherwise(self, job: str, way: int) -> None:
+        """Ask for *job* in the next of its ways; *way* was the wrong one (0: its own namespace)."""
+        self._ways.pop(job, None)
+        if way == len(_OTHER_NAMESPACES):
+            return
+        if len(self._ways) >= _NAMED_MAX:
+            del self._ways[next(iter(self._ways))]  # the oldest: it costs a read that fails, and is known again
+        self._ways[job] = way + 1
 
     async def jobs(self, read: ReadJobs) -> JobPage:
         """One page of all jobs of all namespaces, the last modified first."""
@@ -267,7 +281,7 @@ class Orchestrator:
         body = await self._get("/orchestrator/jobs", _with(query, read.next_token, ""), of_list=True)
         if body is None:
             raise _error("not-an-api", f"{self._base.origin()} has no list of jobs")
-        return _decoded(decode_jobs, body)
+        return msgspec.structs.replace(_decoded(decode_jobs, body), clock_ns=_clock_ns(self.date))
 
     async def _get(self, path: str, query: dict[str, str], *, of_list: bool = False) -> bytes | None:
         """The body of a 200 answer; None for a 404 of Bacalhau's own.
@@ -404,6 +418,14 @@ async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
             return bytes(body)
     response.close()  # the rest is not wanted, and the connection is of no more use
     raise _error("too-large", f"more than {most} bytes, the bound of such an answer")
+
+
+def _clock_ns(date: str) -> int:
+    """The header `Date` as ns since 1970; 0 if it is none: whoever stands between may write what he likes."""
+    try:
+        return max(int(parsedate_to_datetime(date).timestamp()) * 1_000_000_000, 0)
+    except (ValueError, OverflowError):
+        return 0
 
 
 def _job_path(job: str) -> str:

@@ -119,6 +119,9 @@ class Pace:
         A list has no job: however well each of them is answered, without lists no new one is found.
         """
         self.in_flight -= 1
+        if error is not None and error.kind == "not-askable":
+            self._probing = False  # nobody was asked: that says nothing of the orchestrator, and another probe may go
+            return True
         alone = self._note(read, error)
         # Those that were under way when the orchestrator went away say nothing new, whatever they bring.
         if self.away_since is not None and started_at <= self.away_since:

@@ -40,10 +40,37 @@ BEHIND_S: Final = 2.0
 """Reads that wait for so long are held back by `orchestrator.max_rate`, which somebody should know."""
 
 WRONG_IN_ROW: Final = 3
-"""So many lists, or histories, or jobs in a row that could not be read, however well the others can: not ready."""
+"""So many lists, or reads of one job each, in a row that failed, however well the others go: not ready."""
+
+READ_AGAIN_S: Final = 120.0
+"""A job that fails is read at least once a minute (`JoinSettings.retry_max_s`): an older error is over."""
 
 WORDS: Final = {"log": "the log", "refused": "the stream of what was refused"}
 """What is said of the streams that are appended to."""
+
+
+class _Failures:
+    """The reads of one kind that failed in a row; *fresh_s* after the last one they say nothing of now."""
+
+    def __init__(self, fresh_s: float) -> None:
+        self._fresh_s: Final = fresh_s
+        self._in_row = 0
+        self._last_at = float("-inf")
+        self.error = ""
+        """What the last one said."""
+
+    def add(self, error: OrchestratorError, now: float) -> None:
+        """One more failed."""
+        self._in_row = self.in_row(now) + 1
+        self._last_at, self.error = now, str(error)
+
+    def end(self) -> None:
+        """One was answered."""
+        self._in_row, self.error = 0, ""
+
+    def in_row(self, now: float) -> int:
+        """How many."""
+        return self._in_row if now - self._last_at <= self._fresh_s else 0
 
 
 class _Life:
@@ -61,6 +88,10 @@ class _Life:
         self.outcomes_told: Counter[tuple[str, str]] = Counter()
         self.full: set[str] = set()
         """The streams that have no room."""
+        self.failed_lists: Final = _Failures(fresh_s=float("inf"))
+        """A list that failed is asked for again whatever happens, if ten minutes later (`consumer.join.lists`)."""
+        self.failed_jobs: Final = _Failures(fresh_s=READ_AGAIN_S)
+        """What is read of one job, the job itself or its history: who fails with one may be read by the other next."""
 
 
 class Watch:
@@ -73,7 +104,6 @@ class Watch:
         self._clock: Final = clock
         self._life: _Life | None = None
         self._log_down = False
-        self._errors: dict[str, tuple[int, str]] = {}
         self._agreement: Final = Agreement()
         self._behind = False
         self._away: tuple[str, float] | None = None  # what keeps the orchestrator away, and since when
@@ -193,26 +223,35 @@ class Watch:
 
     def answered(self, answered: Sequence[Answered], away: str) -> None:
         """Reads came back. *away*: what keeps the orchestrator away, or empty."""
+        assert self._life is not None
+        now = self._clock.now()
         for one in answered:
             read = one.read
             kind = "list" if isinstance(read, ReadJobs) else "history" if isinstance(read, ReadHistory) else "job"
             outcome = "missing" if isinstance(one.answer, Missing) else getattr(one.answer, "kind", "answered")
             self._metrics.reads(kind, getattr(read, "cause", "scan"), outcome).inc()
-            self._metrics.read_seconds.observe(max(self._clock.now() - one.started_at, 0.0))
-            if isinstance(one.answer, OrchestratorError):
-                self._errors[kind] = (self._errors.get(kind, (0, ""))[0] + 1, str(one.answer))
-            else:
-                self._errors.pop(kind, None)
+            self._metrics.read_seconds.observe(max(now - one.started_at, 0.0))
+        said = [one for one in answered if _was_asked(one)]
+        self._count_failures(self._life, said, now)
         self._agreement.take(answered)
         self._tell_return(away)
-        in_row, error = max(self._errors.values(), default=(0, ""))
+        failed = (self._life.failed_lists, self._life.failed_jobs)
+        in_row, error = max((kind.in_row(now), kind.error) for kind in failed)
         if away or in_row >= WRONG_IN_ROW:
             why = error if error.startswith(away) else away
             self._health.failing(ORCHESTRATOR, f"its answers are none: {why}; updates of its jobs wait")
         elif doubt := self._agreement.doubt:
             self._health.failing(ORCHESTRATOR, doubt)
-        elif answered:
+        elif said:
             self._health.ready(ORCHESTRATOR)
+
+    def _count_failures(self, life: _Life, answered: Sequence[Answered], now: float) -> None:
+        for one in answered:
+            failures = life.failed_lists if isinstance(one.read, ReadJobs) else life.failed_jobs
+            if isinstance(one.answer, OrchestratorError):
+                failures.add(one.answer, now)
+            else:
+                failures.end()
 
     def _tell_return(self, away: str) -> None:
         """`read.failed` told that it went away; that it is back is told too."""
@@ -343,6 +382,11 @@ class Watch:
             elif rose[stream, "stored"] or rose[stream, "refused"] or rose[stream, "unanswered"]:
                 life.full.discard(stream)
             self._metrics.stream_full(stream).set(stream in life.full)
+
+
+def _was_asked(one: Answered) -> bool:
+    """Whether the orchestrator was asked at all: for a job that no path can name it is not, and has said nothing."""
+    return not (isinstance(one.answer, OrchestratorError) and one.answer.kind == "not-askable")
 
 
 def _cause(event: Event) -> str:

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import gzip
+import re
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,14 @@ async def test_a_history_with_rows_of_another_job_is_an_error() -> None:
     assert (await error_of(says(200, body), HISTORY)).kind == "other-job"
 
 
-async def test_a_job_whose_id_is_the_name_of_another_is_found_all_the_same() -> None:
+async def other_job(orchestrator: Orchestrator, read: ReadHistory | ReadJob) -> None:
+    """Have *read* answered with another job."""
+    with pytest.raises(OrchestratorError) as caught:
+        await send(orchestrator, read)
+    assert checked(caught.value).kind == "other-job"
+
+
+async def test_a_job_whose_id_is_the_name_of_another_is_found_by_the_next_read() -> None:
     """Bacalhau looks for a name first, in the namespace asked for: its first page, a later one, and the job itself.
 
     The other job has fewer rows than the later page begins at, and says nothing there: that must not be this one's end.
@@ -182,6 +190,7 @@ async def test_a_job_whose_id_is_the_name_of_another_is_found_all_the_same() -> 
         return web.json_response({"NextToken": "", "Items": items})
 
     async with http_server(answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        await other_job(orchestrator, HISTORY)
         for token in ("", "1"):
             page = await orchestrator.history(ReadHistory(job=JOB, namespace="default", next_token=token))
             assert isinstance(page, HistoryPage)
@@ -190,6 +199,61 @@ async def test_a_job_whose_id_is_the_name_of_another_is_found_all_the_same() -> 
         assert isinstance(job, Snapshot)
         assert job.job.id == JOB
     assert asked == [("default", ""), ("*", ""), ("*", "1"), ("*", "")]
+
+
+async def namespaces_asked(jobs: Sequence[str], *, status: int = 200) -> list[str]:
+    """Where each of *jobs* is looked for, one after the other, if each answer is of another job than asked for.
+
+    *status*: of an answer in a namespace that nobody can know, which is "nobody" here.
+    """
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        namespace = request.query["namespace"]
+        asked.append("nobody" if re.fullmatch("nobody-[0-9a-f]{32}", namespace) else namespace)
+        if asked[-1] == "nobody" and status != 200:
+            return web.Response(status=status)
+        return web.Response(body=job_body("j-other"), content_type="application/json")
+
+    async with http_server(answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        for job in jobs:
+            with pytest.raises(OrchestratorError):
+                await orchestrator.job(ReadJob(job=job, namespace="ours"))
+    return asked
+
+
+async def test_a_read_is_one_request_even_if_each_answer_is_of_another_job() -> None:
+    """`orchestrator.max_rate` counts reads: a second request in one would be beneath it. The three ways take turns.
+
+    In `*` a job can be hidden too: Bacalhau 1.8 and 1.9 take jobs that are submitted to it.
+    """
+    assert await namespaces_asked(["a"] * 5) == ["ours", "*", "nobody", "ours", "*"]
+
+
+async def test_a_credential_that_may_not_ask_in_a_namespace_of_nobody_asks_in_its_own_again() -> None:
+    """403 there says nothing of the job."""
+    assert await namespaces_asked(["a"] * 5, status=403) == ["ours", "*", "nobody", "ours", "*"]
+
+
+async def test_of_jobs_whose_id_is_a_name_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest is forgotten for one more: it is asked for in its own namespace again, and the others are not."""
+    monkeypatch.setattr("consumer.bacalhau.orchestrator._NAMED_MAX", 2)
+    assert await namespaces_asked(["a", "b", "c", "b", "a"]) == ["ours", "ours", "ours", "*", "ours"]
+
+
+async def test_another_error_says_nothing_of_whose_name_an_id_is() -> None:
+    """The job is asked for in its own namespace again."""
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(request.query["namespace"])
+        return web.Response(status=500)
+
+    async with http_server(answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        for _ in range(2):
+            with pytest.raises(OrchestratorError, match="server-error"):
+                await orchestrator.history(HISTORY)
+    assert asked == ["default"] * 2
 
 
 async def test_a_gzip_bomb_is_not_unpacked() -> None:
@@ -363,6 +427,36 @@ async def test_silence_is_told_before_it_is_an_error() -> None:
         with pytest.raises(OrchestratorError, match="server-error"):
             await waiting
         assert orchestrator.silent_s == 0
+
+
+async def test_a_list_is_silent_only_after_twice_the_time_that_the_last_one_took() -> None:
+    """It takes its time by all that the orchestrator stores: one like the last one is no silence; a history is."""
+    took_s, hangs = 0.2, asyncio.Event()
+
+    async def answer(_request: web.BaseRequest) -> web.Response:
+        if not hangs.is_set():
+            await asyncio.sleep(took_s)
+            return web.Response(body=EMPTY, content_type="application/json")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def silent_after_s(read: ReadJobs | ReadHistory) -> float:
+        """How long after *read* was sent its silence begins to count."""
+        began = now()
+        waiting = asyncio.create_task(send(orchestrator, read))
+        await until(lambda: orchestrator.silent_s > 0, "silence")
+        silent_s = orchestrator.silent_s
+        after_s = now() - began - silent_s
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        return after_s
+
+    now = asyncio.get_running_loop().time
+    async with http_server(answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        await orchestrator.jobs(ReadJobs())
+        hangs.set()
+        assert await silent_after_s(HISTORY) < took_s
+        assert await silent_after_s(ReadJobs()) >= 2 * took_s
 
 
 async def test_a_listener_that_accepts_nothing_is_slow() -> None:

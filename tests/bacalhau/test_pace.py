@@ -300,6 +300,19 @@ def test_a_probe_of_what_fails_by_itself_brings_nobody_back() -> None:
     assert it.due() == 23.0
 
 
+def test_a_read_that_nobody_can_be_asked_is_no_probe() -> None:
+    """A stranger's frame named a job that no path can name: that ends no absence, and the next read probes."""
+    it, odd = pace(), hint("..")
+    it.ask([hint("good")], 0.0)
+    assert it.start(0.0) == hint("good")
+    it.answered(hint("good"), 0.0, 0.0, AWAY)
+    it.ask([odd, hint("good")], 1.0)
+    assert it.start(1.0) == odd
+    assert it.answered(odd, 1.0, 1.0, OrchestratorError("not-askable"))
+    assert (it.away, it.returns) == ("unreachable", 0)
+    assert it.start(1.0) == hint("good")
+
+
 def test_a_list_that_fails_is_nobody_s_alone() -> None:
     """Without lists no new job is found: however well each job is answered, that keeps the orchestrator away."""
     it = pace()

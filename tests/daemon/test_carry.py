@@ -136,10 +136,13 @@ class Reads:
         return await self.answered.get()
 
     def answer(
-        self, read: OrchestratorRead, answer: HistoryPage | Snapshot | JobPage | Missing | OrchestratorError
+        self,
+        read: OrchestratorRead,
+        answer: HistoryPage | Snapshot | JobPage | Missing | OrchestratorError,
+        took_s: float = 0.0,
     ) -> None:
         """*read* comes back."""
-        self.answered.put_nowait([Answered(read, answer, asyncio.get_running_loop().time())])
+        self.answered.put_nowait([Answered(read, answer, asyncio.get_running_loop().time() - took_s)])
 
 
 class Beginning:
@@ -411,8 +414,23 @@ async def test_an_error_of_the_orchestrator_is_no_answer() -> None:
         before = len(life.reads.asked)
         life.reads.away, life.reads.returns = "", 1
         life.reads.answer(read, Missing())
-        await until(lambda: any(isinstance(one, ReadJobs) for one in life.reads.asked[before:]), "a list")
+        everything = ReadJobs(limit=JoinSettings().full_limit)
+        await until(lambda: everything in life.reads.asked[before:], "a list of everything, not of the last changes")
     assert life.states(JOB) == ["pending"]
+
+
+@pytest.mark.parametrize(("kind", "cost"), [("unreachable", False), ("slow", True)])
+async def test_a_list_that_was_given_up_is_paused_for_by_what_it_cost(kind: str, *, cost: bool) -> None:
+    """Whoever was not reached has not worked: its list comes a second after, and not after a share of our own wait."""
+    life = Life(joined=True)
+    async with life.lived():
+        life.carrier.look_everywhere()
+        await until(lambda: life.reads.asked, "a list")
+        life.reads.answer(life.reads.asked[0], OrchestratorError(kind), took_s=3.0)
+        await until(lambda: any("answered" in said for said in life.watcher.said), "the error")
+        due = life.join.wake_at()
+        assert due is not None
+        assert (due - Clock().now() > JoinSettings().retry_s) is cost
 
 
 async def test_the_logs_beginning_is_asked_for_until_somebody_answers() -> None:

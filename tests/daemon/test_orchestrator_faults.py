@@ -5,6 +5,7 @@ import gzip
 import json
 import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,7 +16,7 @@ from nats.aio.client import Client
 from consumer.bacalhau.orchestrator import NEXT_STEP
 from consumer.errors import ExitCode
 from tests.daemon.process import Daemon
-from tests.server import Server
+from tests.server import Server, until
 from tests.wire.samples import seal
 
 pytestmark = pytest.mark.server
@@ -133,6 +134,41 @@ async def test_each_fault_is_named_within_five_seconds_and_heals(tmp_path: Path)
             daemon.kill()
 
 
+def ended(number: int, job: str) -> bytes:
+    """A frame in which the execution *number* of *job* ends."""
+    frame = {
+        "metadata": {"Bacalhau-Type": "RunResult", "Bacalhau-PayloadEncoding": "json"},
+        "payload": {"ExecutionID": f"e-{number}", "JobID": job, "JobType": "batch", "Events": []},
+    }
+    return seal(json.dumps(frame).encode())
+
+
+async def test_frames_of_jobs_that_nobody_can_be_asked_for_are_no_fault_of_the_orchestrators(tmp_path: Path) -> None:
+    """Three of a stranger's: no request leaves for such a job, and the daemon stays ready."""
+    async with Server(tmp_path / "nats") as server, Orchestrator() as orchestrator:
+        daemon = Daemon(
+            tmp_path / "daemon",
+            {
+                "JOBSTATE_NATS__URL": server.url,
+                "JOBSTATE_BACALHAU__URL": server.url,
+                "JOBSTATE_ORCHESTRATOR__URL": orchestrator.url,
+            },
+        )
+        client = Client()
+        await client.connect(server.url, allow_reconnect=False)
+        try:
+            await daemon.until_ready()
+            for number, job in enumerate(("..", ".", "..")):
+                await client.publish("bacalhau.global.compute.n-1.out.msgs", ended(number, job))
+                await until(lambda sent=number + 1: len(daemon.lines("read.failed")) == sent, "a read of nobody")  # type: ignore[misc]
+            assert (await daemon.get("/readyz"))[0] == HTTPStatus.OK
+            numbers = await daemon.numbers("jobstate_reads_total")
+            assert sum(count for labels, count in numbers.items() if "not-askable" in labels) == 3
+        finally:
+            await client.close()
+            daemon.kill()
+
+
 async def test_an_orchestrator_of_another_cluster_is_named(tmp_path: Path) -> None:
     """Frames of jobs that the API does not know: /readyz says that the two addresses may not belong together."""
     missing = says(404, b'{"Status":404,"Message":"job not found","Code":"NotFound"}')
@@ -155,11 +191,7 @@ async def test_an_orchestrator_of_another_cluster_is_named(tmp_path: Path) -> No
         try:
             await daemon.until_ready()
             for number in range(3):
-                frame = {
-                    "metadata": {"Bacalhau-Type": "RunResult", "Bacalhau-PayloadEncoding": "json"},
-                    "payload": {"ExecutionID": f"e-{number}", "JobID": f"j-{number}", "JobType": "batch", "Events": []},
-                }
-                await client.publish("bacalhau.global.compute.n-1.out.msgs", seal(json.dumps(frame).encode()))
+                await client.publish("bacalhau.global.compute.n-1.out.msgs", ended(number, f"j-{number}"))
             answered = await daemon.until_status(503, "the same cluster")
             assert "none of the last 3 jobs" in answered["parts"]["orchestrator"]
             numbers = await daemon.numbers("jobstate_reads_total")

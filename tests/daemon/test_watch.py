@@ -6,11 +6,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from consumer.daemon.watch import LOG, Watch
+from consumer.daemon.watch import LOG, ORCHESTRATOR, Watch
+from consumer.errors import OrchestratorError
 from consumer.fold import Lanes
 from consumer.fold.dwell import Dwell
-from consumer.model import Notice
+from consumer.join.reads import OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.model import HistoryPage, JobPage, Notice
 from consumer.observe import Health, Metrics
+from consumer.ports import Answered
 from consumer.rules import load
 from consumer.wire.subjects import Names
 
@@ -52,9 +55,21 @@ class Place:
             if sample.name == name
         }
 
+    def answer(self, *reads: OrchestratorRead, error: str = "", away: str = "") -> bool:
+        """Have *reads* come back, with *error* or an answer. Whether the orchestrator counts as ready then."""
+        for read in reads:
+            answer = JobPage(jobs=(), next_token="") if isinstance(read, ReadJobs) else PAGE
+            found = OrchestratorError(error, "so it is") if error else answer
+            self.watch.answered([Answered(read, found, self.clock.time, alone=not away)], away)
+        return ORCHESTRATOR not in self.health.unready()
+
     def wait_for_something(self) -> None:
         """Have the lanes hold an event that the log has not confirmed."""
         self.lanes.offer(Notice(kind="gap", origin="1", text="x"))
+
+
+PAGE = HistoryPage(entries=(), items=0, next_token="")
+LIST, JOB, HISTORY = ReadJobs(), ReadJob(job="j-1"), ReadHistory(job="j-1")
 
 
 @pytest.fixture
@@ -119,6 +134,73 @@ def test_that_the_orchestrator_answers_again_is_told_once(place: Place) -> None:
             place.clock.time = float(second)
             place.watch.answered((), away)
     assert [(line["event"], line["after"], line["away_s"]) for line in lines] == [("orchestrator.answers", "html", 2.0)]
+
+
+def test_three_histories_in_a_row_that_fail_are_not_ready_however_well_lists_are_served(place: Place) -> None:
+    """Two may be two jobs' own; the lists between prove nothing of them; the first one that is answered ends it."""
+    assert place.answer(LIST)
+    for ready in (True, True, False, False):
+        assert place.answer(HISTORY, error="forbidden") is ready
+        assert place.answer(LIST) is ready
+    assert "its answers are none: forbidden: so it is" in place.health.unready()[ORCHESTRATOR]
+    assert place.answer(HISTORY)
+    assert place.answer(HISTORY, HISTORY, error="forbidden")
+
+
+def test_three_lists_in_a_row_that_fail_are_not_ready_until_one_is_answered(place: Place) -> None:
+    """However well jobs are read; and however long it takes: after one that took long it may be ten minutes."""
+    assert place.answer(LIST, HISTORY)
+    for ready in (True, True, False):
+        assert place.answer(LIST, error="cut") is ready
+        place.clock.time += 600.0
+        assert place.answer(HISTORY) is ready
+    assert place.answer(LIST)
+
+
+@pytest.mark.parametrize(("fails", "answered"), [(JOB, HISTORY), (HISTORY, JOB)])
+def test_who_is_read_is_read_by_whichever_of_the_two_reads(
+    place: Place, fails: OrchestratorRead, answered: OrchestratorRead
+) -> None:
+    """A job that could not be read is known by a list then, and read by its history: it is never asked for again."""
+    assert not place.answer(fails, fails, fails, error="too-large")
+    assert place.answer(answered)
+
+
+def test_an_error_of_long_ago_says_nothing_of_now(place: Place) -> None:
+    """A job that fails comes again within a minute: one that does not is over. And none is counted with one of now."""
+    assert not place.answer(JOB, JOB, JOB, error="too-large")
+    place.clock.time += 60.0
+    assert not place.answer(LIST)
+    assert not place.answer(JOB, error="too-large")
+    place.clock.time += 121.0
+    assert place.answer(LIST)
+    assert place.answer(JOB, JOB, error="too-large")
+    assert not place.answer(JOB, error="too-large")
+
+
+def test_who_was_not_asked_has_not_answered(place: Place) -> None:
+    """Whatever a stranger calls jobs in three frames: the orchestrator is neither at fault for it, nor ready by it."""
+    place.health.need(ORCHESTRATOR)
+    assert not place.answer(JOB, JOB, JOB, error="not-askable")
+    assert place.answer(LIST)
+    assert place.answer(JOB, JOB, JOB, error="not-askable")
+    assert place.answer(JOB, JOB, error="cut")
+    assert not place.answer(JOB, JOB, error="cut")
+    assert not place.answer(JOB, error="not-askable")
+
+
+def test_what_failed_in_one_life_does_not_count_in_the_next(place: Place) -> None:
+    """Whoever it was, the next life need not ask for it."""
+    assert not place.answer(LIST, LIST, LIST, JOB, JOB, JOB, error="cut")
+    place.follow()
+    assert place.answer(LIST, JOB, error="cut")
+
+
+def test_what_keeps_the_orchestrator_away_is_said_from_the_first(place: Place) -> None:
+    """With what to do next; the answer that brings it back makes it ready, whatever that was of."""
+    assert not place.answer(HISTORY, error="html", away="html")
+    assert "its answers are none: html: so it is; updates" in place.health.unready()[ORCHESTRATOR]
+    assert place.answer(LIST)
 
 
 def test_a_server_that_confirms_nothing_is_told_once_with_where_to_look(place: Place) -> None:

@@ -5,12 +5,16 @@ import socket
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
+from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
 from consumer.doctor.facts import LogHead, Readiness
 from consumer.doctor.finding import Verdict
 from consumer.doctor.probing.agreement import is_due, read_frames
 from consumer.doctor.probing.contact import is_loopback, knock
 from consumer.doctor.probing.http import read_monitor, read_readiness
+from consumer.doctor.probing.orchestrator import look_up, read_history
+from consumer.errors import OrchestratorError
 from consumer.model import Identity, Snapshot
 from consumer.observe import Health, Metrics, serve
 from consumer.ports import RawFrame
@@ -82,6 +86,30 @@ async def test_a_daemon_says_how_it_is() -> None:
     assert other is not None
     assert other.alien
     assert await read_readiness(Http(port=0)) is None
+
+
+async def test_a_job_whose_id_is_the_name_of_another_is_found() -> None:
+    """The client's first request is answered with that one, and its next one with the job: of both kinds of reads."""
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        id_ = "j-1" if request.query.get("namespace") == "*" else "j-other"
+        if not request.path.endswith("/history"):
+            job = {"ID": id_, "Name": id_, "Namespace": "ours", "Type": "batch", "Count": 1, "Version": 1}
+            now = {"State": {"StateType": "Pending"}, "Revision": 1, "CreateTime": 1, "ModifyTime": 1}
+            return web.json_response({"Job": job | now})
+        row = {"Type": "JobLevel", "JobID": id_, "SeqNum": 1, "Event": {"Details": {"NewState": "Pending"}}}
+        return web.json_response({"NextToken": "", "Items": [row]})
+
+    async with http_server(answer) as url:
+        async with Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+            assert (await look_up(orchestrator, [("j-1", "ours")])).known == ("j-1",)
+        async with Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+            page = await read_history(orchestrator, "j-1", "ours")
+            assert page is not None
+            assert len(page.entries) == 1
+        async with Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+            with pytest.raises(OrchestratorError, match="other-job"):
+                await read_history(orchestrator, "j-2", "ours")
 
 
 def test_of_frames_only_what_tells_them_apart_is_kept() -> None:

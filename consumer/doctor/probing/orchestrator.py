@@ -2,17 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, TypeVar
 
-from consumer.bacalhau.orchestrator import NEXT_STEP, Orchestrator, api_base
+from consumer.bacalhau.orchestrator import NEXT_STEP, WAYS, Orchestrator, api_base
 from consumer.doctor.facts import Answer, History, Listed, Looked
 from consumer.doctor.probing.contact import is_loopback
 from consumer.errors import OrchestratorError
 from consumer.join.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryEntry, HistoryPage
 from consumer.settings import Orchestrator as OrchestratorSettings
+
+T = TypeVar("T")
+R = TypeVar("R", ReadHistory, ReadJob)
 
 NOBODY: Final = "j-00000000-0000-4000-8000-000000000000"
 """A job that there is not: to ask for it costs the orchestrator a look into its store."""
@@ -61,6 +64,17 @@ def _ahead(date: str, ours_s: float) -> float | None:
     return 0.0 if abs(ahead) <= 2 * _HALF_S else ahead
 
 
+async def _ask(ask: Callable[[R], Awaitable[T]], read: R) -> T:
+    """What *ask* gives for *read*; again where another job has its id for its name, then it is asked otherwise."""
+    for _ in range(WAYS - 1):
+        try:
+            return await ask(read)
+        except OrchestratorError as error:
+            if error.kind != "other-job":
+                raise
+    return await ask(read)
+
+
 async def list_newest(orchestrator: Orchestrator) -> Listed:
     """The newest jobs, and how long it took."""
     began = asyncio.get_running_loop().time()
@@ -79,7 +93,7 @@ async def read_newest(orchestrator: Orchestrator, listed: Listed) -> History | N
         return None
     job = listed.jobs[0].job
     try:
-        page = await orchestrator.history(ReadHistory(job=job.id, namespace=job.namespace))
+        page = await _ask(orchestrator.history, ReadHistory(job=job.id, namespace=job.namespace))
     except OrchestratorError as error:
         kind, detail, step = _told(error)
         return History(job=job.id, kind=kind, detail=detail, step=step)
@@ -98,7 +112,7 @@ async def look_up(orchestrator: Orchestrator, jobs: Iterable[tuple[str, str]]) -
             if not missing:
                 break
             await asyncio.sleep(pause)
-            answers = [(one, await orchestrator.job(ReadJob(job=one[0], namespace=one[1]))) for one in missing]
+            answers = [(one, await _ask(orchestrator.job, ReadJob(job=one[0], namespace=one[1]))) for one in missing]
             known += [job for (job, _), answer in answers if not isinstance(answer, Missing)]
             missing = [one for one, answer in answers if isinstance(answer, Missing)]
     except OrchestratorError as error:
@@ -111,7 +125,7 @@ async def read_history(orchestrator: Orchestrator, job: str, namespace: str) -> 
     entries: list[HistoryEntry] = []
     items, token = 0, ""
     while True:
-        page = await orchestrator.history(ReadHistory(job=job, namespace=namespace, next_token=token))
+        page = await _ask(orchestrator.history, ReadHistory(job=job, namespace=namespace, next_token=token))
         if isinstance(page, Missing):
             return None
         entries += page.entries
