@@ -7,7 +7,7 @@ a frame says is `consumer.wire`; what a gap asks for is `consumer.join`.
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import random
 from typing import Any, Final, NoReturn, Self
 
@@ -57,6 +57,8 @@ DEAD_READER: Final = "dead-reader"
 """The client's reading task had ended while it looked connected (`NATS.md` 3)."""
 SLOW_CONSUMER: Final = "slow-consumer"
 """More came than the bounds hold, or the server cut us off for reading too slowly."""
+DENIED: Final = "denied"
+"""The server took a subscription away, by a reload of its permissions, and kept the connection."""
 
 
 class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +114,8 @@ class _Listener(MendedClient):
         self._take: Final = take
         self.lame_duck = False
         """Whether the server has said that it will go. It serves on until it closes the connection."""
+        self.denied: Exception | None = None
+        """What the server said when it refused a subscription, or took one away: it keeps the connection."""
 
     def when_deaf(self, tell: Callable[[], None]) -> None:
         """Call *tell* when the task that reads has ended, for whatever reason."""
@@ -130,6 +134,8 @@ class _Listener(MendedClient):
     @property
     def end(self) -> str:
         """Why the connection ended, of the reasons above; `RECONNECT` if nothing more is known."""
+        if self.denied is not None:
+            return DENIED
         if self.is_connected:  # and nobody reads
             return DEAD_READER
         if self.lame_duck:
@@ -139,6 +145,11 @@ class _Listener(MendedClient):
         if "slow consumer" in str(self.last_error).lower():
             return SLOW_CONSUMER
         return RECONNECT
+
+    @property
+    def trouble(self) -> Exception:
+        """The same in the words of whoever ended it."""
+        return self.denied or self.last_error or NatsError("nats: the connection ended")
 
     async def publish(self, *_arguments: Any, **_options: Any) -> NoReturn:  # noqa: ANN401 - nats-py's own
         """Nothing: an answer of ours would be taken for the peer's (`BACALHAU.md` 2.6)."""
@@ -152,9 +163,9 @@ class _Listener(MendedClient):
 class Tap:
     """`consumer.ports.Tap` on a connection of its own. `run` listens; `batch` takes what came, in the order it came.
 
-    The order is that of the server, over all subjects. A frame may be missed, and then `gaps` has risen: after a lost
-    connection (a new one is made, always), and when more came than the bounds hold. `batch` returns at once then, with
-    nothing if nothing came.
+    The order is that of the server, over all subjects. A frame may be missed: between a lost connection and the next
+    (there is one, always), and when more came than the bounds hold. Then `gaps` has risen before `batch` gives a frame
+    that came after those; `batch` returns at once, with nothing if nothing came.
     """
 
     def __init__(self, options: TapOptions, dice: Callable[[], float] = random) -> None:
@@ -166,12 +177,13 @@ class Tap:
         self._tls: Final = _tls(options)
         self._token()
         self._frames: list[RawFrame] = []
+        self._held: list[RawFrame] = []
+        """What a connection that does not listen yet has brought: it may come after a gap that is still to be told."""
         self._bytes = 0
         self._gap_told = False
         self._something: Final = asyncio.Event()
         self._listening: Final = asyncio.Event()
         self._missed_by = ""
-        self._denied = ""
         self.gaps_by: Final[Counter[str]] = Counter()
         """How often frames may have been missed, by the reasons above. They are few and ours, so they may be labels."""
         self.taken = 0
@@ -214,7 +226,7 @@ class Tap:
         await self._something.wait()
         self._something.clear()
         frames, self._frames = self._frames, []
-        self._bytes = 0
+        self._bytes = sum(len(frame.data) for frame in self._held)
         self._gap_told = False
         return frames
 
@@ -258,8 +270,11 @@ class Tap:
 
         async def hear_error(error: Exception) -> None:
             self._note(client, error)
-            if "permissions violation for subscription" in self.last_error.lower():
-                self._denied = self.last_error
+            if "permissions violation for subscription" in str(error).lower():
+                # nats-py never asks for it again: connected, and deaf, also when the permission is back.
+                client.denied = error
+                self._listening.clear()  # what the other subscriptions bring from now on comes after the gap
+                ended.set()
 
         async def lame_duck() -> None:
             client.lame_duck = True
@@ -289,19 +304,26 @@ class Tap:
                 # PONG says that the server has all subscriptions.
                 await client.flush(options.connect_timeout_s)
                 await client.flush(options.connect_timeout_s)
-                if self._denied:
-                    denied, self._denied = self._denied, ""
-                    raise NatsError(denied)  # it would be connected, and deaf
+                if client.denied is not None:
+                    raise client.denied
             # A reader that dies leaves a client that looks connected and is deaf (`NATS.md` 3).
             client.when_deaf(ended.set)
             self._begin(client.server, url)
             await ended.wait()
             self._missed_by = client.end
-            self.last_error = _why(client.last_error) if client.last_error else "the connection ended"
-            log.warning("tap.lost", server=self.server.name, cause=self._missed_by, reason=self.last_error)
+            self._note(client, client.trouble)
+            log.warning(
+                "tap.lost",
+                server=self.server.name,
+                cause=self._missed_by,
+                reason=self.last_error,
+                next_step=self.next_step,
+            )
         finally:
             self._listening.clear()
             await client.close()
+            self._bytes -= sum(len(frame.data) for frame in self._held)
+            self._held.clear()  # the gap that is told next covers it
 
     def _begin(self, server: Server, url: str) -> None:
         """*server* has our subscriptions. What was said since the last one had them was missed, and why."""
@@ -318,18 +340,29 @@ class Tap:
         if cause:
             self._tell_gap(cause)
         self._listening.set()
+        if self._held:
+            held, self._held = self._held, []
+            self._hand_out(held)
 
     def _take(self, subject: bytes, data: bytes) -> None:
         size = len(data)
-        if len(self._frames) >= self._options.frames_max or self._bytes + size > self._options.bytes_max:
+        waiting = len(self._frames) + len(self._held)
+        if waiting >= self._options.frames_max or self._bytes + size > self._options.bytes_max:
             self.dropped += 1
             if not self._gap_told:  # one gap for all that is dropped before the next batch
                 self._gap_told = True
                 self._tell_gap(SLOW_CONSUMER)
             return
-        self._frames.append(RawFrame(subject.decode("utf-8", "surrogateescape"), data))
+        frame = RawFrame(subject.decode("utf-8", "surrogateescape"), data)
         self._bytes += size
-        self.taken += 1
+        if self._listening.is_set():
+            self._hand_out((frame,))
+        else:
+            self._held.append(frame)
+
+    def _hand_out(self, frames: Sequence[RawFrame]) -> None:
+        self._frames += frames
+        self.taken += len(frames)
         self._something.set()
 
     def _note(self, client: _Listener, error: Exception) -> None:
@@ -351,11 +384,6 @@ def _tls(options: TapOptions) -> ssl.SSLContext | None:
     return trust(options.tls_ca, "bacalhau.tls_ca")
 
 
-def _why(error: BaseException) -> str:
-    """A few words for the operator: one line, bounded, no control characters of a stranger."""
-    text = str(error) or type(error).__name__
-    return _clean(text)
-
-
 def _clean(text: str) -> str:
+    """A few words for the operator: one line, bounded, no control characters of a stranger."""
     return "".join(char for char in text if char.isprintable())[:200]

@@ -11,6 +11,7 @@ from typing import Final
 from consumer.model import (
     NOWHERE,
     NUMBER_MAX,
+    OBSERVED,
     REPORTED,
     Accepted,
     Decision,
@@ -35,6 +36,7 @@ MESSAGE_KEPT: Final = 64
 """Characters of a report's message that are remembered as they are; of a longer one its digest."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 _SAME: Final = Unchanged(reason="same")
 _LATE: Final = Unchanged(reason="late")
@@ -73,7 +75,12 @@ def follow(known: Known | None, update: Update, number: int, position: Position 
         input_sequence=covered.sequence,
         name=job.Name,
         type=job.Type,
+        time_ns=_ns_of(update.Time) if update.Source == OBSERVED and update.Time is not None else 0,
     )
+
+
+def _ns_of(time: datetime) -> int:
+    return (time - _EPOCH) // _MICROSECOND * 1000
 
 
 def _kept(message: str) -> str:

@@ -4,10 +4,16 @@ Pure functions of (what the log has, the whole job-level history). When to read 
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
 
 import msgspec
 
 from consumer.model import REPORTED, START, HistoryEntry, Known, Place, Step, place_of
+from consumer.wire.decoding import time_of
+
+_SAME_TIME: Final = timedelta(seconds=1)
+"""Times of one entry are equal; this is far from any two writes of an end."""
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +103,17 @@ def join_history(known: Known | None, entries: Sequence[HistoryEntry]) -> Joined
     if (there.version, there.state) != (known.version, known.state):
         return Contradicted(after=after, present=_present(entries), reported=False)
     return Joined(after=after, steps=steps_of(entries, revision, (known.version, known.state)))
+
+
+def was_written_anew(known: Known, entries: Sequence[HistoryEntry]) -> bool:
+    """Whether the entry that the log stands at was written at another time than the log says.
+
+    An older copy of the orchestrator's data was restored, and what had been lost was done again, alike. Only of an end:
+    what a frame's copy of the job told has the job's own time, which is another write's clock.
+    """
+    at = (known.revision or 0) - 1
+    told, there = time_of(known.time_ns), entries[at].time if 0 <= at < len(entries) else None
+    return told is not None and there is not None and abs(there - told) > _SAME_TIME
 
 
 def went_back(known: Known | None, entries: Sequence[HistoryEntry]) -> Contradicted:

@@ -16,9 +16,9 @@ from consumer.join import notices
 from consumer.join.doubt import Contests
 from consumer.join.early import ANYWHERE, Execution, runs_early, steps_ahead
 from consumer.join.hint import ECHO, FRAME, LIST, LOOK, WATCH
-from consumer.join.history import Contradicted, Old, join_history, read_versions, went_back
+from consumer.join.history import Contradicted, Joined, Old, join_history, read_versions, was_written_anew, went_back
 from consumer.join.job import Job
-from consumer.join.lists import Lists
+from consumer.join.lists import AHEAD_NS, Lists, agrees_with_clock
 from consumer.join.options import JoinSettings
 from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.join.turns import Turns
@@ -56,6 +56,10 @@ SCAN: Final = "scan"
 
 UNREADABLE_AFTER: Final = 5
 """So many tries of one job in a row failed by themselves, over some 15 s: it is announced."""
+
+
+ANEW_NS: Final = 10_000_000_000
+"""A job's own time is that of its last write, give or take how long the orchestrator's store took for it."""
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -485,7 +489,7 @@ class Join:
         assert job.identity is not None
         known = self._known(job.key)
         entries = read_versions(entries)
-        found = join_history(known, entries)
+        found = self._lay_beside(known, entries)
         if isinstance(found, Old):
             self.counts.old_answers += 1
             if self._ends_doubt(job, now):
@@ -513,6 +517,11 @@ class Join:
                 self._contests.agree(name, now)
         self._see_end(name, job, entries, now, old=isinstance(found, Old))
         self._read_over(name, job, now)
+
+    def _lay_beside(self, known: Known | None, entries: Sequence[HistoryEntry]) -> Joined | Old | Contradicted:
+        if known is not None and self._rules.is_terminal(known.state) and was_written_anew(known, entries):
+            return went_back(known, entries)
+        return join_history(known, entries)
 
     def _ends_doubt(self, job: Job, now: float) -> bool:
         """An answer says less than the log. Whether it is one of so many that it is no old one: then it is believed."""
@@ -650,6 +659,9 @@ class Join:
     def _listed(self, page: JobPage, now: float) -> None:
         """One page of a list: whatever differs from the log is read."""
         begun = self._since_ns is not None
+        if self._since_ns and page.clock_ns + AHEAD_NS < self._since_ns and agrees_with_clock(page):
+            self.events.append(notices.began_ahead(self._since_ns, page.clock_ns))
+            self._since_ns = page.clock_ns
         if begun:
             self._compare(page.jobs, now)
             self._look_at_bad(page.bad, now)
@@ -704,11 +716,21 @@ class Join:
             known.source == REPORTED
             or known.version != snapshot.version
             or known.state != snapshot.state
-            # A revision may also be a change of something else than the state: worth one look, not one every second.
+            # A revision may also be a change of something else than the state, and an end that was written at another
+            # time another life's, made alike: worth one look, not one every second.
             or (
-                snapshot.revision > (known.revision or 0)
+                (snapshot.revision > (known.revision or 0) or self._ended_anew(known, snapshot))
                 and (self._lists.sweeps or snapshot.modified_ns > self._lists.high_water)
             )
+        )
+
+    def _ended_anew(self, known: Known, snapshot: Snapshot) -> bool:
+        """Whether the job, where the log stands, was written at quite another time than the end that the log has."""
+        return (
+            snapshot.revision == known.revision
+            and bool(known.time_ns)
+            and self._rules.is_terminal(known.state)
+            and abs(snapshot.modified_ns - known.time_ns) > ANEW_NS
         )
 
     # -- jobs ---------------------------------------------------------------------------------------------------------

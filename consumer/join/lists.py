@@ -184,7 +184,7 @@ class Lists:
             self.newest_ns = self._newest if self.newest_ns is None else self.newest_ns
             if not self._unheard and self.heard_from_ns is None:
                 self.heard_from_ns = max(_times(page), default=0)
-            if page.clock_ns and self._newest <= page.clock_ns + AHEAD_NS < self.high_water:
+            if page.clock_ns + AHEAD_NS < self.high_water and agrees_with_clock(page):
                 # The clock was ahead for a while: what is written now lies below what was written then.
                 self.high_water, self._sweep_wanted = self._newest, True
             went_back = self._is_back(now)
@@ -272,6 +272,11 @@ class Lists:
 def _times(page: JobPage) -> list[int]:
     """When the page's jobs were written, as far as that can be read."""
     return [job.modified_ns for job in page.jobs] + [job.modified_ns for job in page.bad if job.modified_ns]
+
+
+def agrees_with_clock(page: JobPage) -> bool:
+    """Whether any of its jobs was written by then: otherwise it is `clock_ns` that is wrong."""
+    return bool(page.clock_ns) and any(time <= page.clock_ns + AHEAD_NS for time in _times(page))
 
 
 def _newest(page: JobPage) -> int:

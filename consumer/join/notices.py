@@ -40,6 +40,16 @@ def record_went_back(newest_ns: int, seen_ns: int) -> Notice:
     )
 
 
+def began_ahead(since_ns: int, clock_ns: int) -> Notice:
+    """The log begins at *since_ns* by the orchestrator's clock, which says *clock_ns* now: it was ahead then."""
+    return Notice(
+        kind="diverged",
+        origin=f"beginning-{since_ns}",
+        text="the orchestrator's clock was ahead when the log began and is set back: what ends now is told",
+        facts={"since_ns": since_ns, "clock_ns": clock_ns},
+    )
+
+
 def halted(name: str, key: JobKey, step: Step, reason: str) -> Notice:
     """The rules reject *step* of the record, for *reason*."""
     return Notice(

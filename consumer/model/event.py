@@ -46,7 +46,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the next decision about a job needs: its last confirmed update, in short.
 
     `number` is the stream sequence that the next compare-and-set expects: the job's last entry's, ours or foreign.
-    `input_time_ns` and `input_sequence` are the last report that is covered, (0, 0) if there was none.
+    `input_time_ns` and `input_sequence` are the last report that is covered, (0, 0) if there was none. `time_ns`:
+    when the record says that it happened (Unix ns, to the microsecond); 0 of what is not observed.
     """
 
     number: int
@@ -60,6 +61,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     input_sequence: int = 0
     name: str = ""
     type: str = ""
+    time_ns: int = 0
 
     @property
     def input(self) -> Position:

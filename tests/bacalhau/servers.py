@@ -87,6 +87,12 @@ class NatsServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGUSR2)
 
+    def reload(self, config: str) -> None:
+        """Have it take *config* in place of what it had; connections stay. Wait for what shows that it has."""
+        assert self._process is not None
+        self._config.write_text(f"listen: 127.0.0.1:{self.port}\n{config}")
+        self._process.send_signal(signal.SIGHUP)
+
     async def stop(self) -> None:
         """Kill it, as a crash does."""
         if self._process is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -373,10 +374,95 @@ async def test_the_next_server_of_the_list_is_another_one() -> None:
     """When the first goes, the second one listens: a gap, and it is said who answers now."""
     async with spoken(name=b"n-first", cut_with=b"") as first, spoken(name=b"n-second") as second:
         tap = Tap(TapOptions(urls=(first, second), pause_s=0.02, pause_max_s=0.1))
+        with structlog.testing.capture_logs() as lines:
+            async with running(tap):
+                await until(lambda: tap.connections == 2, "the second connection")
+                assert tap.gaps_by == {SERVER_CHANGE: 1}
+                assert tap.server.name == "n-second"
+        (changed,) = (line for line in lines if line["event"] == "tap.server_changed")
+        assert (changed["before"], changed["server"]) == ("n-first", "n-second")
+
+
+async def test_a_servers_name_is_shown_without_what_it_might_do_to_a_terminal() -> None:
+    """Control characters of a stranger are left out, and of a long name there is only the beginning."""
+    async with spoken(name=b"n\\u001b[31m\\n" + b"x" * 300) as url:
+        tap = Tap(TapOptions(urls=(url,)))
         async with running(tap):
-            await until(lambda: tap.connections == 2, "the second connection")
-            assert tap.gaps_by == {SERVER_CHANGE: 1}
-            assert tap.server.name == "n-second"
+            assert tap.server.name == tap.server.id == ("n[31m" + "x" * 300)[:200]
+
+
+# -- how often it is tried ---------------------------------------------------------------------------------------------
+
+
+async def test_pauses_grow_up_to_their_bound() -> None:
+    """Each try that fails doubles the pause, and no pause is longer than `pause_max_s`."""
+    tries: list[float] = []
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tries.append(asyncio.get_running_loop().time())
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        tap = Tap(TapOptions(urls=(url,), pause_s=0.02, pause_max_s=0.16), lambda: 1.0)
+        task = asyncio.create_task(tap.run())
+        await until(lambda: len(tries) == 10, "the tenth try")  # twice as long each time it would be the last of 20 s
+        await end([task])
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert all(found > wanted for found, wanted in zip(pauses, (0.039, 0.079, *[0.159] * 7), strict=True))
+
+
+async def test_pauses_begin_anew_after_a_connection() -> None:
+    """A connection that stood and was lost is made anew at once, however often it had failed before it stood."""
+    nobody = "nats://127.0.0.1:1"
+    async with spoken(cut_with=b"") as url:
+        # No pause while it fails, by a number outside of [0, 1): all of them would take minutes.
+        dice = itertools.chain([-1.0] * 14, itertools.repeat(0.0))
+        tap = Tap(TapOptions(urls=(*[nobody] * 14, url), pause_s=0.02, pause_max_s=1000), lambda: next(dice))
+        async with running(tap):
+            assert tap.tries == 15
+            await until(lambda: tap.tries == 16, "a try soon after the loss")
+
+
+async def test_an_outage_that_is_over_is_not_told_with_the_next(tmp_path: Path) -> None:
+    """The server is away, there, and away again: that is told at once, and counted from then on."""
+    server = NatsServer(tmp_path)
+    tap = Tap(options(server))
+    with structlog.testing.capture_logs() as lines:
+        task = asyncio.create_task(tap.run())
+        try:
+            for outage in (1, 2):
+                await until(lambda n=outage: told(lines).count(0.0) == n, "the line at once")  # type: ignore[misc]
+                await server.start()
+                await asyncio.wait_for(tap.listening(), DEADLINE_S)
+                await server.stop()
+                await until(lambda: not tap.connected, "the loss of the connection")
+        finally:
+            await end([task])
+            await server.stop()
+
+
+def told(lines: list[structlog.typing.EventDict]) -> list[float]:
+    """For how long the server had been away, by each line that says so."""
+    return [line["for_s"] for line in lines if line["event"] == "tap.trouble"]
+
+
+async def test_a_token_that_is_refused_later_is_tried_again(tmp_path: Path) -> None:
+    """Once it was let in, a refusal does not end it: it says what to do, and takes what the token's file says then."""
+    file = tmp_path / "token"
+    file.write_text("right-one")
+    config = 'authorization {{ token: "{}" }}'
+    async with nats_server(tmp_path, config.format("right-one")) as server:
+        tap = Tap(options(server, token_file=str(file)))
+        async with running(tap) as task:
+            server.reload(config.format("another-one"))
+            await until(lambda: tap.tries >= 4, "more tries")
+            assert not task.done()
+            assert not tap.connected
+            assert "authorization" in tap.last_error.lower()
+            assert tap.next_step.startswith("check bacalhau.token_file")
+            file.write_text("another-one")
+            await asyncio.wait_for(tap.listening(), DEADLINE_S)
 
 
 async def test_a_lame_duck_is_listened_to_until_it_goes(tmp_path: Path) -> None:

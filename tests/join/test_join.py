@@ -1160,6 +1160,54 @@ class TestWentBack:
         scene.has("Running", 2, source=REPORTED)
         assert self.shown(scene, Missing(), until=90.0) == []
 
+    def test_a_life_that_was_lost_and_made_again_alike_is_announced(self) -> None:
+        """A restored copy, and the same again: version, revision and state are equal, and the times are not."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        scene.has("Failed", 2)
+        key = JobKey("default.j-1")
+        scene.log[key] = msgspec.structs.replace(scene.log[key], time_ns=1_000_000_000_000)
+        scene.join.look_everywhere()
+        listed = snapshot("Failed", 2, modified_ns=1_020_000_000_000)
+        scene.answer(scene.read_list(0.0), JobPage(jobs=(listed,), next_token=""), 0.0)
+        scene.answer(scene.read(0.0), history("Pending", "Failed", at_s=1_020), 0.0)
+        notice, correction = scene.join.events
+        assert isinstance(notice, Notice)
+        assert notice.kind == "diverged"
+        scene.join.events = [correction]
+        assert scene.published() == [(2, "Failed")]
+        assert scene.log[key].time_ns == 1_020_000_000_000
+        for read in scene.reads(5.0):
+            assert isinstance(read, ReadJobs)
+            scene.answer(read, JobPage(jobs=(listed,), next_token=""), 5.0)
+        assert (scene.reads(5.0), scene.join.events) == ([], [])
+
+    def test_a_store_that_took_its_time_is_no_other_life(self) -> None:
+        """The list's time is the job's, some seconds before the entry's: it is not even looked at."""
+        scene = Scene(JoinSettings(scan_rate=0))
+        scene.has("Failed", 2)
+        key = JobKey("default.j-1")
+        scene.log[key] = msgspec.structs.replace(scene.log[key], time_ns=1_000_000_000_000)
+        scene.join.look_everywhere()
+        listed = snapshot("Failed", 2, modified_ns=991_000_000_000)
+        scene.answer(scene.read_list(0.0), JobPage(jobs=(listed,), next_token=""), 0.0)
+        assert scene.reads(0.0) == []
+
+    def test_a_log_that_began_by_a_clock_that_was_ahead_leaves_nothing_out_that_ends_now(self) -> None:
+        """It is set back by half an hour: what ends then is older than the log by its time, and is told; announced."""
+        now_s, ahead_s = 1_000, 2_800
+        scene = Scene(JoinSettings(scan_rate=0), since_ns=ahead_s * 10**9)
+        scene.join.look_everywhere()
+        listed = snapshot("Failed", 2, modified_ns=(now_s + 1) * 10**9)
+        page = JobPage(jobs=(listed,), next_token="", clock_ns=now_s * 10**9)
+        scene.answer(scene.read_list(0.0), page, 0.0)
+        (notice,) = scene.join.events
+        assert isinstance(notice, Notice)
+        assert (notice.kind, notice.origin) == ("diverged", f"beginning-{ahead_s * 10**9}")
+        scene.join.events = []
+        (read,) = (read for read in scene.reads(0.0) if isinstance(read, ReadHistory))  # beside it a sweep
+        scene.answer(read, history("Pending", "Failed", at_s=now_s + 1), 0.0)
+        assert scene.published() == [(1, "Pending"), (2, "Failed")]
+
     def test_a_record_that_went_back_as_a_whole_is_announced(self) -> None:
         """The newest change of all jobs is older than one seen before, for a minute."""
         scene = Scene(JoinSettings(scan_rate=0))
