@@ -183,6 +183,7 @@ class Tap:
         self._gap_told = False
         self._something: Final = asyncio.Event()
         self._listening: Final = asyncio.Event()
+        self._tried: Final = asyncio.Event()
         self._missed_by = ""
         self.gaps_by: Final[Counter[str]] = Counter()
         """How often frames may have been missed, by the reasons above. They are few and ours, so they may be labels."""
@@ -221,6 +222,10 @@ class Tap:
         """Wait until all subscriptions stand: what is published from now on is heard."""
         await self._listening.wait()
 
+    async def tried(self) -> None:
+        """Wait until the first connection listens, or has come to nothing."""
+        await self._tried.wait()
+
     async def batch(self) -> list[RawFrame]:
         """Wait until frames came, or a gap; then all that did."""
         await self._something.wait()
@@ -251,6 +256,7 @@ class Tap:
                         f"Bacalhau's NATS refuses us ({self.last_error}); check bacalhau.token_file, "
                         "or JOBSTATE_BACALHAU__TOKEN: it is Bacalhau's Orchestrator.Auth.Token"
                     ) from error
+            self._tried.set()
             if self.connections > before:
                 failures = 0
             else:
@@ -340,6 +346,7 @@ class Tap:
         if cause:
             self._tell_gap(cause)
         self._listening.set()
+        self._tried.set()
         if self._held:
             held, self._held = self._held, []
             self._hand_out(held)

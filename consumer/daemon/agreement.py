@@ -10,6 +10,7 @@ from typing import Final
 from consumer.errors import OrchestratorError
 from consumer.join import OrchestratorRead, ReadJobs
 from consumer.join.reads import Missing
+from consumer.model import HistoryPage
 from consumer.ports import Answered
 
 DOUBT_JOBS: Final = 3
@@ -27,7 +28,7 @@ class Agreement:
         """Take in reads that came back. Those that no frame caused, and those that failed, tell nothing."""
         for one in answered:
             job = _hinted(one.read)
-            if not job or isinstance(one.answer, OrchestratorError):
+            if not job or isinstance(one.answer, OrchestratorError) or _is_empty(one.answer):
                 continue
             if not isinstance(one.answer, Missing):
                 self._unknown.clear()
@@ -43,6 +44,11 @@ class Agreement:
             f"it knows none of the last {len(self._unknown)} jobs that frames name: "
             "do orchestrator.url and bacalhau.url lead to the same cluster?"
         )
+
+
+def _is_empty(answer: object) -> bool:
+    """Whether it is a history without an entry, as that of an unknown job is before 1.8: the job itself tells."""
+    return isinstance(answer, HistoryPage) and not answer.entries
 
 
 def _hinted(read: OrchestratorRead) -> str:

@@ -5,6 +5,7 @@ it, is `consumer.daemon.assemble`; what its loops carry, `consumer.daemon.carry`
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ log = structlog.get_logger()
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 8.0
 LISTEN_S: Final = 5.0
-"""So long the first list waits for the tap: what is published while it is read should be heard."""
+"""So long at most the first list waits for the tap: what is published while it is read should be heard."""
 STOCK_S: Final = 1.0
 SILENT_S: Final = 3.0
 """An orchestrator that has owed us answers for so long, and gave none, is not ready."""
@@ -320,17 +321,17 @@ class Life:
             return writer
 
     async def _first_look(self, carrier: Carrier) -> None:
-        """List all jobs once the tap listens, or without it where it does not; and again when it does after that.
+        """List all jobs once the tap listens, or without it where that fails; and again when it does after that.
 
         Without an orchestrator nothing can be listed: what was missed is announced, once the tap listens.
         """
         if self._tap is not None and self._reads is None:
             await self._tap.listening()
         elif self._tap is not None:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LISTEN_S):
-                    await self._tap.listening()
-            except TimeoutError:
+                    await self._tap.tried()
+            if not self._tap.connected:
                 log.warning(
                     "tap.waiting",
                     server=self._tap.where,

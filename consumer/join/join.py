@@ -423,8 +423,7 @@ class Join:
     def _take_job(self, name: str, job: Job, snapshot: Snapshot, cause: str, now: float) -> None:
         self._relearn(snapshot)
         if job.bare:
-            self._join_bare(job, snapshot, cause)
-            self._read_over(name, job, now)
+            self._take_bare(name, job, snapshot, cause, now)
         elif job.identity is not None:
             self._reads.append(ReadHistory(job=name, namespace=job.identity.namespace, cause=cause))
 
@@ -436,16 +435,25 @@ class Join:
             self.failed(read, now, alone="endless")
         elif is_full:
             self._reads.append(msgspec.structs.replace(read, next_token=page.next_token))
-        elif job.pages or job.key is None or self._known(job.key) is not None:
+        elif job.pages:
             self._join(read.job, job, job.pages, cause, now)
-        elif not self._ends_doubt(job, now):
-            # Every job since 1.5 has a history: an answer without it may be an old one.
-            self.counts.old_answers += 1
-            self._read_over(read.job, job, now)
         else:
-            # A job from before 1.5 has none: its present state is all that there is.
+            # Of a job that it does not know Bacalhau before 1.8 has an empty history, and no 404: the job itself tells.
             job.bare = True
             self._reads.append(ReadJob(job=read.job, namespace=read.namespace, cause=cause))
+
+    def _take_bare(self, name: str, job: Job, snapshot: Snapshot, cause: str, now: float) -> None:
+        """The job is there, and its history was empty. Every job since 1.5 has one: it may be an old answer."""
+        assert job.key is not None
+        job.bare = False
+        if self._known(job.key) is not None:
+            self._join(name, job, (), cause, now)
+            return
+        if self._ends_doubt(job, now):
+            self._join_bare(job, snapshot, cause)
+        else:
+            self.counts.old_answers += 1
+        self._read_over(name, job, now)
 
     def failed(
         self,
@@ -554,11 +562,10 @@ class Join:
             self._open_up(name, now)
 
     def _join_bare(self, job: Job, snapshot: Snapshot, cause: str) -> None:
-        """A job without a history: its present state, once, flagged `joined` (`DESIGN.md` 6.1)."""
+        """A job without a history, from before 1.5: its present state, once, flagged `joined` (`DESIGN.md` 6.1)."""
         assert job.key is not None
-        job.bare = False
         job.hint.answered()
-        if self._known(job.key) is not None or not self._differs(snapshot):
+        if not self._differs(snapshot):
             return
         step = Step(
             version=snapshot.version,

@@ -68,6 +68,11 @@ def get_history(job: Job | None, ns: int, *, all_versions: bool, limit: int, tok
     return _reply({"NextToken": more, "Items": items})
 
 
+def no_history() -> Reply:
+    """Of a job that is not known, before 1.8 (real clusters of 1.5.0, 1.5.2, 1.6.4 and 1.7.0 answer so)."""
+    return _reply({"NextToken": "", "Items": []})
+
+
 def not_found() -> Reply:
     """Bacalhau's own 404."""
     return Reply(

@@ -335,7 +335,9 @@ class World:
         return rest.list_jobs(jobs.values(), ns, limit=read.limit, token=read.next_token)
 
     def history(self, job: Job | None, ns: int, limit: int, token: str) -> Reply:
-        """What the adapter asks for: job level, all versions."""
+        """What the adapter asks for: job level, all versions. Before 1.8 that of a job that is not known is empty."""
+        if job is None and not self.release.versioned:
+            return rest.no_history()
         return rest.get_history(job, ns, all_versions=True, limit=limit, token=token)
 
     # -- the log ------------------------------------------------------------------------------------------------------

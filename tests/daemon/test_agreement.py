@@ -5,10 +5,12 @@ import pytest
 from consumer.daemon.agreement import DOUBT_JOBS, KEPT_MAX, Agreement
 from consumer.errors import OrchestratorError
 from consumer.join.reads import Missing, ReadHistory, ReadJob, ReadJobs
-from consumer.model import HistoryPage, JobPage
+from consumer.model import HistoryEntry, HistoryPage, JobPage
 from consumer.ports import Answered
 
-FOUND = HistoryPage(entries=(), items=0, next_token="")
+ENTRY = HistoryEntry(number=1, version=0, state="Pending", message="", time=None)
+FOUND = HistoryPage(entries=(ENTRY,), items=1, next_token="")
+EMPTY = HistoryPage(entries=(), items=0, next_token="")
 
 
 def read(number: int, answer: Missing | HistoryPage | OrchestratorError, cause: str = "hint") -> Answered:
@@ -46,6 +48,7 @@ def test_one_known_job_ends_the_doubt() -> None:
     "other",
     [
         read(1, FOUND, cause="scan"),
+        read(1, EMPTY),  # before 1.8 that of a job that is not known, too
         read(1, OrchestratorError("slow")),
         Answered(ReadJobs(), JobPage(jobs=(), next_token=""), 0.0),
     ],

@@ -117,6 +117,7 @@ async def test_the_first_list_waits_for_the_tap(tmp_path: Path, monkeypatch: pyt
         return web.json_response({"Items": [], "NextToken": ""}, headers={"X-Bacalhau-Git-Version": "v1.9.3"})
 
     monkeypatch.setattr(Tap, "listening", listening)
+    monkeypatch.setattr(Tap, "tried", listening)
     monkeypatch.setattr(life, "STOCK_S", 0.1)
     monkeypatch.setattr(life, "tell_left_out", lambda: rounds.append("stock"))
     async with Server(tmp_path) as server, http_server(answer) as url:
@@ -134,5 +135,29 @@ async def test_the_first_list_waits_for_the_tap(tmp_path: Path, monkeypatch: pyt
         listens.set()
         await until(lambda: len(lists) > 2, "what has changed")
         assert lists[:3] == ["5000", "5000", "100"]
+        stop.set()
+        assert await running is ExitCode.OK
+
+
+async def test_a_tap_that_fails_keeps_no_list_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at `bacalhau.url`: the orchestrator is asked at once, and what is wrong there seen."""
+    lists = list[str]()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        lists.append(request.query["limit"])
+        return web.json_response({"Items": [], "NextToken": ""}, headers={"X-Bacalhau-Git-Version": "v1.9.3"})
+
+    monkeypatch.setattr(life, "LISTEN_S", 1e9)
+    async with Server(tmp_path) as server, http_server(answer) as url:
+        settings = Settings(
+            nats=Nats(url=server.url),
+            http=Http(port=0),
+            streams=SMALL,
+            bacalhau=Bacalhau(url="nats://127.0.0.1:1"),
+            orchestrator=Orchestrator(url=url),
+        )
+        daemon, stop = assemble._Daemon(settings, load()), asyncio.Event()
+        running = asyncio.ensure_future(daemon.run(server.url, stop))
+        await until(lambda: len(lists) > 0, "a list")
         stop.set()
         assert await running is ExitCode.OK

@@ -1243,7 +1243,8 @@ class TestContested:
         while now < 150:
             for read in scene.reads(now):
                 page = JobPage(jobs=(listed,), next_token="")
-                scene.answer(read, page if isinstance(read, ReadJobs) else answer, now)
+                said = page if isinstance(read, ReadJobs) else listed if isinstance(read, ReadJob) else answer
+                scene.answer(read, said, now)
             told += [(now, event) for event in scene.join.events]
             scene.join.events = []
             due = scene.join.wake_at()
@@ -1372,21 +1373,31 @@ class TestResume:
 
 
 class TestWithoutHistory:
-    """A job from before 1.5."""
+    """An empty history: of a job from before 1.5, of one that is not known (before 1.8), or an old answer."""
 
-    def test_its_present_state_is_published_and_flagged(self) -> None:
-        """The history is empty: the job itself is read, and its state is `joined`."""
+    def scene(self) -> Scene:
+        """A frame named a job, and it is there."""
         scene = Scene()
         scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
         scene.answer(scene.read(0.0), snapshot("Running", 2), 0.0)
-        now, read = 0.0, scene.read(0.0)
-        while isinstance(read, ReadHistory):
-            scene.answer(read, history(), now)
-            at_once = scene.reads(now)
-            now, read = (now, at_once[0]) if at_once else scene.wait(now)
-        assert now == pytest.approx(60, abs=8)  # as long as an answer may be an old one
+        return scene
+
+    def is_empty(self, scene: Scene, now: float) -> None:
+        """Its history is read, and the job itself then."""
+        read = scene.read(now)
+        assert isinstance(read, ReadHistory)
+        scene.answer(read, history(), now)
+        read = scene.read(now)
         assert isinstance(read, ReadJob)
         scene.answer(read, snapshot("Running", 2), now)
+
+    def test_its_present_state_is_published_and_flagged(self) -> None:
+        """After a minute of such answers: the job's state is `joined`."""
+        scene, now = self.scene(), 0.0
+        while not scene.join.events:
+            self.is_empty(scene, now)
+            now = scene.join.wake_at() or now
+        assert now == pytest.approx(60, abs=8)  # as long as an answer may be an old one
         (event,) = scene.join.events
         assert isinstance(event, Record)
         assert event.flags == ("joined",)
@@ -1394,25 +1405,37 @@ class TestWithoutHistory:
 
     def test_many_empty_answers_in_a_moment_are_old_ones(self) -> None:
         """A cache gave them: the job's own frames had it read again and again meanwhile, and that proves nothing."""
-        scene = Scene()
-        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
-        scene.answer(scene.read(0.0), snapshot("Running", 2), 0.0)
+        scene = self.scene()
         for tick in range(20):
-            scene.answer(scene.read(tick / 100), history(), tick / 100)
+            self.is_empty(scene, tick / 100)
             scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), (tick + 1) / 100)
         scene.answer(scene.read(0.2), history("Pending", "Running"), 0.2)
         assert scene.published() == [(1, "Pending"), (2, "Running")]
 
     def test_one_empty_answer_is_an_old_one(self) -> None:
         """Every job since 1.5 has a history: it is read again, and told from its first state."""
-        scene = Scene()
-        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
-        scene.answer(scene.read(0.0), snapshot("Running", 2), 0.0)
-        scene.answer(scene.read(0.0), history(), 0.0)
+        scene = self.scene()
+        self.is_empty(scene, 0.0)
         now, read = scene.wait(0.0)
         scene.answer(read, history("Pending", "Running"), now)
         assert scene.published() == [(1, "Pending"), (2, "Running")]
         assert scene.reads(120.0) == []
+
+    def test_a_job_that_is_not_there_is_gone_whatever_its_history_says(self) -> None:
+        """1.5 to 1.7 know no job of that id and answer its history with nothing, 200: `gone` after a minute."""
+        scene, now = Scene(TURNS_ONLY), 0.0
+        told: list[object] = []
+        scene.has("Running", 2)
+        scene.join.resume(identity())
+        while now < 90 and not told:
+            for read in scene.reads(now):
+                scene.answer(read, Missing() if isinstance(read, ReadJob) else history(), now)
+            told += scene.join.events
+            scene.join.events = []
+            now += 0.05
+        assert [event.kind for event in told if isinstance(event, Notice)] == ["gone"]
+        assert now == pytest.approx(60, abs=8)
+        assert scene.join.open_jobs == 0
 
 
 class TestBounds:
