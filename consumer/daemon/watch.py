@@ -88,6 +88,8 @@ class _Life:
         self.outcomes_told: Counter[tuple[str, str]] = Counter()
         self.full: set[str] = set()
         """The streams that have no room."""
+        self.crowded = False
+        """Whether it was told that the join has no room for some jobs."""
         self.failed_lists: Final = _Failures(fresh_s=float("inf"))
         """A list that failed is asked for again whatever happens, if ten minutes later (`consumer.join.lists`)."""
         self.failed_jobs: Final = _Failures(fresh_s=READ_AGAIN_S)
@@ -331,6 +333,10 @@ class Watch:
                 metrics.surprises(kind).inc(more)
         metrics.resends.inc(life.tally.resends - before.resends)
         metrics.read_backs.inc(life.tally.read_backs - before.read_backs)
+        if life.join is not None and life.join.counts.dropped and not life.crowded:
+            life.crowded = True
+            step = "raise limits.jobs; until then they are looked at by the lists that follow, as others end"
+            log.warning("jobs.crowded", looked_at=life.join.open_jobs, next_step=step)
         self._take_stock_of_appends(life)
         self._say_log(life)
 

@@ -10,8 +10,9 @@ from consumer.daemon.watch import LOG, ORCHESTRATOR, Watch
 from consumer.errors import OrchestratorError
 from consumer.fold import Lanes
 from consumer.fold.dwell import Dwell
+from consumer.join import Join, JoinSettings
 from consumer.join.reads import OrchestratorRead, ReadHistory, ReadJob, ReadJobs
-from consumer.model import HistoryPage, JobPage, Notice
+from consumer.model import Frame, FrameKind, HistoryPage, JobPage, Notice
 from consumer.observe import Health, Metrics
 from consumer.ports import Answered
 from consumer.rules import load
@@ -42,9 +43,9 @@ class Place:
         self.watch = Watch(self.metrics, self.health, self.clock)
         self.follow()
 
-    def follow(self) -> None:
+    def follow(self, join: Join | None = None) -> None:
         """A life begins."""
-        self.watch.follow_life(self.lanes, None, Dwell(load(), 0.0), self.outcomes)
+        self.watch.follow_life(self.lanes, join, Dwell(load(), 0.0), self.outcomes)
 
     def samples(self, name: str) -> dict[tuple[str, ...], float]:
         """The samples of the metric *name*, by their labels' values in the order of the labels' names."""
@@ -285,3 +286,17 @@ def test_what_is_known_to_hold_the_log_up_is_not_the_servers_silence(place: Plac
     place.clock.time += 40.0
     place.watch.take_stock()
     assert place.watch.unconfirmed_s == 0.0
+
+
+def test_jobs_that_have_no_room_are_told_once(place: Place) -> None:
+    """`limits.jobs` is an operator's bound: beyond it a job waits for a list, and that is no secret."""
+    join = Join(load(), lambda _: None, JoinSettings(jobs_max=1), since_ns=0)
+    place.follow(join)
+    with capture_logs() as lines:
+        for number in range(3):
+            frame = Frame(kind=FrameKind.RUN_RESULT, execution="e", node="n", profile="1.8+", job=f"j-{number}")
+            join.frame(frame, 0.0)
+            place.watch.take_stock()
+    told = [line for line in lines if line["event"] == "jobs.crowded"]
+    assert len(told) == 1
+    assert "limits.jobs" in told[0]["next_step"]
