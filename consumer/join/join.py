@@ -18,6 +18,7 @@ from consumer.join.early import ANYWHERE, Execution, runs_early, steps_ahead
 from consumer.join.hint import ECHO, FRAME, LIST, LOOK, WATCH
 from consumer.join.history import Contradicted, Joined, Old, join_history, read_versions, was_written_anew, went_back
 from consumer.join.job import Job
+from consumer.join.listed import DIFFERS, PERHAPS, lay_beside
 from consumer.join.lists import AHEAD_NS, Lists, agrees_with_clock
 from consumer.join.options import JoinSettings
 from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
@@ -56,10 +57,6 @@ SCAN: Final = "scan"
 
 UNREADABLE_AFTER: Final = 5
 """So many tries of one job in a row failed by themselves, over some 15 s: it is announced."""
-
-
-ANEW_NS: Final = 10_000_000_000
-"""A job's own time is that of its last write, give or take how long the orchestrator's store took for it."""
 
 
 class Counts(msgspec.Struct, kw_only=True):
@@ -712,33 +709,15 @@ class Join:
                 self._hint(one.id, now, LOOK)
 
     def _differs(self, snapshot: Snapshot) -> bool:
-        known = self._known(job_key(snapshot.job.namespace, snapshot.job.id))
+        """Whether to read the job that a list shows."""
         job = self._jobs.get(snapshot.job.id)
         if job is not None and job.halted is not None and not self._lists.sweeps:
             return False  # it stands still: whatever comes after waits for an operator, not for us
-        if known is None:
-            ended = self._rules.is_terminal(snapshot.state)
-            return not (ended and self._since_ns and snapshot.modified_ns <= self._since_ns)
-        return (
-            known.source == REPORTED
-            or known.version != snapshot.version
-            or known.state != snapshot.state
-            # A revision may also be a change of something else than the state, and an end that was written at another
-            # time another life's, made alike: worth one look, not one every second.
-            or (
-                (snapshot.revision > (known.revision or 0) or self._ended_anew(known, snapshot))
-                and (self._lists.sweeps or snapshot.modified_ns > self._lists.high_water)
-            )
-        )
-
-    def _ended_anew(self, known: Known, snapshot: Snapshot) -> bool:
-        """Whether the job, where the log stands, was written at quite another time than the end that the log has."""
-        return (
-            snapshot.revision == known.revision
-            and bool(known.time_ns)
-            and self._rules.is_terminal(known.state)
-            and abs(snapshot.modified_ns - known.time_ns) > ANEW_NS
-        )
+        known = self._known(job_key(snapshot.job.namespace, snapshot.job.id))
+        said = lay_beside(self._rules, known, snapshot, self._since_ns or 0)
+        if said == PERHAPS:
+            return self._lists.sweeps or snapshot.modified_ns > self._lists.high_water
+        return said == DIFFERS
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 

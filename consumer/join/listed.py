@@ -1,0 +1,44 @@
+"""What a list says of one job, laid beside what the log has of it: whether its history is worth a read.
+
+Pure functions of (the rules, what the log has, the job as it is listed). A list shows a job's last state alone: what
+came before it only the history tells (`consumer.join.history`), and when lists come is `consumer.join.lists`'s.
+"""
+
+from typing import Final
+
+from consumer.model import REPORTED, Known, Snapshot
+from consumer.rules import Rules
+
+DIFFERS: Final = "differs"
+"""The log says otherwise, or nothing: read, whoever lists it and however often."""
+PERHAPS: Final = "perhaps"
+"""Something was written that need not be a state: worth one look, not one every second."""
+AGREES: Final = "agrees"
+"""The log says the same."""
+
+ANEW_NS: Final = 10_000_000_000
+"""A job's own time is that of its last write, give or take how long the orchestrator's store took for it."""
+
+
+def lay_beside(rules: Rules, known: Known | None, listed: Snapshot, since_ns: int) -> str:
+    """What *listed* says beside *known*, in a log that began at *since_ns* (0: with the first job of all)."""
+    if known is None:
+        is_left_out = bool(since_ns) and rules.is_terminal(listed.state) and listed.modified_ns <= since_ns
+        return AGREES if is_left_out else DIFFERS
+    if known.source == REPORTED or (known.version, known.state) != (listed.version, listed.state):
+        return DIFFERS
+    is_later = listed.revision > (known.revision or 0)
+    return PERHAPS if is_later or _ended_anew(rules, known, listed) else AGREES
+
+
+def _ended_anew(rules: Rules, known: Known, listed: Snapshot) -> bool:
+    """Whether the job was written at quite another time than the end that the log has.
+
+    Then that may be another life's, which was lost with the orchestrator's data and made again alike.
+    """
+    return (
+        listed.revision == known.revision
+        and known.time_ns > 0
+        and rules.is_terminal(known.state)
+        and abs(listed.modified_ns - known.time_ns) > ANEW_NS
+    )
