@@ -4,6 +4,7 @@ Pure: a *fault* and the words of whoever met it go in. Who meets it is `consumer
 """
 
 from typing import Final
+from urllib.parse import urlsplit
 
 AWAY: Final = "away"
 """Nobody takes the connection."""
@@ -13,14 +14,23 @@ ALIEN: Final = "alien"
 """What answers is no NATS server."""
 REFUSED: Final = "refused"
 """It does not let us in."""
+BACALHAUS: Final = "bacalhaus"
+"""It does not let us in, and is Bacalhau's own: `bacalhau.url` names it too."""
 DENIED: Final = "denied"
 """It lets us in, and not do what we must."""
 TLS: Final = "tls"
 """The handshake fails."""
+EXPIRED: Final = "tls-expired"
+"""It fails, for a certificate was valid until some time that is over."""
+TOO_EARLY: Final = "tls-too-early"
+"""It fails, for a certificate is valid only from some later time on."""
 NO_TLS: Final = "no-tls"
 """It has none, and the settings ask for it."""
 OTHER: Final = "other"
 """Anything else: a connection that stood and was lost, too."""
+
+OF_TLS: Final = frozenset({TLS, EXPIRED, TOO_EARLY, NO_TLS})
+"""The faults by which nothing private comes about."""
 
 SECRET: Final = {
     "nats": "nats.token_file, JOBSTATE_NATS__TOKEN, nats.user with nats.password_file, or nats.credentials_file",
@@ -35,9 +45,27 @@ CERTIFICATE: Final = {
     "host in bacalhau.url",
 }
 
+RENEW: Final = "renew the server's certificate (or its authority's); until when each is valid: openssl x509 -enddate"
+COMPARE_CLOCKS: Final = (
+    "compare both clocks, this machine's and that of whoever made the certificate: one may be wrong; the certificate "
+    "says from when on it is valid (openssl x509 -startdate)"
+)
+_STEPS: Final = {
+    BACALHAUS: "that is Bacalhau's own server, for bacalhau.url names it too: give nats.url another one's address, for "
+    "our streams (if they are to be there all the same: nats.token_file, with Bacalhau's token)",
+    EXPIRED: RENEW,
+    TOO_EARLY: COMPARE_CLOCKS,
+}
+"""What to do about it, where that is the same on either side."""
+
 WITHOUT_TLS: Final = "the server offers no TLS, and the settings ask for it"
 """In the words of `consumer.client`, which then says nothing to it."""
 _TLS_WORDS: Final = ("certificate", "ssl", "tls")
+_EXPIRED_WORDS: Final = "certificate has expired"
+_TOO_EARLY_WORDS: Final = "certificate is not yet valid"
+"""OpenSSL's own (`X509_verify_cert_error_string`)."""
+_PORTS: Final = {"ws": 80, "wss": 443}
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def fault_of(why: str) -> str:
@@ -49,7 +77,31 @@ def fault_of(why: str) -> str:
         return DENIED
     if "authorization" in words or "authentication" in words:
         return REFUSED
+    if (fault := fault_of_time(words)) != OTHER:
+        return fault
     return TLS if any(word in words for word in _TLS_WORDS) else OTHER
+
+
+def fault_of_time(why: str) -> str:
+    """The fault that OpenSSL's words on the time of a certificate name; OTHER where they are about something else."""
+    words = why.lower()
+    if _EXPIRED_WORDS in words:
+        return EXPIRED
+    return TOO_EARLY if _TOO_EARLY_WORDS in words else OTHER
+
+
+def is_same_server(one: str, other: str) -> bool:
+    """Whether two addresses (each may be several, with commas) have a host and port in common. No name is looked up."""
+    return not _places(one).isdisjoint(_places(other))
+
+
+def _places(url: str) -> set[tuple[str, int]]:
+    places = set()
+    for part in (part.strip() for part in url.split(",") if part.strip()):
+        parts = urlsplit(part if "://" in part else f"nats://{part}")
+        host = parts.hostname or ""
+        places.add(("localhost" if host in _LOOPBACK else host, parts.port or _PORTS.get(parts.scheme, 4222)))
+    return places
 
 
 def words(fault: str, why: str) -> str:
@@ -83,4 +135,4 @@ def next_step(side: str, fault: str) -> str:
             return f"check {CERTIFICATE[side]}"
         case "no-tls":
             return f"write nats:// in {side}.url and leave {side}.tls_ca out, or enable TLS on that server"
-    return "look at that server's own log"
+    return _STEPS.get(fault, "look at that server's own log")

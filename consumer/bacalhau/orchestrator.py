@@ -24,12 +24,13 @@ import structlog
 from aiohttp import hdrs
 from yarl import URL
 
+from consumer import reach
 from consumer.errors import DecodeError, OrchestratorError, SettingsError
 from consumer.join.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage, JobPage, Snapshot
 from consumer.settings import Orchestrator as OrchestratorSettings
 from consumer.settings import Secret, is_host, secret_of, trust
-from consumer.wire.rest import KNOWN_VERSIONS, decode_history, decode_job, decode_jobs
+from consumer.wire.rest import KNOWN_VERSIONS, Node, decode_history, decode_job, decode_jobs, decode_node
 
 log = structlog.get_logger()
 
@@ -44,6 +45,12 @@ LIST_TIMEOUT_S: Final = 30.0
 """So long a list may take, as Bacalhau's own server lets it (`BACALHAU.md` 6.3): 40 us for each job it ever stored."""
 PROBES: Final = 1
 """A connection more than reads may be under way: for the probe, while those before it hang."""
+NODE_TIMEOUT_S: Final = 2.0
+"""So long the node may take to say who it is. It is less than what makes an orchestrator count as silent."""
+NODE_EVERY_S: Final = 60.0
+"""Where there is no list, the node is asked once in so long whether it is one that has none."""
+COMPUTE: Final = "Compute"
+"""A node of this type has no list of jobs, unless it is the orchestrator too."""
 ONE_JOB_SHARE: Final = 16
 """So many times smaller than a list's is the bound of a job and of a page of its history."""
 _CHUNK: Final = 64 * 1024
@@ -68,13 +75,14 @@ _SOMETHING_ELSE: Final = "check orchestrator.url: a proxy, a login page or the w
 _NEWER: Final = "is this Bacalhau newer than 1.9? report it, with its version"
 
 NEXT_STEP: Final = {
+    "compute-node": "name the orchestrator's API in orchestrator.url: the address of a compute node is no use",
     "cut": "look at the orchestrator, and at any proxy before it: one of them ends connections early",
     "encoded": "have the proxy between keep to Accept-Encoding: identity",
     "forbidden": "the credential needs the capability read:job",
     "html": _SOMETHING_ELSE,
     "needs-tls": "the server speaks TLS: write https:// in orchestrator.url",
     "no-job": _NEWER,
-    "not-an-api": _SOMETHING_ELSE,
+    "not-an-api": f"{_SOMETHING_ELSE}, or a compute node",
     "not-askable": "find out who publishes such a job on Bacalhau's subjects: no API could name it",
     "not-http": "check the port of orchestrator.url: the API's is 1234, that of NATS 4222",
     "not-json": _SOMETHING_ELSE,
@@ -89,6 +97,8 @@ NEXT_STEP: Final = {
     "slow": "is the orchestrator overloaded? A list costs it 40 us for each job that it stores",
     "throttled": "lower orchestrator.max_rate",
     "tls": "check orchestrator.tls_ca, and that the certificate names the host in orchestrator.url",
+    "tls-expired": reach.RENEW,
+    "tls-too-early": reach.COMPARE_CLOCKS,
     "too-deep": _NEWER,
     "too-large": "a list is asked for again by itself, half as many jobs at once; raise orchestrator.answer_bytes if "
     "it goes on, or if it is one job that is so large",
@@ -170,9 +180,9 @@ class Orchestrator:
     """`consumer.ports.Orchestrator` over HTTP. Use as `async with`; many reads may be under way at once.
 
     Raises `OrchestratorError` for every answer that is none, by kind, each with its `NEXT_STEP`:
-    unreachable, tls, not-tls, needs-tls, slow, not-http, redirect, unauthorized, forbidden, throttled, server-error,
-    refused (another 4xx), wrong-status, not-an-api (a 404 that is not Bacalhau's), html, not-json, encoded
-    (compressed though we said not to);
+    unreachable, tls, tls-expired, tls-too-early, not-tls, needs-tls, slow, not-http, redirect, unauthorized, forbidden,
+    throttled, server-error, refused (another 4xx), wrong-status, not-an-api (a 404 that is not Bacalhau's),
+    compute-node (it has no list of jobs), html, not-json, encoded (compressed though we said not to);
     and of this one read: cut, too-large, other-job, not-askable (no path can name this job), and the reasons that
     `consumer.wire.rest` has for a JSON body that it cannot take (wrong-shape, unknown-history-entry, …).
     """
@@ -195,6 +205,10 @@ class Orchestrator:
         self._heard_at = 0.0
         self._list_took_s = 0.0
         self._ways: Final[dict[str, int]] = {}
+        self._node_due = 0.0
+        self._is_compute = False
+        self.lists = 0
+        """Lists that were answered so far: whoever has answered one is an orchestrator."""
         self.version: str = ""
         """Bacalhau's version, as its last answer said (`v1.9.3`); empty until one did."""
         self.date: str = ""
@@ -280,11 +294,35 @@ class Orchestrator:
         query = {"namespace": "*", "order_by": "modified_at", "reverse": "true", "limit": str(read.limit)}
         body = await self._get("/orchestrator/jobs", _with(query, read.next_token, ""), of_list=True)
         if body is None:
-            raise _error("not-an-api", f"{self._base.origin()} has no list of jobs")
-        return msgspec.structs.replace(_decoded(decode_jobs, body), clock_ns=_clock_ns(self.date))
+            raise await self._find_why_no_list()
+        page = msgspec.structs.replace(_decoded(decode_jobs, body), clock_ns=_clock_ns(self.date))
+        self.lists += 1
+        return page
 
-    async def _get(self, path: str, query: dict[str, str], *, of_list: bool = False) -> bytes | None:
-        """The body of a 200 answer; None for a 404 of Bacalhau's own.
+    async def _find_why_no_list(self) -> OrchestratorError:
+        """The error for a list that is a 404. A compute node answers so to all that is asked of jobs."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._node_due:
+            self._node_due = now + NODE_EVERY_S
+            try:
+                self._is_compute = (await self.node()).type == COMPUTE
+            except OrchestratorError:
+                self._is_compute = False  # what it is remains unknown, and the list is missing all the same
+        if self._is_compute:
+            return _error("compute-node", f"{self._base.origin()}: this is a compute node's API, it has no jobs")
+        return _error("not-an-api", f"{self._base.origin()} has no list of jobs")
+
+    async def node(self) -> Node:
+        """Who answers: what Bacalhau's NATS server is named by (`GET /agent/node`)."""
+        body = await self._get("/agent/node", {}, most_s=NODE_TIMEOUT_S)
+        if body is None:
+            raise _error("not-an-api", f"{self._base.origin()} does not say which node it is")
+        return _decoded(decode_node, body)
+
+    async def _get(
+        self, path: str, query: dict[str, str], *, of_list: bool = False, most_s: float = float("inf")
+    ) -> bytes | None:
+        """The body of a 200 answer, which may take *most_s*; None for a 404 of Bacalhau's own.
 
         A list may be larger than one job and what became of it, and takes the longer the more is stored: there is one
         at a time, of the others many.
@@ -298,6 +336,7 @@ class Orchestrator:
         this, began = object(), now()
         self._under_way[this] = began + (2 * self._list_took_s if of_list else 0.0)
         timeout_s = max(self._options.timeout_s, LIST_TIMEOUT_S) if of_list else self._options.timeout_s
+        timeout_s = min(timeout_s, most_s)
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._options.connect_timeout_s)
         try:
             async with self._session.get(url, headers=headers, allow_redirects=False, timeout=timeout) as response:
@@ -350,7 +389,9 @@ class Orchestrator:
         # Of aiohttp's two, one has OpenSSL's error within it and the other one not.
         if getattr(getattr(error, "os_error", None), "reason", "") in _NO_TLS:
             return "not-tls", f"{self._base.origin()}: no TLS is spoken there"
-        return "tls", f"{self._base.origin()}: {_why(error)}"
+        why = _why(error)
+        fault = reach.fault_of_time(why)
+        return "tls" if fault == reach.OTHER else fault, f"{self._base.origin()}: {why}"
 
     def _hear_version(self, response: aiohttp.ClientResponse) -> None:
         """Keep what an answer of the API says of itself. What is no version tells nothing, and is as if not said."""

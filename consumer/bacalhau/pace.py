@@ -113,6 +113,12 @@ class Pace:
         self._probing = bool(self.away)  # what was under way when it went away may hang for long, and is no probe
         return (self._take_other() if self._probing else None) or self._next()
 
+    def turn(self, now: float) -> float:
+        """When a request may leave that is no read: it takes the next one's turn, so that the rate is kept."""
+        turn = max(self._free_at, now)
+        self._free_at = turn + self._interval_s
+        return turn
+
     def answered(self, read: OrchestratorRead, now: float, started_at: float, error: OrchestratorError | None) -> bool:
         """*read*, started at *started_at*, came back: with an answer, or with *error*. Whether that is its job's alone.
 

@@ -81,6 +81,11 @@ class Reads:
         self._pace.ask(reads, self._clock.now())
         self._changed.set()
 
+    async def turn(self) -> None:
+        """Wait until a request may leave that is no read of the join's: for the rate it counts as one."""
+        now = self._clock.now()
+        await asyncio.sleep(self._pace.turn(now) - now)
+
     async def answers(self) -> list[Answered]:
         """Wait until something came back, then everything that has."""
         await self._something.wait()

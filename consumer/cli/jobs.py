@@ -43,12 +43,12 @@ def list_jobs(
         list[str] | None, typer.Option("--state", metavar="STATE", help="Only jobs in this state; may be repeated.")
     ] = None,
     namespace: Annotated[
-        str | None,
-        typer.Option("--namespace", metavar="NS", parser=read_name, help="Only jobs of this namespace."),
+        list[str] | None,
+        typer.Option("--namespace", metavar="NS", parser=read_name, help="Only this namespace; may be repeated."),
     ] = None,
     limit: Annotated[
         int,
-        typer.Option("--limit", metavar="N", parser=read_count, help="Only so many, the last that changed. 0: all."),
+        typer.Option("--limit", metavar="N", parser=read_count, help="Only so many, the newest entries. 0: all."),
     ] = 0,
     as_json: AsJson = False,
     nats: Nats = None,
@@ -56,7 +56,9 @@ def list_jobs(
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Jobs and their present states, the one that changed last comes last.
+    """Jobs and their present states, in the order in which the log stored them: the newest entry comes last.
+
+    That is not always the order of the times: they are the orchestrator's or a producer's, who may be late.
 
     Read from the KV bucket. Where its copy is known not to be ours (no update of the job, or announced as foreign),
     the log itself is read; a job that has only such entries is marked `foreign`.
@@ -71,24 +73,24 @@ def list_jobs(
     if state:
         rules = where.rules()
         states = {read_state(rules, one, "--state") for one in state}
-    carry_out(_list(states, namespace, limit, where, as_json=as_json))
+    carry_out(_list(states, list(dict.fromkeys(namespace or [])), limit, where, as_json=as_json))
 
 
-async def _list(states: set[str], namespace: str | None, limit: int, where: Where, *, as_json: bool) -> ExitCode:
+async def _list(states: set[str], namespaces: list[str], limit: int, where: Where, *, as_json: bool) -> ExitCode:
     from consumer.cli.display import Page, update_object, update_row, write_json  # noqa: PLC0415
     from consumer.wire.subjects import escape  # noqa: PLC0415
 
     found: deque[tuple[Entry, Update | None, bool]] = deque(maxlen=limit or None)
-    known = False
+    unknown = {escape(namespace): namespace for namespace in namespaces}
     async with connected(where) as view:
         announced = await _announced(view)
-        async with view.present(escape(namespace) if namespace is not None else "*") as present:
+        async with view.present(*unknown) as present:
             async for copy in present:
-                known = True
+                unknown.pop(_key_of(view, copy).partition(".")[0], None)
                 entry, update, foreign = await _look_at(view, copy, announced)
                 if not states or (update is not None and not foreign and update.StateType in states):
                     found.append((entry, update, foreign))
-    if namespace is not None and not known:
+    for namespace in unknown.values():
         tell(f"no job is known in namespace {namespace} of cluster {view.names.cluster}")
     page = Page()
     for entry, update, foreign in found:
@@ -189,17 +191,23 @@ async def _announced(view: "View") -> set[int]:
     return {int(origin) for origin in origins if origin.isascii() and origin.isdecimal()}
 
 
+def _key_of(view: "View", copy: "Entry") -> "JobKey":
+    """The key of the job whose *copy* the bucket has."""
+    from consumer.model import JobKey  # noqa: PLC0415
+
+    return JobKey(copy.subject.removeprefix(view.names.key_in_bucket(JobKey(""))))
+
+
 async def _look_at(view: "View", copy: "Entry", announced: set[int]) -> "tuple[Entry, Update | None, bool]":
     """What the bucket's *copy* stands for: an entry, its update, and whether it is foreign.
 
     A copy has lost the headers that tell ours from a stranger's; so where there is a doubt the log itself is read.
     """
     from consumer.cli.display import read_entry  # noqa: PLC0415
-    from consumer.model import JobKey  # noqa: PLC0415
     from consumer.wire.subjects import job_key  # noqa: PLC0415
 
     update = read_entry(copy)
-    key = JobKey(copy.subject.removeprefix(view.names.key_in_bucket(JobKey(""))))
+    key = _key_of(view, copy)
     if copy.number not in announced and update is not None and job_key(update.Job.Namespace, update.Job.ID) == key:
         return copy, update, False
     last = await _last(view, key)

@@ -60,6 +60,8 @@ _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[smhd]))+\Z")
 _PART: Final = re.compile(r"([0-9.]+)(ms|[smhd])")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SHORT_ID: Final = re.compile(r"j-[0-9a-f]{8}\Z")
+ASK_DOCTOR: Final = "is a daemon running? jobstate doctor"
+"""Ends the word on a job that does not come: a verb sees the log, and not whether anybody writes it."""
 NAMED_MAX: Final = 5
 """Of several that may be meant so many are named."""
 NAMED_S: Final = 2.0
@@ -291,7 +293,7 @@ async def _find_called(view: "View", job: str) -> list["JobKey"]:
     namespace, slash, name = job.rpartition("/")
     found: list[JobKey] = []
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(NAMED_S), view.present(escape(namespace) if slash else "*") as present:
+        async with asyncio.timeout(NAMED_S), view.present(*([escape(namespace)] if slash else [])) as present:
             async for entry in present:
                 update = read_entry(entry)
                 if update is not None and update.Job.Name in {job, name}:
@@ -305,7 +307,7 @@ async def tell_unknown(view: "View", jobs: Iterable[str]) -> None:
     """Say which of *jobs* nobody knows yet: silence would look as if they were there."""
     for job in jobs:
         if not await find_keys(view, job):
-            tell(f"no job {job} is known yet in cluster {view.names.cluster}: waiting for it")
+            tell(f"no job {job} is known yet in cluster {view.names.cluster}: waiting for it ({ASK_DOCTOR})")
 
 
 async def find_keys(view: "View", job: str) -> list["JobKey"]:

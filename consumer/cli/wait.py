@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from consumer.cli.options import (
+    ASK_DOCTOR,
     AsJson,
     Cluster,
     Config,
@@ -15,6 +16,7 @@ from consumer.cli.options import (
     Where,
     carry_out,
     connected,
+    enumerate_some,
     find_pattern,
     read_duration,
     read_job,
@@ -66,7 +68,7 @@ def wait(
 
     Exit 0: all are or were since. 1: one ended in another state. 4: the time was over before that was known of all.
     11: the time was over, and no server had said how the jobs stand. A job that is not known yet is waited for: name it
-    by its whole id.
+    by its whole id. It never comes where no daemon runs: `jobstate doctor` looks.
 
     Example: jobstate wait j-1234abcd --for Completed --timeout 5m
     """
@@ -146,6 +148,8 @@ async def _wait(
         for job in awaited:
             if not job.outcome:
                 _say(job, TIMEOUT, as_json=as_json)
+        if absent := [say_key(job.pattern).removeprefix("*/") for job in awaited if not job.seen]:
+            tell(f"the time is over, and the log never had {enumerate_some(absent)}: {ASK_DOCTOR}")
         return ExitCode.TIMEOUT
     return ExitCode.OK if all(job.outcome == REACHED for job in awaited) else ExitCode.WRONG
 

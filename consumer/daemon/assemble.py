@@ -163,7 +163,7 @@ class _Daemon(Estate):
 
     async def _begin(self, url: str, stack: contextlib.AsyncExitStack) -> Life:
         """Connect, see to the streams, and read the log; tried until the server is there."""
-        address = Address.of(self.settings.nats, self.settings.cluster, url)
+        address = Address.of(self.settings.nats, self.settings.cluster, url, self.settings.bacalhau.url)
         while True:
             try:
                 return await self._recover(address, stack)

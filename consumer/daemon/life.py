@@ -16,6 +16,7 @@ import structlog
 from prometheus_client import Counter as MetricCounter
 
 from consumer import reach
+from consumer.bacalhau.namesake import compare_names
 from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, NEXT_STEP, Orchestrator
 from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
@@ -255,6 +256,8 @@ class Life:
         sources = {name: self._expected(name, loop, more.get(name, 0.0)) for name, loop in sources.items()}
         if self._join is not None:
             sources["first look"] = lambda: self._first_look(carrier)  # it waits, and then there is nothing more to it
+        if (tap := self._tap) is not None and (asked := self._orchestrator) is not None and (reads := self._reads):
+            sources["names"] = lambda: compare_names(tap, asked, reads)
         try:
             return await run_until(
                 stop,

@@ -124,6 +124,7 @@ class _Examination:
             ),
             "orchestrator.list": self._list,
             "orchestrator.history": self._read_history,
+            "frames.server": self._at_once(lambda: judge_agreement.same_server(self._bacalhau, self._answer)),
             "frames.heard": self._hear,
             "frames.known": self._look_up,
             "record.agrees": self._compare,
@@ -160,7 +161,7 @@ class _Examination:
             return fail(check, str(given), "mend it; docs/reference/config.md has every setting")
         self._settings, self._names = given, Names(given.cluster)
         try:
-            self._address = Address.of(given.nats, given.cluster)
+            self._address = Address.of(given.nats, given.cluster, bacalhau_url=given.bacalhau.url)
             _ = self._address.tls_context
             if given.bacalhau.url:
                 self._listening = Listening(given)

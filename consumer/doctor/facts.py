@@ -9,8 +9,9 @@ from consumer.model.frame import HistoryEntry
 class Contact(msgspec.Struct, frozen=True, kw_only=True):
     """How the connection to a NATS server went.
 
-    `fault`: empty; `away` (nobody there), `silent` (a port that says nothing), `alien` (no NATS), `tls`, `no-tls` (it
-    has none), `refused`, `denied` (a subject may not be subscribed), `other`. `why` is its reason in a few words.
+    `fault`: empty; `away` (nobody there), `silent` (a port that says nothing), `alien` (no NATS), `tls`, `tls-expired`,
+    `tls-too-early`, `no-tls` (it has none), `refused`, `bacalhaus` (refused, and it is Bacalhau's own), `denied` (a
+    subject may not be subscribed), `other`. `why` is its reason in a few words.
     `others_away`: further addresses of the setting where nobody answers. `private`: TLS is spoken. `secret`: we have a
     credential.
     """
@@ -130,7 +131,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """How a first question to the orchestrator went: for a job that there is not, which costs it nothing.
 
     `kind` is the error's (`consumer.bacalhau.orchestrator`), empty for none; `step` what to do about it. `ahead_s`: its
-    clock less ours (whole seconds), None if it did not say.
+    clock less ours (whole seconds), None if it did not say. `node`: who answered; empty: `untold` is the kind of the
+    error that the question for it came to.
     """
 
     address: str
@@ -139,6 +141,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     step: str = ""
     version: str = ""
     ahead_s: float | None = None
+    node: str = ""
+    untold: str = ""
     private: bool = False
     secret: bool = False
     loopback: bool = False

@@ -76,6 +76,11 @@ CHECKS: Final = (
     Check("orchestrator.list", "what a list takes, and so how often there will be one", ("orchestrator.answer",)),
     Check("orchestrator.history", "the history of its newest job can be read", ("orchestrator.list",)),
     # -- both sides together --
+    Check(
+        "frames.server",
+        "the NATS server has the name of the orchestrator's node",
+        ("bacalhau.subscribe", "orchestrator.answer"),
+    ),
     Check("frames.heard", "what was heard while it listened, and of which releases", ("bacalhau.subscribe",)),
     Check("frames.known", "the orchestrator knows the jobs that frames name", ("frames.heard", "orchestrator.list")),
     Check("record.agrees", "the log is what the record says, or a prefix", ("nats.jetstream", "orchestrator.list")),

@@ -97,12 +97,17 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     credentials_file: str = ""
     tls: ssl.SSLContext | None = None
     tls_first: bool = False
+    is_bacalhaus: bool = False
 
     @classmethod
-    def of(cls, settings: Nats, cluster: str, url: str = "") -> Self:
-        """What the settings say; *url* in place of theirs, if it is given. Reads the secret now."""
+    def of(cls, settings: Nats, cluster: str, url: str = "", bacalhau_url: str = "") -> Self:
+        """What the settings say; *url* in place of theirs, if it is given. Reads the secret now.
+
+        *bacalhau_url*: where Bacalhau's own NATS is; who is refused is told if that is the same server.
+        """
+        url = url or settings.url
         return cls(
-            urls=tuple(part.strip() for part in (url or settings.url).split(",") if part.strip()),
+            urls=tuple(part.strip() for part in url.split(",") if part.strip()),
             cluster=cluster,
             token=secret_of(settings.token, settings.token_file, "nats.token_file"),
             user=settings.user,
@@ -110,6 +115,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             credentials_file=settings.credentials_file,
             tls=trust(settings.tls_ca, "nats.tls_ca") if settings.tls_ca else None,
             tls_first=settings.tls_first,
+            is_bacalhaus=reach.is_same_server(url, bacalhau_url),
         )
 
     def __repr__(self) -> str:
@@ -118,6 +124,11 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """The servers, fit to be shown."""
         return redact(",".join(self.urls))
+
+    @property
+    def refusal(self) -> str:
+        """The fault (`consumer.reach`) where it does not let us in."""
+        return reach.BACALHAUS if self.is_bacalhaus else reach.REFUSED
 
     @property
     def inbox_prefix(self) -> str:
@@ -482,7 +493,7 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
                     await connection.close()
                     if "authorization" in str(error).lower() or "authentication" in str(error).lower():
                         raise ServerError(
-                            f"{address} refuses us ({_words(error)}): {reach.next_step('nats', reach.REFUSED)}"
+                            f"{address} refuses us ({_words(error)}): {reach.next_step('nats', address.refusal)}"
                         ) from error
                     await asyncio.sleep(RETRY_S)
                 else:

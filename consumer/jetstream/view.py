@@ -116,12 +116,12 @@ class View:
 
     # -- the bucket ---------------------------------------------------------------------------------------------------
 
-    def present(self, namespace: str = "*", job: str = "*") -> "Reading":
-        """The last update of each job, the one that changed last comes last. *namespace*, *job*: subject tokens or `*`.
+    def present(self, *namespaces: str) -> "Reading":
+        """The last update of each job, in the order of the log. *namespaces*: subject tokens; none: all.
 
         From the KV bucket, which is a moment behind the log. `Entry.number` is the log's, where the copy names it.
         """
-        filters = (self.names.key_in_bucket(JobKey(f"{namespace}.{job}")),)
+        filters = [self.names.key_in_bucket(JobKey(f"{namespace}.*")) for namespace in namespaces or ("*",)]
         return Reading(self, self.names.bucket_stream, filters, LAST, live=False)
 
     async def keys(self, namespace: str = "*", job: str = "*") -> list[JobKey]:

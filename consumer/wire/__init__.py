@@ -8,7 +8,7 @@ from consumer.wire.display import printable
 from consumer.wire.envelope import Envelope, open_envelope
 from consumer.wire.frames import decode_frame, frame_junk
 from consumer.wire.report import decode_report, report_junk
-from consumer.wire.rest import decode_history, decode_job, decode_jobs
+from consumer.wire.rest import decode_history, decode_job, decode_jobs, decode_node
 from consumer.wire.subjects import Names, escape, job_key, unescape
 from consumer.wire.update import decode_update, encode_update, fits
 
@@ -21,6 +21,7 @@ __all__ = [
     "decode_history",
     "decode_job",
     "decode_jobs",
+    "decode_node",
     "decode_report",
     "decode_update",
     "encode_update",

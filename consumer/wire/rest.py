@@ -95,11 +95,31 @@ class _History(msgspec.Struct, frozen=True):
     NextToken: str = ""
 
 
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """Who answers.
+
+    `type`: `Compute` of a node that computes, whether it is an orchestrator besides or not; else `Requester`.
+    """
+
+    id: str
+    type: str = ""
+
+
+class _NodeInfo(msgspec.Struct, frozen=True):
+    NodeID: Id = ""
+    NodeType: str = ""
+
+
+class _NodeAnswer(_NodeInfo, frozen=True):
+    Info: _NodeInfo | None = None  # 1.5 has the same within it
+
+
 _job: Final = msgspec.json.Decoder(_JobAnswer)
 _jobs: Final = msgspec.json.Decoder(_JobList)
 _listed: Final = msgspec.json.Decoder(JobDocument)
 _any_job: Final = msgspec.json.Decoder(_AnyJob)
 _history: Final = msgspec.json.Decoder(_History)
+_node: Final = msgspec.json.Decoder(_NodeAnswer)
 
 
 def decode_job(data: bytes) -> Snapshot:
@@ -140,6 +160,15 @@ def decode_history(data: bytes, job: str = "") -> HistoryPage:
     entries = [_read_row(row) for row in rows if row.Type == "JobLevel"]
     entries.sort(key=attrgetter("number"))
     return HistoryPage(entries=tuple(entries), items=len(rows), next_token=page.NextToken)
+
+
+def decode_node(data: bytes) -> Node:
+    """`GET /agent/node`. Raises `DecodeError`, also for what names no node."""
+    answer = decode(_node, data)
+    told = answer.Info or answer
+    if not told.NodeID:
+        raise DecodeError("wrong-shape", "it names no node")
+    return Node(id=told.NodeID, type=told.NodeType)
 
 
 def _bad_job(item: msgspec.Raw, reason: str) -> BadJob:

@@ -185,3 +185,29 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
         capture_output=True,
     )
     return cert, key
+
+
+def certificate_of(folder: Path, years: tuple[int, int]) -> tuple[Path, Path]:
+    """As `certificate`, for 127.0.0.1, and valid between the beginnings of two *years*."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl: cannot make a certificate")
+    folder.mkdir()
+    (folder / "index").touch()
+    (folder / "config").write_text(
+        "[ca]\ndefault_ca = ours\n[ours]\ndatabase = index\nnew_certs_dir = .\nrand_serial = yes\n"
+        "default_md = sha256\npolicy = any\ncopy_extensions = copy\n[any]\ncommonName = supplied\n"
+    )
+    of = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=127.0.0.1"
+    more = "-addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:TRUE"
+    span = "-startdate {}0101000000Z -enddate {}0101000000Z".format(*years)
+    for command in (
+        f"req -new {of} {more} -keyout key -out request",
+        f"ca -config config -batch -notext -selfsign -keyfile key -in request -out cert {span}",
+    ):
+        subprocess.run([openssl, *command.split()], check=True, capture_output=True, cwd=folder)
+    return folder / "cert", folder / "key"
+
+
+OUT_OF_TIME = {"tls-expired": (2001, 2002), "tls-too-early": (2120, 2121)}
+"""Certificates that are not valid now, by the fault of each."""

@@ -24,7 +24,8 @@ from consumer.join.reads import Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage, Snapshot
 from consumer.settings import Orchestrator as OrchestratorSettings
 from consumer.settings import Secret
-from tests.bacalhau.servers import DEADLINE_S, certificate, free_port, http_server, until
+from consumer.wire.rest import Node
+from tests.bacalhau.servers import DEADLINE_S, OUT_OF_TIME, certificate, certificate_of, free_port, http_server, until
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 CANARY = "canary-5f1c"
@@ -151,6 +152,70 @@ async def test_a_404_of_the_api_is_missing(body: bytes) -> None:
 async def test_an_api_without_a_list_of_jobs_is_none() -> None:
     """The list exists in every Bacalhau: its 404 means that the URL is wrong, not that there are no jobs."""
     assert (await error_of(says(404, NOT_FOUND), ReadJobs())).kind == "not-an-api"
+
+
+def node(kind: str) -> bytes:
+    """What a node of 1.9 says of itself."""
+    return f'{{"NodeID":"n-1","NodeType":"{kind}","Labels":{{"os_type":"linux"}}}}'.encode()
+
+
+def of_node(answer: Answer, otherwise: Answer, asked: list[str]) -> Answer:
+    """*answer* to who is asked for the node, *otherwise* to the rest; the paths are kept in *asked*."""
+
+    async def chosen(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.path)
+        return await (answer if request.path == "/api/v1/agent/node" else otherwise)(request)
+
+    return chosen
+
+
+async def test_a_compute_node_is_named_and_asked_for_no_more_than_once_a_minute() -> None:
+    """It has no list of jobs. What it is, is asked within the read that fails, and not for each of them."""
+    asked: list[str] = []
+    answer = of_node(says(200, node("Compute")), says(404, NOT_FOUND), asked)
+    async with http_server(answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        for _ in range(3):
+            with pytest.raises(OrchestratorError, match="this is a compute node's API") as caught:
+                await orchestrator.jobs(ReadJobs())
+            assert checked(caught.value).kind == "compute-node"
+        assert asked.count("/api/v1/agent/node") == 1
+        orchestrator._node_due = 0.0  # as a minute later
+        with pytest.raises(OrchestratorError):
+            await orchestrator.jobs(ReadJobs())
+        assert asked.count("/api/v1/agent/node") == 2
+        assert orchestrator.lists == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [says(200, node("Requester")), says(404, NOT_FOUND), says(403, CANARY.encode()), says(500), says(200, b"{}"), None],
+    ids=["an orchestrator's", "404", "403", "500", "no node", "no word"],
+)
+async def test_a_list_that_is_missing_is_no_compute_nodes_where_none_says_so(
+    answer: Answer | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the question for the node comes to, it is the list's error that is told; and none waits for long."""
+    monkeypatch.setattr("consumer.bacalhau.orchestrator.NODE_TIMEOUT_S", 0.2)
+
+    async def silent(_request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    began = asyncio.get_running_loop().time()
+    error = await error_of(of_node(answer or silent, says(404, NOT_FOUND), []), ReadJobs())
+    assert error.kind == "not-an-api"
+    assert asyncio.get_running_loop().time() - began < 2.0
+
+
+async def test_an_orchestrator_that_computes_too_is_asked_for_its_node_only_by_who_wants_it() -> None:
+    """It says Compute of itself, as real ones do, and has a list: nothing is wrong with it."""
+    asked: list[str] = []
+    answer = of_node(says(200, node("Compute")), says(200, EMPTY), asked)
+    async with http_server(answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        await orchestrator.jobs(ReadJobs())
+        assert "/api/v1/agent/node" not in asked
+        assert orchestrator.lists == 1
+        assert await orchestrator.node() == Node(id="n-1", type="Compute")
 
 
 async def test_another_job_than_asked_for_is_an_error() -> None:
@@ -495,6 +560,21 @@ async def test_tls_with_an_own_ca(tmp_path: Path) -> None:
                 await orchestrator.history(HISTORY)
             assert checked(caught.value).kind == kind
             assert ("mismatch" if ca else "self-signed") in str(caught.value), "which of the two it is"
+
+
+@pytest.mark.parametrize("kind", OUT_OF_TIME)
+async def test_a_certificate_that_is_not_valid_now_has_its_own_kind(tmp_path: Path, kind: str) -> None:
+    """Expired, or valid only later: its next step says nothing of authority and host name, which are right."""
+    cert, key = certificate_of(tmp_path / "tls", OUT_OF_TIME[kind])
+    async with (
+        http_server(says(200, EMPTY), tls_server(cert, key)) as url,
+        Orchestrator(OrchestratorOptions(url=url, tls_ca=str(cert))) as orchestrator,
+    ):
+        with pytest.raises(OrchestratorError) as caught:
+            await orchestrator.history(HISTORY)
+    assert checked(caught.value).kind == kind
+    assert ("renew" if kind == "tls-expired" else "compare both clocks") in str(caught.value)
+    assert "tls_ca" not in str(caught.value)
 
 
 async def test_tls_where_plain_http_speaks() -> None:

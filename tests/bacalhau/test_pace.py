@@ -367,3 +367,15 @@ def test_each_return_is_counted() -> None:
         it.start(100.0 * number + 50)
         it.answered(ReadJobs(), 100.0 * number + 50, 100.0 * number + 50, None)
         assert it.returns == number
+
+
+def test_a_request_that_is_no_read_takes_a_reads_turn() -> None:
+    """It leaves when the next read might have, and that one an interval later: of both together the rate is kept."""
+    beside, alone = pace(max_rate=10), pace(max_rate=10)
+    for it in (beside, alone):
+        it.ask([scan(f"s{number}") for number in range(3)], 0.0)
+        assert it.start(0.0) is not None
+    due = alone.due()
+    assert due is not None
+    assert beside.turn(0.0) == pytest.approx(due, abs=0.1)
+    assert beside.due() == pytest.approx(2 * due, abs=0.1)

@@ -22,6 +22,8 @@ from tests.bacalhau.servers import NatsServer, nats_server
 
 DEADLINE_S: Final = 20.0
 EPOCH: Final = datetime(2026, 11, 24, 5, 0, 0, 123456, tzinfo=UTC)
+UNKNOWN: Final = "no job {} is known yet in cluster main: waiting for it (is a daemon running? jobstate doctor)"
+"""What is said of a job that nobody knows yet."""
 ROOT: Final = Path(__file__).parents[2]
 
 

@@ -18,7 +18,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m\tend\r\n<b>[red]"
 
 
 async def test_list_shows_each_job_once_with_its_present_state(stage: Stage) -> None:
-    """Two jobs of five updates are two lines; the job that changed last comes last."""
+    """Two jobs of four updates are two lines; the one with the newest entry comes last, whatever the times say."""
     await stage.live("j-1", "Pending", "Running")
     await stage.live("j-2", "Pending")
     await stage.update(life("j-1", "Completed", after=life("j-1", "Pending", "Running"))[0])
@@ -40,6 +40,22 @@ async def test_list_is_told_by_state_and_namespace_whatever_they_are_made_of(sta
     ended = await stage.verb("list", "--state", "rUNNING", "--namespace", "team.a.*", "--json")
 
     assert [said["update"]["Job"]["ID"] for said in ended.objects] == ["j-1"]
+
+
+async def test_list_takes_several_namespaces(stage: Stage) -> None:
+    """As `watch` does; in the order of the log across them, which --limit goes by, and one twice is one."""
+    await stage.live("j-1", "Running", namespace="b")
+    await stage.live("j-2", "Running", namespace="c")
+    await stage.live("j-3", "Running", namespace="a")
+    await stage.live("j-4", "Running", namespace="b")
+    both = ("--namespace", "a", "--namespace", "b", "--namespace", "a")
+
+    every = await stage.verb("list", *both, "--json")
+    last = await stage.verb("list", *both, "--limit", "2", "--json")
+
+    assert [said["update"]["Job"]["ID"] for said in every.objects] == ["j-1", "j-3", "j-4"]
+    assert [said["update"]["Job"]["ID"] for said in last.objects] == ["j-3", "j-4"]
+    assert every.err == ""
 
 
 async def test_json_is_the_update_as_it_is_on_the_wire_and_where_the_log_has_it(stage: Stage) -> None:
@@ -134,6 +150,11 @@ async def test_a_namespace_without_a_job_is_told(stage: Stage) -> None:
     for flags in ((), ("--json",)):
         told = await stage.verb("list", "--namespace", "nosuch", *flags)
         assert told == (0, "", "jobstate: no job is known in namespace nosuch of cluster main\n")
+    several = await stage.verb("list", "--namespace", "nosuch", "--namespace", "default", "--namespace", "nor=this")
+    assert (len(several.lines), several.err.splitlines()) == (
+        1,
+        [f"jobstate: no job is known in namespace {name} of cluster main" for name in ("nosuch", "nor=this")],
+    )
     assert await stage.verb("list", "--namespace", "default", "--state", "failed") == (0, "", "")
     assert await stage.verb("list", "--state", "failed") == (0, "", "")
 

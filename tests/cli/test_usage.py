@@ -14,7 +14,7 @@ import pytest
 from consumer.cli import main
 from consumer.cli.verbs import VERBS, Verb
 from consumer.errors import ExitCode
-from tests.cli.conftest import ROOT, Stage
+from tests.cli.conftest import ROOT, UNKNOWN, Stage
 from tests.logs import untouched_log
 
 FAR: Final = "nats://127.0.0.1:1"
@@ -388,7 +388,7 @@ async def test_a_closed_output_is_no_failure(stage: Stage) -> None:
     ("line", "code", "said"),
     [
         ("watch --since start", 0, ""),
-        ("wait j-1 --for Completed", 130, "jobstate: no job j-1 is known yet in cluster main: waiting for it\n"),
+        ("wait j-1 --for Completed", 130, f"jobstate: {UNKNOWN.format('j-1')}\n"),
         ("replay RECORDINGS", 130, ""),
     ],
 )

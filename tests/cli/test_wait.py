@@ -8,7 +8,7 @@ from consumer.errors import ExitCode
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update
 from tests.bacalhau.servers import mute_server, nats_server, peer
-from tests.cli.conftest import Running, Stage, life
+from tests.cli.conftest import UNKNOWN, Running, Stage, life
 from tests.cli.test_watch import watching
 
 
@@ -47,8 +47,8 @@ async def test_what_is_waited_for_is_told(stage: Stage) -> None:
     running = await begin(stage, "j-1", "j-2", "default/later", "nosuch", "--for", "Completed", "--json")
 
     assert [await running.complaint() for _ in range(4)] == [
-        "jobstate: no job default/later is known yet in cluster main: waiting for it",
-        "jobstate: no job nosuch is known yet in cluster main: waiting for it",
+        f"jobstate: {UNKNOWN.format('default/later')}",
+        f"jobstate: {UNKNOWN.format('nosuch')}",
         "jobstate: job default/j-1 is Running: waiting for Completed",
         "jobstate: the log holds no update of default/j-2 that is ours: waiting for one",
     ]
@@ -76,6 +76,9 @@ async def test_a_wait_that_is_over_is_exit_4_and_says_where_the_job_stands(stage
 
     assert ended.code == ExitCode.TIMEOUT
     assert ended.lines == ["default/j-1\tRunning\ttimeout", "*/j-unknown\tnot known\ttimeout"]
+    said = ended.err.splitlines()
+    assert f"jobstate: {UNKNOWN.format('j-unknown')}" in said
+    assert said[-1].endswith("the log never had j-unknown: is a daemon running? jobstate doctor")
 
 
 @pytest.mark.parametrize("flags", [(), ("--json",)])
@@ -110,7 +113,7 @@ async def test_all_jobs_are_waited_for(stage: Stage) -> None:
     assert await running.line() == "n.s/j-3\tFailed\treached"
     await stage.update(life("j-2", "Stopped", after=life("j-2", "Running"))[0])
 
-    told = "jobstate: no job j-3 is known yet in cluster main: waiting for it\n"
+    told = f"jobstate: {UNKNOWN.format('j-3')}\n"
     told += "jobstate: job default/j-2 is Running: waiting for its end\n"
     assert await running.end() == (0, "default/j-2\tStopped\treached\n", told)
 

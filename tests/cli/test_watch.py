@@ -11,7 +11,7 @@ import pytest
 from consumer.errors import ExitCode
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update
-from tests.cli.conftest import DEADLINE_S, Stage, life, make_streams
+from tests.cli.conftest import DEADLINE_S, UNKNOWN, Stage, life, make_streams
 
 
 async def watching(stage: Stage) -> None:
@@ -93,7 +93,7 @@ async def test_watch_waits_for_a_job_that_is_not_there_yet(stage: Stage) -> None
 
     ended = await running.end()
     assert ended.lines[0].split("\t")[2:4] == ["n.s", "j-later"]
-    assert ended.err == "jobstate: no job j-later is known yet in cluster main: waiting for it\n"
+    assert ended.err == f"jobstate: {UNKNOWN.format('j-later')}\n"
 
 
 async def test_watch_loses_and_doubles_nothing_when_the_server_is_killed(stage: Stage) -> None:

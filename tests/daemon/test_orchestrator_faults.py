@@ -45,7 +45,15 @@ async def drop(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response()
 
 
+async def compute(request: web.BaseRequest) -> web.StreamResponse:
+    """A compute node of 1.9: it knows no job, and says what it is."""
+    if request.path.endswith("/agent/node"):
+        return web.json_response({"NodeID": CANARY, "NodeType": "Compute"})
+    return web.json_response({"Status": 404, "Message": CANARY, "Code": "NotFound"}, status=404)
+
+
 FAULTS: Final[dict[str, Answer]] = {
+    "compute-node": compute,
     "html": says(200, f"<html>{CANARY}".encode(), "text/html"),
     "not-json": says(200, CANARY.encode(), "text/plain"),
     "cut": says(200, JOBS[:-3]),
@@ -198,4 +206,33 @@ async def test_an_orchestrator_of_another_cluster_is_named(tmp_path: Path) -> No
             assert sum(count for labels, count in numbers.items() if "missing" in labels) >= 3
         finally:
             await client.close()
+            daemon.kill()
+
+
+async def test_a_nats_server_that_is_not_the_orchestrators_is_told_and_nothing_more(tmp_path: Path) -> None:
+    """Our own in place of Bacalhau's: ready, each update is found without frames, and one warning has both names."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path.endswith("/agent/node"):
+            return web.json_response({"NodeID": "n-orchestrator", "NodeType": "Requester"})
+        return await orchestrator.healthy(request)
+
+    async with Server(tmp_path / "nats", "server_name: ours\n") as server, Orchestrator() as orchestrator:
+        orchestrator.answer = answer
+        daemon = Daemon(
+            tmp_path / "daemon",
+            {
+                "JOBSTATE_NATS__URL": server.url,
+                "JOBSTATE_BACALHAU__URL": server.url,
+                "JOBSTATE_ORCHESTRATOR__URL": orchestrator.url,
+            },
+        )
+        try:
+            line = await daemon.line("tap.other_server")
+            assert (line["level"], line["server"], line["node"]) == ("warning", "ours", "n-orchestrator")
+            assert "check bacalhau.url" in line["next_step"]
+            await daemon.until_ready()
+            assert await daemon.stop() == ExitCode.OK
+            assert len(daemon.lines("tap.other_server")) == 1
+        finally:
             daemon.kill()

@@ -15,9 +15,17 @@ from aiohttp import web
 from consumer.doctor.finding import CHECKS, Finding, Verdict
 from consumer.jetstream.topology import ensure
 from consumer.rules.file import DEFAULT
-from tests.bacalhau.servers import NatsServer, certificate, free_port, http_server
+from tests.bacalhau.servers import (
+    OUT_OF_TIME,
+    NatsServer,
+    certificate,
+    certificate_of,
+    free_port,
+    http_server,
+    nats_server,
+)
 from tests.daemon.test_secrets import found_in
-from tests.doctor.world import CANARY, ELSEWHERE, Answer, World, date_of, of, says, silent, world
+from tests.doctor.world import CANARY, ELSEWHERE, NODE, Answer, World, date_of, of, says, silent, world
 from tests.replay.shared import recording
 
 pytestmark = pytest.mark.server
@@ -95,6 +103,22 @@ async def our_token_is_wrong(world: World) -> None:
     world.ours_config = 'authorization { token: "right" }\n'
     world.builder = {"token": "right"}
     world.variables["JOBSTATE_NATS__TOKEN"] = CANARY
+
+
+@broken("nats.auth", "refuses us", "that is Bacalhau's own server")
+async def our_nats_is_bacalhaus(world: World) -> None:
+    (folder := world.folder / "guarded").mkdir()
+    server = await world.stack.enter_async_context(nats_server(folder, 'authorization { token: "bacalhaus" }'))
+    world.variables["JOBSTATE_NATS__URL"] = world.variables["JOBSTATE_BACALHAU__URL"] = server.url
+    world.variables["JOBSTATE_BACALHAU__TOKEN"] = "bacalhaus"
+
+
+@broken("nats.tls", "certificate has expired", "renew the server's certificate")
+async def our_certificate_has_expired(world: World) -> None:
+    cert, key = certificate_of(folder := world.folder / "tls", OUT_OF_TIME["tls-expired"])
+    tls = f'tls {{ cert_file: "{cert}", key_file: "{key}" }}'
+    server = await world.stack.enter_async_context(nats_server(folder, tls))
+    world.variables |= {"JOBSTATE_NATS__URL": server.url, "JOBSTATE_NATS__TLS_CA": str(cert)}
 
 
 @broken("nats.tls", "TLS with", "certificate verify failed", "nats.tls_ca", risen=False)
@@ -316,6 +340,15 @@ async def the_orchestrators_certificate_is_of_another_authority(world: World) ->
     world.variables["JOBSTATE_ORCHESTRATOR__URL"] = url
 
 
+@broken("orchestrator.tls", "tls-expired", "renew the server's certificate")
+async def the_orchestrators_certificate_has_expired(world: World) -> None:
+    cert, key = certificate_of(world.folder / "tls", OUT_OF_TIME["tls-expired"])
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    url = await world.stack.enter_async_context(http_server(world.answer_right, tls))
+    world.variables |= {"JOBSTATE_ORCHESTRATOR__URL": url, "JOBSTATE_ORCHESTRATOR__TLS_CA": str(cert)}
+
+
 @broken("orchestrator.tls", "not-tls", "write http:// in orchestrator.url")
 async def the_orchestrator_speaks_no_tls(world: World) -> None:
     world.variables["JOBSTATE_ORCHESTRATOR__URL"] = world.orchestrator.url.replace("http:", "https:")
@@ -324,6 +357,12 @@ async def the_orchestrator_speaks_no_tls(world: World) -> None:
 @broken("orchestrator.tls", "needs-tls", "write https:// in orchestrator.url")
 async def the_orchestrator_speaks_tls_alone(world: World) -> None:
     world.answer_otherwise(says(400, b"Client sent an HTTP request to an HTTPS server.\n", "text/plain"))
+
+
+@broken("orchestrator.answer", "this is a compute node's API", "name the orchestrator's API in orchestrator.url")
+async def the_api_is_a_compute_nodes(world: World) -> None:
+    body = b'{"Status":404,"Message":"The requested resource/URL was not found.","Code":"NotFound"}'
+    world.answer_otherwise(_node_is("Compute", says(404, body)))
 
 
 @broken("orchestrator.list", "not-an-api", "check orchestrator.url")
@@ -478,6 +517,17 @@ def _but(world: World, ending: str, answer: Answer) -> Answer:
     return chosen
 
 
+def _node_is(kind: str, otherwise: Answer) -> Answer:
+    """*otherwise* to all but the question which node it is: one of this *kind*."""
+
+    async def chosen(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/api/v1/agent/node":
+            return web.json_response({"NodeID": NODE, "NodeType": kind})
+        return await otherwise(request)
+
+    return chosen
+
+
 # -- the tests --------------------------------------------------------------------------------------------------------
 
 
@@ -511,6 +561,41 @@ async def test_nothing_fails_of_what_is_healthy(made: World) -> None:
     assert set(of(findings, Verdict.WARN)) == {"nats.sync"}, _shown(findings)
     assert set(of(findings, Verdict.SKIPPED)) == {"daemon.ready"}, _shown(findings)
     assert "exactly as in the record" in of(findings, Verdict.OK)["record.agrees"]
+
+
+async def test_another_nats_server_than_the_orchestrators_is_a_warning(made: World) -> None:
+    """It may be a leaf node's, so it is no fault; both names are told, what it means, and the next step."""
+    made.heard = None
+    await made.rise()
+    made.variables["JOBSTATE_BACALHAU__URL"] = made.ours.url
+    findings = await made.examine()
+    assert of(findings, Verdict.FAIL) == {}, _shown(findings)
+    warned = next(one for one in findings if one.check == "frames.server")
+    assert warned.verdict is Verdict.WARN
+    assert f"the orchestrator's node {NODE}" in warned.found
+    assert "check bacalhau.url" in warned.next
+    name = warned.found.split(",")[0].removeprefix("the NATS server is named ")
+    version = of(findings, Verdict.OK)["bacalhau.version"]
+    assert version.endswith(f", named {name}")  # and nothing of whose it is
+
+
+async def test_an_orchestrator_that_computes_too_is_none_the_worse(made: World) -> None:
+    """It says Compute of itself, as a compute node does, and has a list."""
+    await made.rise()
+    made.answer_otherwise(_node_is("Compute", made.answer_right))
+    findings = await made.examine()
+    assert of(findings, Verdict.FAIL) == {}, _shown(findings)
+    assert of(findings, Verdict.OK)["frames.server"] == f"it has the name of the orchestrator's node, {NODE}"
+
+
+async def test_who_may_not_ask_which_node_it_is_is_told_what_it_takes(made: World) -> None:
+    """A credential for jobs alone is all that the daemon needs: nothing fails, nothing warns."""
+    await made.rise()
+    made.answer_otherwise(_but(made, "/agent/node", says(403)))
+    findings = await made.examine()
+    assert of(findings, Verdict.FAIL) == {}, _shown(findings)
+    found = next(one for one in findings if one.check == "frames.server")
+    assert (found.verdict, "forbidden" in found.found, "read:agent" in found.next) == (Verdict.SKIPPED, True, True)
 
 
 async def test_a_fresh_log_beside_a_cluster_at_rest_lacks_nothing(made: World) -> None:

@@ -227,7 +227,9 @@ def test_only_a_recent_advisory_is_news() -> None:
     assert log.advisories([]).verdict == Verdict.OK
     assert log.advisories([old]).verdict == Verdict.OK
     assert "2 gap" in log.advisories([old]).found
-    assert log.advisories([old, facts.Told(kind="stuck", count=1, last_age_s=5)]).verdict == Verdict.WARN
+    news = log.advisories([old, facts.Told(kind="stuck", count=1, last_age_s=5)])
+    assert news.verdict == Verdict.WARN
+    assert "jobstate advisories" in news.next, "a verb of ours, which works where this one does"
     assert log.refused(0, 0).verdict == Verdict.OK
     assert log.refused(1, 0).verdict == Verdict.WARN
 

@@ -40,6 +40,8 @@ CANARY: Final = "canary-7d3f"
 """A secret: whatever is found, it is not in it."""
 HERE: Final = "bacalhau-v1.9.3/rerun"
 ELSEWHERE: Final = "bacalhau-v1.9.3/burst"
+NODE: Final = "n-orchestrator"
+"""Whose API it is, and by whom its NATS server is named."""
 STREAMS: Final = Streams(log_max_bytes=64 * MIB, input_max_bytes=16 * MIB, refused_max_bytes=MIB)
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -79,7 +81,7 @@ class World:
     async def rise(self) -> None:
         """Start everything."""
         self.ours = await self.stack.enter_async_context(Server(self.folder / "ours", self.ours_config))
-        self.bacalhau = NatsServer(self.folder, self.bacalhau_config)
+        self.bacalhau = NatsServer(self.folder, f"server_name: {NODE}\n{self.bacalhau_config}")
         await self.bacalhau.start()
         self.stack.push_async_callback(self.bacalhau.stop)
         clock = ReplayClock([self.recorded])
@@ -87,6 +89,7 @@ class World:
         simulated = SimulatedOrchestrator([self.recorded])
         self.orchestrator = await self.stack.enter_async_context(OrchestratorServer(simulated, clock))
         self.simulated, self.clock = simulated, clock
+        self.orchestrator.fault = self.answer_right
         self.variables = {
             "JOBSTATE_NATS__URL": self.ours.url,
             "JOBSTATE_BACALHAU__URL": self.bacalhau.url,
@@ -179,7 +182,9 @@ class World:
         self.orchestrator.fault = answer
 
     async def answer_right(self, request: web.BaseRequest, **headers: str) -> web.StreamResponse:
-        """What the record says, with *headers* besides."""
+        """What the record says, and which node it is, with *headers* besides."""
+        if request.path == "/api/v1/agent/node":
+            return web.json_response({"NodeID": NODE, "NodeType": "Requester"}, headers=headers)
         reply = self.simulated.answer(self.clock.now_ns, request.raw_path)
         return web.Response(
             status=reply.status,

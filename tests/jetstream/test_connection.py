@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
+from consumer import reach
 from consumer.client import BROKEN_HEADERS, Outage
 from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
 from consumer.jetstream.connection import (
@@ -25,7 +26,7 @@ from consumer.jetstream.connection import (
     require_server,
 )
 from consumer.settings import load
-from tests.bacalhau.servers import certificate
+from tests.bacalhau.servers import OUT_OF_TIME, certificate, certificate_of
 from tests.server import DEADLINE_S, Server, pub, speak, until
 
 Connect = Callable[..., Awaitable[Connection]]
@@ -478,6 +479,37 @@ async def test_tls_before_or_after_the_server_has_spoken(tmp_path: Path, *, firs
         wrong = load(None, given | {"JOBSTATE_NATS__TLS_FIRST": str(not first).lower()})
         with pytest.raises(UnreachableError, match=r"nats\.tls_first"):
             await connect_reader(Address.of(wrong.nats, "main"), "test", within_s=2.5)
+
+
+@pytest.mark.parametrize("fault", OUT_OF_TIME)
+async def test_a_certificate_that_is_not_valid_now_has_its_own_next_step(tmp_path: Path, fault: str) -> None:
+    """Expired, or valid only later: nothing is said of authority and host name, which are right."""
+    cert, key = certificate_of(tmp_path / "tls", OUT_OF_TIME[fault])
+    async with Server(tmp_path / "nats", f'tls {{ cert_file: "{cert}", key_file: "{key}" }}\n') as server:
+        given = {"JOBSTATE_NATS__URL": server.url, "JOBSTATE_NATS__TLS_CA": str(cert)}
+        with pytest.raises(UnreachableError) as caught:
+            await connect_reader(Address.of(load(None, given).nats, "main"), "test", within_s=1.0)
+    said = str(caught.value)
+    assert ("certificate has expired" in said) == ("renew the server's certificate" in said) == (fault == reach.EXPIRED)
+    assert ("not yet valid" in said) == ("compare both clocks" in said) == (fault == reach.TOO_EARLY)
+    assert "tls_ca" not in said
+
+
+@pytest.mark.parametrize(
+    ("bacalhau_url", "is_named"),
+    [("{url}", True), ("nats://localhost:{port},nats://b:4222", True), ("", False), ("nats://127.0.0.1:1", False)],
+)
+async def test_who_is_refused_by_bacalhaus_own_server_is_told_so(
+    tmp_path: Path, bacalhau_url: str, *, is_named: bool
+) -> None:
+    """nats.url and bacalhau.url name one host and port: our token is not what is wrong there."""
+    async with Server(tmp_path, 'authorization { token: "bacalhaus" }\n') as server:
+        settings = load(None, {"JOBSTATE_NATS__URL": server.url})
+        given = bacalhau_url.format(url=server.url, port=server.url.rpartition(":")[2])
+        with pytest.raises(ServerError) as refused:
+            await connect_writer(Address.of(settings.nats, "main", bacalhau_url=given), "test")
+    assert ("that is Bacalhau's own server" in str(refused.value)) == is_named
+    assert ("check nats.token_file" in str(refused.value)) != is_named
 
 
 async def test_answers_come_where_permissions_can_name_them(reader: Connection, names: object) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from consumer.errors import DecodeError
 from consumer.model import NUMBER_MAX, BadJob
-from consumer.wire import decode_history, decode_job, decode_jobs
-from consumer.wire.decoding import NAME_MAX, TEXT_MAX
+from consumer.wire import decode_history, decode_job, decode_jobs, decode_node
+from consumer.wire.decoding import ID_MAX, NAME_MAX, TEXT_MAX
+from consumer.wire.rest import Node
 from tests.wire.samples import document, folders
 
 API = "/api/v1/orchestrator/jobs/"
@@ -251,3 +252,24 @@ def test_what_would_not_fit_into_a_message_is_cut() -> None:
     job = {"ID": "j-1", "Namespace": "default", "Name": long, "Type": "batch", "State": state}
     snapshot = decode_job(json.dumps({"Job": job}).encode())
     assert (snapshot.state, snapshot.message, snapshot.job.name) == ("Failed", "x" * TEXT_MAX, "x" * NAME_MAX)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"Info": {"NodeID": "n-1", "NodeType": "Requester", "Labels": {}}, "Membership": "APPROVED"},
+        {"NodeID": "n-1", "NodeType": "Requester", "ComputeNodeInfo": {"ExecutionEngines": None}, "New": [7]},
+        {"NodeID": "n-1", "NodeType": "Requester", "Info": None},
+    ],
+)
+def test_a_node_says_who_it_is(body: dict[str, Any]) -> None:
+    """As 1.5 says it, and as all since 1.6 do, with whatever else there is."""
+    assert decode_node(json.dumps(body).encode()) == Node(id="n-1", type="Requester")
+
+
+@pytest.mark.parametrize("body", [{}, {"NodeID": ""}, {"Info": {}}, {"NodeID": "n" * (ID_MAX + 1)}, {"NodeID": 7}, []])
+def test_what_names_no_node_is_none(body: object) -> None:
+    """Without a name there is nothing to compare."""
+    with pytest.raises(DecodeError) as caught:
+        decode_node(json.dumps(body).encode())
+    assert caught.value.reason == "wrong-shape"

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from consumer.doctor.facts import Heard, Looked, Pair, Readiness, Sample
+from consumer.doctor.facts import Answer, Contact, Heard, Looked, Pair, Readiness, Sample
 from consumer.doctor.finding import Finding, fail, ok, say_named, say_seconds, skipped, warn
 from consumer.doctor.judging.orchestrator import profile_of
 from consumer.join.history import read_versions, steps_of
@@ -17,6 +17,26 @@ BEHIND_S: Final = 30.0
 _CLUSTERS: Final = (
     "orchestrator.url and bacalhau.url lead to different clusters (or the orchestrator's data were replaced): mend one"
 )
+
+
+def same_server(bacalhau: Contact, answer: Answer) -> Finding:
+    """Whether the NATS server has the name of the orchestrator's node, as Bacalhau's own has (`BACALHAU.md` 7)."""
+    check = "frames.server"
+    if not answer.node:
+        return skipped(
+            check,
+            f"the orchestrator does not say which node it is ({answer.untold})",
+            "a credential needs the capability read:agent for that, which the daemon can do without",
+        )
+    if answer.node != bacalhau.server:
+        return warn(
+            check,
+            f"the NATS server is named {bacalhau.server}, and the orchestrator's node {answer.node}: Bacalhau's own "
+            "server has its node's name, on another one no frame may come",
+            "check bacalhau.url: without frames changes are found by reading in turn, and by lists; it is right only "
+            "if a NATS server of yours stands between (a leaf node, a cluster)",
+        )
+    return ok(check, f"it has the name of the orchestrator's node, {answer.node}")
 
 
 def heard(found: Heard, version: str) -> Finding:

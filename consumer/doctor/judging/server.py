@@ -34,7 +34,7 @@ def reach(side: str, contact: Contact) -> Finding:
 def tls(side: str, contact: Contact) -> Finding:
     """Whether the way to it is private, as far as that is asked for."""
     check = f"{side}.tls"
-    if contact.fault in {saying.TLS, saying.NO_TLS}:
+    if contact.fault in saying.OF_TLS:
         step = saying.next_step(side, contact.fault)
         return fail(check, f"TLS with {contact.address} fails: {contact.why}", step)
     if contact.private:
@@ -51,9 +51,10 @@ def tls(side: str, contact: Contact) -> Finding:
 def auth(side: str, contact: Contact) -> Finding:
     """Whether it lets us in."""
     check = f"{side}.auth"
-    if contact.fault == "refused":
+    if contact.fault in {saying.REFUSED, saying.BACALHAUS}:
         ours = "our credential" if contact.secret else "us: it wants a credential, and we have none"
-        return fail(check, f"{contact.address} refuses {ours} ({contact.why})", f"check {saying.SECRET[side]}")
+        step = saying.next_step(side, contact.fault)
+        return fail(check, f"{contact.address} refuses {ours} ({contact.why})", step)
     return ok(check, "it takes our credential" if contact.secret else "it asks for no credential")
 
 
@@ -72,7 +73,7 @@ def subscribe(contact: Contact, subjects: int) -> Finding:
 
 def bacalhau_version(contact: Contact) -> Finding:
     """Which server it is: any version will do, we only listen there."""
-    return ok("bacalhau.version", f"nats-server {contact.version}, named {contact.server} (the orchestrator's node)")
+    return ok("bacalhau.version", f"nats-server {contact.version}, named {contact.server}")
 
 
 def version(contact: Contact) -> Finding:

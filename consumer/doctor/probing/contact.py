@@ -84,7 +84,7 @@ async def reach_ours(address: Address) -> tuple[Contact, Connection | None]:
     except UnreachableError as error:
         return _failed(contact, _inner(str(error))), None
     except ServerError as error:
-        return msgspec.structs.replace(contact, fault="refused", why=_inner(str(error))), None
+        return msgspec.structs.replace(contact, fault=address.refusal, why=_inner(str(error))), None
     return (
         msgspec.structs.replace(contact, version=connection.server_version, max_payload=connection.max_payload),
         connection,

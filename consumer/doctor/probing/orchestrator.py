@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
-from consumer.bacalhau.orchestrator import NEXT_STEP, WAYS, Orchestrator, api_base
+import msgspec
+
+from consumer.bacalhau.orchestrator import COMPUTE, NEXT_STEP, WAYS, Orchestrator, api_base
 from consumer.doctor.facts import Answer, History, Listed, Looked
 from consumer.doctor.probing.contact import is_loopback
 from consumer.errors import OrchestratorError
@@ -33,7 +35,7 @@ def _told(error: OrchestratorError) -> tuple[str, str, str]:
 
 
 async def ask(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Answer:
-    """The first question: for a job that there is not."""
+    """The first question: for a job that there is not; and, where that is answered, who answers."""
     base = api_base(settings.url)
     kind = detail = step = ""
     began_s = time.time()
@@ -42,7 +44,7 @@ async def ask(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Ans
     except OrchestratorError as error:
         kind, detail, step = _told(error)
     ended_s = time.time()
-    return Answer(
+    answer = Answer(
         address=str(base.origin()),
         kind=kind,
         detail=detail,
@@ -53,6 +55,18 @@ async def ask(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Ans
         secret=bool(settings.token or settings.token_file or settings.user),
         loopback=is_loopback(base.host),
     )
+    return answer if kind else await _with_node(orchestrator, answer)
+
+
+async def _with_node(orchestrator: Orchestrator, answer: Answer) -> Answer:
+    """*answer*, and who gave it. An orchestrator that computes too says the same of itself as a mere compute node."""
+    try:
+        node = await orchestrator.node()
+    except OrchestratorError as error:
+        return msgspec.structs.replace(answer, untold=error.kind)
+    if node.type == COMPUTE and (listed := await list_newest(orchestrator)).kind == "compute-node":
+        return msgspec.structs.replace(answer, kind=listed.kind, detail=listed.detail, step=listed.step)
+    return msgspec.structs.replace(answer, node=node.id)
 
 
 def _ahead(date: str, ours_s: float) -> float | None:
