@@ -105,15 +105,17 @@ def join_history(known: Known | None, entries: Sequence[HistoryEntry]) -> Joined
     return Joined(after=after, steps=steps_of(entries, revision, (known.version, known.state)))
 
 
-def was_written_anew(known: Known, entries: Sequence[HistoryEntry]) -> bool:
-    """Whether the entry that the log stands at was written at another time than the log says.
+def time_apart(known: Known, entries: Sequence[HistoryEntry]) -> timedelta:
+    """How much later the entry that the log stands at was written than the log says; 0 if not, or if nobody knows.
 
     An older copy of the orchestrator's data was restored, and what had been lost was done again, alike. Only of an end:
     what a frame's copy of the job told has the job's own time, which is another write's clock.
     """
     at = (known.revision or 0) - 1
     told, there = time_of(known.time_ns), entries[at].time if 0 <= at < len(entries) else None
-    return told is not None and there is not None and abs(there - told) > _SAME_TIME
+    if told is None or there is None or abs(there - told) <= _SAME_TIME:
+        return timedelta(0)
+    return there - told
 
 
 def went_back(known: Known | None, entries: Sequence[HistoryEntry]) -> Contradicted:

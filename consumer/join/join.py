@@ -8,6 +8,7 @@ and carries no read out (`consumer.bacalhau`).
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Final
 
 import msgspec
@@ -16,7 +17,7 @@ from consumer.join import notices
 from consumer.join.doubt import Contests
 from consumer.join.early import ANYWHERE, Execution, runs_early, steps_ahead
 from consumer.join.hint import ECHO, FRAME, LIST, LOOK, WATCH
-from consumer.join.history import Contradicted, Joined, Old, join_history, read_versions, was_written_anew, went_back
+from consumer.join.history import Contradicted, Joined, Old, join_history, read_versions, time_apart, went_back
 from consumer.join.job import Job
 from consumer.join.listed import DIFFERS, PERHAPS, lay_beside
 from consumer.join.lists import AHEAD_NS, Lists, agrees_with_clock
@@ -408,7 +409,10 @@ class Join:
         if isinstance(answer, Missing):
             self.counts.missing += 1
             known = self._known(job.key) if job.key is not None else None
-            if known is not None and known.source != REPORTED and self._ends_doubt(job, now):
+            job.bare = False
+            if known is None or known.source == REPORTED:
+                job.doubt.end()  # there is nothing to be let go: what an answer before this one said is over
+            elif self._ends_doubt(job, now):
                 self._let_go(read.job, job, known)
             self._read_over(read.job, job, now)
         elif isinstance(answer, Snapshot):
@@ -524,8 +528,9 @@ class Join:
         self._read_over(name, job, now)
 
     def _lay_beside(self, known: Known | None, entries: Sequence[HistoryEntry]) -> Joined | Old | Contradicted:
-        if known is not None and self._rules.is_terminal(known.state) and was_written_anew(known, entries):
-            return went_back(known, entries)
+        if known is not None and self._rules.is_terminal(known.state) and (apart := time_apart(known, entries)):
+            # An earlier time may be that of an old answer; a later one is of what came since.
+            return went_back(known, entries) if apart > timedelta(0) else Old()
         return join_history(known, entries)
 
     def _ends_doubt(self, job: Job, now: float) -> bool:
@@ -593,6 +598,7 @@ class Join:
         if not found.reported:
             self.counts.diverged += 1
             self.events.append(notices.diverged(job.identity.id, job.key, found.after, found.present))
+        job.halted = None  # it stands elsewhere from here on
         self._emit(job, record)
 
     def _emit(self, job: Job, record: Record) -> bool:
@@ -665,7 +671,7 @@ class Join:
         begun = self._since_ns is not None
         if self._since_ns and page.clock_ns + AHEAD_NS < self._since_ns and agrees_with_clock(page):
             self.events.append(notices.began_ahead(self._since_ns, page.clock_ns))
-            self._since_ns = page.clock_ns
+            self._since_ns = page.clock_ns - AHEAD_NS  # what ended between the setting back and this list is told, too
         if begun:
             self._compare(page.jobs, now)
             self._look_at_bad(page.bad, now)

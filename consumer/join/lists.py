@@ -75,6 +75,8 @@ class Lists:
         self._changes: ReadJobs | None = None
         self._changes_due = ALWAYS
         self._newest = 0
+        self._clock_agreed = False
+        """Whether any job so far was written by the time that the orchestrator's clock said."""
         # -- the sweep --
         self._sweep: ReadJobs | None = None
         self._sweep_wanted = True
@@ -179,12 +181,13 @@ class Lists:
         self._failures = 0
         self._free_at = now + self._spend(now)
         went_back = False
+        self._clock_agreed = self._clock_agreed or agrees_with_clock(page)
         if read is None or not read.next_token:
-            self._newest = _newest(page)
+            self._newest = self._newest_of(page)
             self.newest_ns = self._newest if self.newest_ns is None else self.newest_ns
             if not self._unheard and self.heard_from_ns is None:
                 self.heard_from_ns = max(_times(page), default=0)
-            if page.clock_ns + AHEAD_NS < self.high_water and agrees_with_clock(page):
+            if self._clock_agreed and 0 < page.clock_ns < self.high_water - AHEAD_NS:
                 # The clock was ahead for a while: what is written now lies below what was written then.
                 self.high_water, self._sweep_wanted = self._newest, True
             went_back = self._is_back(now)
@@ -216,6 +219,18 @@ class Lists:
     def _seen(self, now: float) -> None:
         self.high_water = max(self.high_water, self._newest)
         self._changes, self._changes_due = None, now + self._pacing.list_every_s
+
+    def _newest_of(self, page: JobPage) -> int:
+        """When the last of them was written, but for those that a clock wrote which was ahead; 0: there are none.
+
+        They stand at the top of every list for as long as it was ahead, and would hide what has changed since. Where no
+        job was ever written by then it is `clock_ns` that is wrong.
+        """
+        times = _times(page)
+        newest = max(times, default=0)
+        if not self._clock_agreed or not page.clock_ns or newest <= page.clock_ns + AHEAD_NS:
+            return newest
+        return max((time for time in times if time <= page.clock_ns + AHEAD_NS), default=page.clock_ns)
 
     def _is_back(self, now: float) -> bool:
         if self._newest >= self.high_water:
@@ -277,16 +292,6 @@ def _times(page: JobPage) -> list[int]:
 def agrees_with_clock(page: JobPage) -> bool:
     """Whether any of its jobs was written by then: otherwise it is `clock_ns` that is wrong."""
     return bool(page.clock_ns) and any(time <= page.clock_ns + AHEAD_NS for time in _times(page))
-
-
-def _newest(page: JobPage) -> int:
-    """When the last of them was written, but for those that a clock wrote which was ahead; 0: there are none.
-
-    They stand at the top of every list for as long as it was ahead, and would hide what has changed since. Where all of
-    them are ahead it is `clock_ns` that is wrong.
-    """
-    times = _times(page)
-    return max((time for time in times if time <= page.clock_ns + AHEAD_NS), default=max(times, default=0))
 
 
 def _following(read: ReadJobs | None, page: JobPage) -> ReadJobs | None:

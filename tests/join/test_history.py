@@ -1,11 +1,11 @@
 """A job's record beside what the log has of it: `consumer.join.history`."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
-from consumer.join.history import Contradicted, Joined, Old, join_history, read_versions, steps_of, was_written_anew
+from consumer.join.history import Contradicted, Joined, Old, join_history, read_versions, steps_of, time_apart
 from consumer.model import DERIVED, OBSERVED, REPORTED, START, HistoryEntry, Known, Place
 
 PENDING, QUEUED, RUNNING, FAILED = (0, "Pending"), (0, "Queued"), (0, "Running"), (0, "Failed")
@@ -78,18 +78,16 @@ def test_what_frames_told_stands_where_the_record_can_have_got_to() -> None:
     assert said(found.steps) == [(0, 5, "Failed")]
 
 
-@pytest.mark.parametrize(
-    ("told_s", "anew"), [(100.0, False), (100.9, False), (101.1, True), (80.0, True), (0.0, False)]
-)
-def test_an_end_at_another_time_is_another_end(told_s: float, *, anew: bool) -> None:
+@pytest.mark.parametrize(("told_s", "apart_s"), [(100.0, 0.0), (100.9, 0.0), (101.5, -1.5), (80.0, 20.0), (0.0, 0.0)])
+def test_an_end_at_another_time_is_another_end(told_s: float, apart_s: float) -> None:
     """Of what was lost with the orchestrator's data and done again, alike: only the time tells. 0: it is not known."""
     entries = [
         msgspec.structs.replace(entry, time=datetime.fromtimestamp(number * 50, UTC))
         for number, entry in enumerate(history(PENDING, FAILED), 1)
     ]
     told = msgspec.structs.replace(known("Failed", 2), time_ns=int(told_s * 1e9))
-    assert was_written_anew(told, entries) is anew
-    assert not was_written_anew(told, entries[:1])
+    assert time_apart(told, entries) == timedelta(seconds=apart_s)
+    assert not time_apart(told, entries[:1])
 
 
 def test_a_shorter_history_is_an_old_answer() -> None:

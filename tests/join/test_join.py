@@ -735,6 +735,7 @@ class TestAgainstTheLog:
         scene.answer(scene.read(0.03), history("Pending", "Queued", "Pending"), 0.04)
         scene.join.events = [event for event in scene.join.events if isinstance(event, Record)]
         assert scene.published() == [(3, "Pending")]
+        assert scene.join._jobs["j-1"].halted is None
 
     def test_a_job_of_reports_is_taken_over(self) -> None:
         """No contradiction and no advisory: the record's present state, corrected."""
@@ -1180,6 +1181,34 @@ class TestWentBack:
             assert isinstance(read, ReadJobs)
             scene.answer(read, JobPage(jobs=(listed,), next_token=""), 5.0)
         assert (scene.reads(5.0), scene.join.events) == ([], [])
+
+    def test_an_end_at_an_earlier_time_is_an_old_answer_for_a_minute(self) -> None:
+        """A cache gives the copy from before: believed at once, the next answer would take it back."""
+        scene = Scene()
+        scene.has("Failed", 2)
+        key = JobKey("default.j-1")
+        scene.log[key] = msgspec.structs.replace(scene.log[key], time_ns=1_020_000_000_000)
+        early, late = Scene(), Scene()
+        for one in (early, late):
+            one.log = dict(scene.log)
+            one.join._known = one.log.get
+        before = history("Pending", "Failed", at_s=1_000)
+        assert self.shown(early, before, until=50.0) == []
+        assert [type(event) for event in self.shown(late, before, until=90.0)] == [Notice, Record]
+
+    def test_what_is_not_there_any_more_is_not_asked_for_for_ever(self) -> None:
+        """A job without a history, as one answer says, and then none at all: nobody waits for it."""
+        scene = Scene()
+        scene.join.frame(message(FrameKind.RUN_RESULT, job="j-1"), 0.0)
+        scene.answer(scene.read(0.0), snapshot("Running", 2), 0.0)
+        scene.answer(scene.read(0.0), history(), 0.0)
+        scene.answer(scene.read(0.0), snapshot("Running", 2), 0.0)
+        now = 0.0
+        while scene.join.wake_at() is not None:
+            now, read = scene.wait(now)
+            scene.answer(read, Missing(), now)
+        assert now < 10
+        assert scene.join._jobs == {}
 
     def test_a_store_that_took_its_time_is_no_other_life(self) -> None:
         """The list's time is the job's, some seconds before the entry's: it is not even looked at."""

@@ -335,6 +335,15 @@ class TestAhead:
         """Nobody's clock is right to the second, and who answers may be another than who writes."""
         assert self.seen(self.page(1059, 990, clock=1000)).high_water == 1059 * self.S
 
+    def test_a_page_of_them_alone_hides_nothing(self) -> None:
+        """As many as a page may have: the round goes on behind them, for the clock was right of others."""
+        lists = self.seen(self.page(4000, 3990, 990, clock=1000))
+        assert lists.take(2.0) == TOP
+        lists.answered(self.page(4000, 3990, clock=1002, more="t"), 2.001, begun=True)
+        assert lists.take(3.0) == ReadJobs(limit=TOP.limit, next_token="t")
+        lists.answered(self.page(1001, 990, clock=1003), 3.001, begun=True)
+        assert lists.high_water == 1002 * self.S
+
     def test_where_every_job_is_ahead_the_clock_is_wrong(self) -> None:
         """Somebody between us and the orchestrator says when it is."""
         lists = self.seen(self.page(4000, 3999, clock=1000))
