@@ -90,6 +90,11 @@ def fault_of_time(why: str) -> str:
     return TOO_EARLY if _TOO_EARLY_WORDS in words else OTHER
 
 
+def addresses(url: str) -> tuple[str, ...]:
+    """Those that a `url` names, with commas between."""
+    return tuple(part.strip() for part in url.split(",") if part.strip())
+
+
 def is_same_server(one: str, other: str) -> bool:
     """Whether two addresses (each may be several, with commas) have a host and port in common. No name is looked up."""
     return not _places(one).isdisjoint(_places(other))
@@ -97,7 +102,7 @@ def is_same_server(one: str, other: str) -> bool:
 
 def _places(url: str) -> set[tuple[str, int]]:
     places = set()
-    for part in (part.strip() for part in url.split(",") if part.strip()):
+    for part in addresses(url):
         parts = urlsplit(part if "://" in part else f"nats://{part}")
         host = parts.hostname or ""
         places.add(("localhost" if host in _LOOPBACK else host, parts.port or _PORTS.get(parts.scheme, 4222)))

@@ -211,8 +211,8 @@ class Orchestrator:
         """Lists that were answered so far: whoever has answered one is an orchestrator."""
         self.version: str = ""
         """Bacalhau's version, as its last answer said (`v1.9.3`); empty until one did."""
-        self.date: str = ""
-        """What its last answer said of its clock (header `Date`, whole seconds); empty if nothing."""
+        self.clock_ns = 0
+        """What its last answer said of its clock (header `Date`, whole seconds), Unix ns; 0 if nothing."""
 
     @property
     def silent_s(self) -> float:
@@ -295,7 +295,7 @@ class Orchestrator:
         body = await self._get("/orchestrator/jobs", _with(query, read.next_token, ""), of_list=True)
         if body is None:
             raise await self._find_why_no_list()
-        page = msgspec.structs.replace(_decoded(decode_jobs, body), clock_ns=_clock_ns(self.date))
+        page = msgspec.structs.replace(_decoded(decode_jobs, body), clock_ns=self.clock_ns)
         self.lists += 1
         return page
 
@@ -395,7 +395,7 @@ class Orchestrator:
 
     def _hear_version(self, response: aiohttp.ClientResponse) -> None:
         """Keep what an answer of the API says of itself. What is no version tells nothing, and is as if not said."""
-        self.date = response.headers.get(hdrs.DATE, "")
+        self.clock_ns = _clock_ns(response.headers.get(hdrs.DATE, ""))
         said = _VERSION_WORD.fullmatch(response.headers.get(_VERSION, ""))
         if said is None or said[0] == self.version:
             return

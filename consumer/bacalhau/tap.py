@@ -85,7 +85,7 @@ class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, settings: BacalhauSettings) -> Self:
         """What the settings say; the bounds that they do not name stay as they are here."""
         return cls(
-            urls=tuple(url.strip() for url in settings.url.split(",") if url.strip()),
+            urls=reach.addresses(settings.url),
             token=settings.token,
             token_file=settings.token_file,
             tls_ca=settings.tls_ca,

@@ -107,7 +107,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         """
         url = url or settings.url
         return cls(
-            urls=tuple(part.strip() for part in url.split(",") if part.strip()),
+            urls=reach.addresses(url),
             cluster=cluster,
             token=secret_of(settings.token, settings.token_file, "nats.token_file"),
             user=settings.user,

@@ -233,14 +233,10 @@ class Join:
             return
         if ahead == 1:
             self.counts.snapshots += 1
-            step = Step(
-                version=snapshot.version,
-                revision=snapshot.revision,
-                state=snapshot.state,
-                message=snapshot.message,
-                time=snapshot.modified,
+            self._emit(
+                job,
+                Record(key=job.key, job=snapshot.job, after=place_of(known), steps=(_step_of(snapshot),), cause=HINT),
             )
-            self._emit(job, Record(key=job.key, job=snapshot.job, after=place_of(known), steps=(step,), cause=HINT))
             job.hint.answered()
         if ahead in (0, 1) and not self._rules.is_terminal(snapshot.state):
             self._open_up(name, now)
@@ -569,15 +565,11 @@ class Join:
         job.hint.answered()
         if not self._differs(snapshot):
             return
-        step = Step(
-            version=snapshot.version,
-            revision=snapshot.revision,
-            state=snapshot.state,
-            message=snapshot.message,
-            time=snapshot.modified,
-        )
         self._emit(
-            job, Record(key=job.key, job=snapshot.job, after=START, steps=(step,), flags=("joined",), cause=cause)
+            job,
+            Record(
+                key=job.key, job=snapshot.job, after=START, steps=(_step_of(snapshot),), flags=("joined",), cause=cause
+            ),
         )
 
     def _is_left_out(self, entries: Sequence[HistoryEntry]) -> bool:
@@ -758,6 +750,17 @@ class Join:
         if job is not None:
             job.rename(snapshot.job)
         return job
+
+
+def _step_of(snapshot: Snapshot) -> Step:
+    """The state that *snapshot* shows, as a step."""
+    return Step(
+        version=snapshot.version,
+        revision=snapshot.revision,
+        state=snapshot.state,
+        message=snapshot.message,
+        time=snapshot.modified,
+    )
 
 
 def _is_under_way(job: Job, record: Record) -> bool:

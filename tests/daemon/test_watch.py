@@ -255,15 +255,20 @@ def test_another_connection_proves_nothing_while_something_waits(place: Place) -
     assert not place.health.unready()
 
 
-@pytest.mark.parametrize("why", ["full", "down"])
-def test_a_server_that_says_it_once_and_then_nothing_is_silent(place: Place, why: str) -> None:
-    """It was full in mid-write and never stores again; or it takes connections and says nothing of the log."""
+def hold_up(place: Place, why: str) -> None:
+    """Something waits for the log, which is *full*, or *down*."""
     place.wait_for_something()
     if why == "full":
         place.outcomes["log", "full"] += 1
     else:
         place.watch.connection(LOG, up=False)
     place.watch.take_stock()
+
+
+@pytest.mark.parametrize("why", ["full", "down"])
+def test_a_server_that_says_it_once_and_then_nothing_is_silent(place: Place, why: str) -> None:
+    """It was full in mid-write and never stores again; or it takes connections and says nothing of the log."""
+    hold_up(place, why)
     assert place.watch.unconfirmed_s == 0.0
     place.clock.time += 40.0
     if why == "full":
@@ -277,12 +282,7 @@ def test_a_server_that_says_it_once_and_then_nothing_is_silent(place: Place, why
 @pytest.mark.parametrize("why", ["full", "down"])
 def test_what_is_known_to_hold_the_log_up_is_not_the_servers_silence(place: Place, why: str) -> None:
     """A bound that is reached, a connection that is being replaced: to restart the server would mend neither."""
-    place.wait_for_something()
-    if why == "full":
-        place.outcomes["log", "full"] += 1
-    else:
-        place.watch.connection(LOG, up=False)
-    place.watch.take_stock()
+    hold_up(place, why)
     place.clock.time += 40.0
     place.watch.take_stock()
     assert place.watch.unconfirmed_s == 0.0

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
 import msgspec
@@ -50,7 +49,7 @@ async def ask(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Ans
         detail=detail,
         step=step,
         version=orchestrator.version,
-        ahead_s=_ahead(orchestrator.date, (began_s + ended_s) / 2),
+        ahead_s=_ahead(orchestrator.clock_ns, (began_s + ended_s) / 2),
         private=base.scheme == "https",
         secret=bool(settings.token or settings.token_file or settings.user),
         loopback=is_loopback(base.host),
@@ -69,12 +68,11 @@ async def _with_node(orchestrator: Orchestrator, answer: Answer) -> Answer:
     return msgspec.structs.replace(answer, node=node.id)
 
 
-def _ahead(date: str, ours_s: float) -> float | None:
-    """Seconds that *date* (a header) is ahead of *ours_s*; within a second it is 0, more it cannot say."""
-    try:
-        ahead = parsedate_to_datetime(date).timestamp() + _HALF_S - ours_s
-    except (ValueError, OverflowError):
+def _ahead(clock_ns: int, ours_s: float) -> float | None:
+    """Seconds that *clock_ns* (0: not told) is ahead of *ours_s*; within a second it is 0, more it cannot say."""
+    if not clock_ns:
         return None
+    ahead = clock_ns / 1e9 + _HALF_S - ours_s
     return 0.0 if abs(ahead) <= 2 * _HALF_S else ahead
 
 
