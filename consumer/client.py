@@ -99,9 +99,9 @@ class _Transport(TcpTransport):
 
 
 class MendedClient(Client):
-    """A client whose reader lives through what the server passes on (`NATS.md` 3, the first trap).
+    """A client whose reader lives through what the server passes on (design/nats.md 3, the first trap).
 
-    *tls*: refuse a server that does not speak it (`BACALHAU.md` 7: it may offer TLS without asking for it).
+    *tls*: refuse a server that does not speak it (design/bacalhau.md 7: it may offer TLS without asking for it).
     """
 
     def __init__(self, *, tls: bool) -> None:

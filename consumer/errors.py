@@ -43,7 +43,7 @@ class JobstateError(Exception):
 
 
 class DecodeError(JobstateError):
-    """The sender wrote something we cannot read. Redelivery will not help. `reason` is a word of `DESIGN.md` 10."""
+    """The sender wrote something we cannot read. Redelivery will not help. `reason`: design/design.md 10."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)

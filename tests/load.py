@@ -2,8 +2,8 @@
 
 `python -m tests.load [--jobs N] [--seconds S] [--json]`: real frames and documents of one recorded job (1.9.3,
 `success`), multiplied under new ids and moved in time, through a real nats-server, the real daemon and the simulated
-orchestrator, whose answers take as long as a real one's (`BACALHAU.md` 6.3). A list of 100,000 jobs is not served but
-reckoned, in virtual time. Ends with 1 if an aim of the issue is missed.
+orchestrator, whose answers take as long as a real one's (design/bacalhau.md 6.3). A list of 100,000 jobs is not served
+but reckoned, in virtual time. Ends with 1 if an aim of the issue is missed.
 """
 
 import argparse

@@ -23,6 +23,8 @@ _METRIC = re.compile(r"^\| `(jobstate_\w+)` \| ([^|]*)\|", re.MULTILINE)
 _BODY = re.compile(r"^```json (\w+)\n(.+)\n```$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_CITED = re.compile(r"design/(\w+)\.md((?:(?:,| and| to)? \d+(?:\.\d+)*(?![\w.]*\w))*)")
+_SECTION = re.compile(r"^#+ (\d+(?:\.\d+)*)\.? ", re.MULTILINE)
 
 
 def _reread(decode: Callable[[bytes], object]) -> Callable[[bytes], bytes]:
@@ -114,3 +116,35 @@ def _anchors(page: Path) -> set[str]:
     """The names that GitHub gives to the headings of *page*."""
     headings = _HEADING.findall(page.read_text(encoding="utf-8"))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_citation_of_a_design_page_resolves() -> None:
+    """Where code, tests or pages cite a section of a design page, that page exists and has that section."""
+    pages = (DOCS / "design").glob("*.md")
+    sections = {page.stem: set(_SECTION.findall(page.read_text(encoding="utf-8"))) for page in pages}
+    cited = [(file, name, numbers) for file in _sources() for name, numbers in _CITED.findall(_read_joined(file))]
+    lost = [
+        f"{file.relative_to(ROOT)}: design/{name}.md {number}"
+        for file, name, numbers in cited
+        for number in re.findall(r"[\d.]+", numbers) or [""]
+        if name not in sections or (number and number not in sections[name])
+    ]
+    assert lost == []
+    assert {name for _, name, numbers in cited if numbers} == {"bacalhau", "design", "nats"}
+
+
+def test_no_page_is_cited_that_readers_do_not_have() -> None:
+    """The upper-case documents that the design pages came from are cited nowhere: they are not in the repository."""
+    gone = re.compile("|".join(rf"\b{name}\.md" for name in ("DESIGN", "BACALHAU", "NATS")))
+    assert [str(file.relative_to(ROOT)) for file in _sources() if gone.search(file.read_text(encoding="utf-8"))] == []
+
+
+def _sources() -> list[Path]:
+    """Every file of ours that may cite a page."""
+    code = [file for folder in ("consumer", "tests", "docs", "config") for file in (ROOT / folder).rglob("*.*")]
+    return [file for file in [*code, *PAGES] if file.suffix in {".py", ".md", ".toml"}]
+
+
+def _read_joined(file: Path) -> str:
+    """The text of *file* with its line breaks (and comment marks) folded, so that a wrapped citation is whole."""
+    return re.sub(r"\s*\n\s*#?\s*", " ", file.read_text(encoding="utf-8"))

@@ -447,7 +447,7 @@ class Expected(msgspec.Struct, kw_only=True):
 
 
 def fold_one_by_one(entries: Iterable[Entry]) -> Expected:
-    """The reports one after the other, as `DESIGN.md` 5 and 10 say it: the reference."""
+    """The reports one after the other, as design/design.md 5 and 10 say it: the reference."""
     expected = Expected()
     for entry in entries:
         key = entry.subject.removeprefix(NAMES.in_prefix)

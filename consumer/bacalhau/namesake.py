@@ -1,8 +1,8 @@
 """Whether the tap listens on the orchestrator's own server, as far as names tell: it is its node's namesake.
 
-Bacalhau names its NATS server by the orchestrator's node (`BACALHAU.md` 7; 1.5.0 to 1.9.3 as run). On any other server
-everything stands and no frame comes: all is found by reading in turn, and nothing shows why. A name is no proof, a leaf
-node or a cluster of NATS may rightly stand between: so it is said, and nothing follows from it.
+Bacalhau names its NATS server by the orchestrator's node (design/bacalhau.md 7; 1.5.0 to 1.9.3 as run). On any other
+server everything stands and no frame comes: all is found by reading in turn, and nothing shows why. A name is no proof,
+a leaf node or a cluster of NATS may rightly stand between: so it is said, and nothing follows from it.
 """
 
 import asyncio

@@ -42,7 +42,7 @@ API: Final = "/api/v1"
 _VERSION: Final = "X-Bacalhau-Git-Version"
 _VERSION_WORD: Final = re.compile(r"v(\d{1,4})\.(\d{1,4})\.[0-9A-Za-z.+-]{1,50}")
 LIST_TIMEOUT_S: Final = 30.0
-"""So long a list may take, as Bacalhau's own server lets it (`BACALHAU.md` 6.3): 40 us for each job it ever stored."""
+"""Time limit of a list, that of Bacalhau's own server (design/bacalhau.md 6.3): it takes 40 us a stored job."""
 PROBES: Final = 1
 """A connection more than reads may be under way: for the probe, while those before it hang."""
 NODE_TIMEOUT_S: Final = 2.0
@@ -243,7 +243,7 @@ class Orchestrator:
             await self._session.close()
 
     async def history(self, read: ReadHistory) -> HistoryPage | Missing:
-        """One page of the job-level history of all versions, oldest first (`BACALHAU.md` 6.3)."""
+        """One page of the job-level history of all versions, oldest first (design/bacalhau.md 6.3)."""
         return await self._ask(read, self._ask_history)
 
     async def _ask_history(self, read: ReadHistory) -> HistoryPage | Missing:

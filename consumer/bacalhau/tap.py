@@ -26,7 +26,7 @@ from consumer.settings import Secret, redact, secret_of, trust
 log = structlog.get_logger()
 
 NCL: Final = "bacalhau.global.compute.*.*.msgs"
-"""Both directions (`BACALHAU.md` 1.1). Nothing of `out.ctrl` and `out.requests`: our interest there would take away the
+"""Both directions (design/bacalhau.md 1.1). Not `out.ctrl`, not `out.requests`: our interest there would take away the
 "no responders" that a node gets at once when its orchestrator does not listen (2.6)."""
 
 BPROTOCOL: Final = (
@@ -54,7 +54,7 @@ LAME_DUCK: Final = "lame-duck"
 SILENT: Final = "silent"
 """Nothing came any more, no end of the connection either: pings were not answered."""
 DEAD_READER: Final = "dead-reader"
-"""The client's reading task had ended while it looked connected (`NATS.md` 3)."""
+"""The client's reading task had ended while it looked connected (design/nats.md 3)."""
 SLOW_CONSUMER: Final = "slow-consumer"
 """More came than the bounds hold, or the server cut us off for reading too slowly."""
 DENIED: Final = "denied"
@@ -152,11 +152,11 @@ class _Listener(MendedClient):
         return self.denied or self.last_error or NatsError("nats: the connection ended")
 
     async def publish(self, *_arguments: Any, **_options: Any) -> NoReturn:  # noqa: ANN401 - nats-py's own
-        """Nothing: an answer of ours would be taken for the peer's (`BACALHAU.md` 2.6)."""
+        """Nothing: an answer of ours would be taken for the peer's (design/bacalhau.md 2.6)."""
         raise AssertionError("an observer publishes nothing")
 
     async def _process_msg(self, _sid: int, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
-        # What headers say is in the body too (`BACALHAU.md` 2.3), and nobody is answered.
+        # What headers say is in the body too (design/bacalhau.md 2.3), and nobody is answered.
         self._take(subject, data)
 
 
@@ -312,7 +312,7 @@ class Tap:
                 await client.flush(options.connect_timeout_s)
                 if client.denied is not None:
                     raise client.denied
-            # A reader that dies leaves a client that looks connected and is deaf (`NATS.md` 3).
+            # A reader that dies leaves a client that looks connected and is deaf (design/nats.md 3).
             client.when_deaf(ended.set)
             self._begin(client.server, url)
             await ended.wait()

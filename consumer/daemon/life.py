@@ -208,7 +208,7 @@ class Life:
                 yield Identity(id=job, namespace=namespace, name=known.name, type=known.type)
 
     def follow_frames(self) -> None:
-        """Without an orchestrator: derive from Bacalhau's frames what can be (`BACALHAU.md` 6.1)."""
+        """Without an orchestrator: derive from Bacalhau's frames what can be (design/bacalhau.md 6.1)."""
         settings, estate, lanes = self._estate.settings, self._estate, self._lanes
         derivation = Derivation(
             estate.rules,
@@ -290,7 +290,7 @@ class Life:
         await self._writer.close()
 
     async def _reopen(self, confirmed: int) -> JetStreamWriter:
-        """Another connection for the writer, and a look at the log before anything is sent (`DESIGN.md` 7.7)."""
+        """Another connection for the writer, and a look at the log before anything is sent (design/design.md 7.7)."""
         estate = self._estate
         estate.metrics.deaf("writer").inc(self._writer.deaf)
         await self._writer.close()

@@ -169,7 +169,7 @@ def _accept(known: Known | None, report: Report, state: str, flags: tuple[str, .
 
 
 def _stored(position: Position) -> datetime:
-    """When the input stored the report: what its update says where the report itself names no time (`DESIGN.md` 4)."""
+    """When the input stored the report: the update's time if the report names none (design/design.md 4)."""
     return _EPOCH + timedelta(microseconds=position.time_ns // 1000)
 
 

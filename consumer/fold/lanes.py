@@ -4,9 +4,9 @@ Events and answers come in, appends and read-backs go out. Whatever an event com
 rejection too, and the lane goes on when the log has confirmed it. Nothing is promised between lanes; thousands are in
 flight at once.
 
-Why it is right (`DESIGN.md` 7): each update names the one it follows by a number that the server gave, so it is stored
-after that one or not at all; and deciding is a function of that one and the event. Who writes, how often, and what a
-crashed or paused writer sends later does not matter. The limit: what the server forgets, it forgets.
+Why it is right (design/design.md 7): each update names the one it follows by a number that the server gave, so it is
+stored after that one or not at all; and deciding is a function of that one and the event. Who writes, how often, and
+what a crashed or paused writer sends later does not matter. The limit: what the server forgets, it forgets.
 """
 
 import heapq
@@ -437,8 +437,8 @@ class Lanes:
         key = lane.key
         number = found[-1].number if found else 0
         if number < lane.at_least:
-            # A leader that was one: its answer is older than the refusal (NATS.md 4, 89 of 165 answers). Or the job was
-            # forgotten since, and no answer will ever be newer: so the append itself asks, which finds out either way.
+            # A leader that was one: its answer is older than the refusal (design/nats.md 4: 89 of 165 answers). Or the
+            # job was forgotten since, and no answer will ever be newer: the append itself asks, and finds out.
             self.tally.stale += 1
             self._open.pop(lane.token, None)
             lane.token = ask.token
@@ -609,7 +609,7 @@ def _origin(event: Report | Record, rejected: Rejected) -> str:
 
 
 def _says(found: Update, found_input: str, wanted: Update, wanted_input: str) -> bool:
-    """Whether the entry found says what we wanted to say, whoever wrote it (`DESIGN.md` 7.3)."""
+    """Whether the entry found says what we wanted to say, whoever wrote it (design/design.md 7.3)."""
     same = (
         found.Sequence == wanted.Sequence
         and found.StateType == wanted.StateType

@@ -1,4 +1,4 @@
-"""Which entries of a job's subjects are true: ours, in their place. The rest is foreign (`DESIGN.md` 7.9).
+"""Which entries of a job's subjects are true: ours, in their place. The rest is foreign (design/design.md 7.9).
 
 One of ours has a subject that fits its body; was stored with a compare-and-set over all of the job's subjects, after
 the entry that stands before it; and has the `Sequence` and the `Previous` that follow. A foreign entry's number counts

@@ -1,6 +1,6 @@
 """What JetStream's API says, as far as it is used here: the shapes of its answers, and how an entry reads on the wire.
 
-Shapes and bytes only; who asks is elsewhere. Errors are known by `err_code`: the texts change (NATS.md 2).
+Shapes and bytes only; who asks is elsewhere. Errors are known by `err_code`: the texts change (design/nats.md 2).
 """
 
 from base64 import b64decode
@@ -135,7 +135,7 @@ def read_ack(reply: bytes) -> tuple[int, int, int, int] | None:
     """What the reply subject of a pulled entry says; None if it is none.
 
     (stream sequence, consumer sequence, time in ns, entries that follow). v1 has 9 tokens, v2 also domain and account
-    before them and may have more after (NATS.md 1.9).
+    before them and may have more after (design/nats.md 1.9).
     """
     if not reply.startswith(_ACK):
         return None

@@ -1,7 +1,7 @@
-"""A NATS connection that is not deaf or dead while it looks alive: nats-py's client, mended (NATS.md 3).
+"""A NATS connection that is not deaf or dead while it looks alive: nats-py's client, mended (design/nats.md 3).
 
 Two kinds. A *reader* connects again for ever. A *writer* ends with its connection: what the client had put aside would
-land later (`DESIGN.md` 7.7), so its owner replaces it. What is sent and read is elsewhere; here is only how.
+land later (design/design.md 7.7), so its owner replaces it. What is sent and read is elsewhere; here is only how.
 
 The mends lean on private names of nats-py; `check_client` refuses to start where they are not as they were.
 """
@@ -582,7 +582,7 @@ async def require_server(connection: Connection, *, within_s: float = REQUEST_S)
 def require_payload(connection: Connection, size: int) -> None:
     """Refuse a server whose largest message is smaller than *size* bytes (body and headers). Raises `ServerError`.
 
-    Sent all the same, such a message would close the connection (NATS.md 3).
+    Sent all the same, such a message would close the connection (design/nats.md 3).
     """
     if connection.max_payload < size:
         raise ServerError(

@@ -1,4 +1,4 @@
-"""The input stream, read in order from a position, without acknowledgements (`DESIGN.md` 7.5): `ports.Input`.
+"""The input stream, read in order from a position, without acknowledgements (design/design.md 7.5): `ports.Input`.
 
 It begins, and begins again after whatever happened, in one way: if the entry at the last position is still the one with
 its time, after it; else from the first. What an entry says is `consumer.wire`; what it does is `consumer.fold`.
@@ -221,7 +221,7 @@ class JetStreamInput:
 def _foreign(headers: bytes) -> str:
     """Why an entry with such headers is no producer's report; empty if it may be one.
 
-    A server's answer that was steered into the stream (NATS.md 8) has a status line, or says whose entry it is.
+    A server's answer that was steered into the stream (design/nats.md 8) has a status line, or says whose entry it is.
     """
     if not headers.startswith(_HEADERS):
         return (

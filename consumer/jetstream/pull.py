@@ -1,7 +1,7 @@
 """One ephemeral pull consumer without acknowledgements: a stream's entries in order, until it is in doubt.
 
 Deleted, lost with its server, cut off or silent: for all of it there is one answer, `DoubtError`, and its owner begins
-again after the last entry it got (NATS.md 1.4). What the entries mean is the owner's.
+again after the last entry it got (design/nats.md 1.4). What the entries mean is the owner's.
 """
 
 import asyncio
@@ -158,7 +158,7 @@ class Pull:
         return found
 
     def _hear(self, headers: bytes) -> None:
-        """What the server says of our requests (NATS.md 1.4)."""
+        """What the server says of our requests (design/nats.md 1.4)."""
         status = headers[_STATUS]
         words = headers[13 : headers.find(b"\r\n")].decode("utf-8", "replace")
         if status == b"100":

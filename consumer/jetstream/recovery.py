@@ -1,6 +1,6 @@
 """What a start finds in the log: where the input was confirmed to, by which format, and the last entries of each job.
 
-Reads in the order that `DESIGN.md` 7.4 needs; judges nothing: which entries are true is `consumer.fold.truth`.
+Reads in the order that design/design.md 7.4 needs; judges nothing: which entries are true is `consumer.fold.truth`.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -45,7 +45,7 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def probe(connection: Connection, names: Names) -> Mark:
-    """Which log there is now. A new writer looks before it sends anything (`DESIGN.md` 7.7).
+    """Which log there is now. A new writer looks before it sends anything (design/design.md 7.7).
 
     Raises `LogWentBackError` if there is none, `UnreachableError` where it is worth trying again.
     """

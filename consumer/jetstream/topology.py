@@ -1,4 +1,4 @@
-"""The streams of one cluster: made where they are absent, refused where they differ, never altered (`DESIGN.md` 4).
+"""The streams of one cluster: made if absent, refused if different, never altered (design/design.md 4).
 
 What they must be stands here and nowhere else. What they hold is read and written elsewhere.
 """
@@ -30,7 +30,7 @@ from consumer.wire.subjects import Names
 log = structlog.get_logger()
 
 PATIENCE_S: Final = 10.0
-"""A stream just made on several servers may answer 503 for a moment (NATS.md 1.4)."""
+"""A stream just made on several servers may answer 503 for a moment (design/nats.md 1.4)."""
 RETRY_S: Final = 0.1
 
 _NAME_IN_USE: Final = 10058
@@ -58,7 +58,7 @@ def configs(names: Names, streams: Streams, *, bucket: bool = True) -> tuple[Con
     """The streams of the cluster, in the order in which they are made. Only what must be as it is: the rest is free.
 
     The log has no `max_age` and no `max_msgs`: after an expiry the compare-and-set would expect 0 again, and a late
-    event could make a forgotten job new (NATS.md 1.1). Its window for message ids is short, because it uses none.
+    event could make a forgotten job new (design/nats.md 1.1). Its window for message ids is short: it uses none.
     """
     common = {"retention": "limits", "storage": "file", "num_replicas": streams.replicas, "no_ack": False}
     log_stream = {

@@ -1,11 +1,11 @@
 """The read side: what is in a cluster's streams now, and what comes next. For verbs, the demo and tests.
 
 Asks the server for entries, and gives them as they are; what an entry says is read elsewhere (`consumer.wire`). Writes
-nothing, decides nothing, needs only a reader's permissions (NATS.md 8). The daemon does not read through this: what it
-decides on is read by the writer and the recovery.
+nothing, decides nothing, needs only a reader's permissions (design/nats.md 8). The daemon does not read through this:
+what it decides on is read by the writer and the recovery.
 
 Every read is a `Pull`, as the daemon's own are: an ordered consumer or `kv.watch` of nats-py would be shorter, and end
-without a word (NATS.md 3).
+without a word (design/nats.md 3).
 """
 
 import asyncio
@@ -304,8 +304,8 @@ class Reading:
 def _number_in_log(headers: bytes | None) -> int:
     """Where the original of a copy in the bucket stands; 0 if it does not say.
 
-    The server that copies writes it ("<stream> <sequence> <transform> …", NATS.md 1.3), whatever stood there before. In
-    the log itself it would be anybody's word.
+    The server that copies writes it ("<stream> <sequence> <transform> …", design/nats.md 1.3), whatever stood there
+    before. In the log itself it would be anybody's word.
     """
     _, _, rest = header(headers, SOURCE).partition(" ")
     number = rest.partition(" ")[0][:20]

@@ -163,7 +163,7 @@ class JetStreamWriter:
         size = len(headers)
         total = size + len(ask.body)
         if total > self._connection.max_payload:
-            # Sent all the same, it would close the connection (NATS.md 3), and the next one.
+            # Sent all the same, it would close the connection (design/nats.md 3), and the next one.
             raise JobstateError(
                 f"{ask.subject}: an entry of {total} bytes is more than the server takes "
                 f"({self._connection.max_payload}): raise its max_payload, or lower limits.message_bytes"
@@ -274,7 +274,7 @@ class JetStreamWriter:
         return found, b"".join(more)
 
     def _refusal(self, stream: str, problem: Problem | None) -> Answer:
-        """What an error says of an append (NATS.md 2)."""
+        """What an error says of an append (design/nats.md 2)."""
         if problem is None:
             return Unanswered("an answer without a sequence")
         code = problem.err_code
@@ -343,7 +343,8 @@ async def open_writer(
 ) -> JetStreamWriter:
     """The writer on *connection* (from `connect_writer`). *created*: of the log that is known (`recovery.probe`).
 
-    Before it sends anything, its owner looks whether the log went back (`DESIGN.md` 7.7). *within_s*: see `ANSWER_S`.
+    Before it sends anything, its owner checks whether the log went back (design/design.md 7.7).
+    *within_s*: see `ANSWER_S`.
     *outcomes* counts what each append came to, by stream ("log", "refused") and outcome (`STORED` and those after it);
     one that was sent twice, twice.
     """

@@ -1,4 +1,4 @@
-"""Without an orchestrator: what Bacalhau's frames say of a job by themselves (`BACALHAU.md` 6.1, `DESIGN.md` 6).
+"""Without an orchestrator: what Bacalhau's frames prove (design/bacalhau.md 6.1, design/design.md 6.7).
 
 Frames are folded into executions in memory, and what those say of their job becomes a `Record` of source "derived".
 What they cannot say becomes a `Notice`, once per job and version. Pure: frames and the time go in, events come out.
@@ -75,8 +75,8 @@ class DerivationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `verdict_wait_s`: so long after an execution's end another may be asked for in its place, before the job is said to
     be undecided. In the recordings that took 1.1 s at most where the orchestrator stayed up; an evaluation tried again
-    takes 5.0 s (`BACALHAU.md` 6.2). `settle_s`: so long after the last known execution of an ops job ended others may
-    still be asked for (beyond 20 nodes 0.1 s later, `BACALHAU.md` 5.3; in the recordings all within 0.04 s).
+    takes 5.0 s (design/bacalhau.md 6.2). `settle_s`: so long after the last known execution of an ops job ended others
+    may still be asked for (beyond 20 nodes 0.1 s later, design/bacalhau.md 5.3; in the recordings all within 0.04 s).
     """
 
     verdict_wait_s: float = 10.0
@@ -170,7 +170,7 @@ class _Job:
         self.halted = False
 
     def begin(self, version: int) -> None:
-        """A rerun or an update: of the executions before counts at most that some failed (`BACALHAU.md` 5.2)."""
+        """A rerun or an update: of the executions before counts at most that some failed (design/bacalhau.md 5.2)."""
         self.failed |= (self.holes and self.state != JobStateType.COMPLETED) or version > self.version + 1
         self.holes = False
         self.version = version
@@ -269,7 +269,7 @@ class Derivation:
         if execution is None:
             self._take_unknown(frame, now)
             return
-        # Bacalhau repeats whole runs of messages, under their numbers and with a new time (`BACALHAU.md` 2.5). The
+        # Bacalhau repeats whole runs of messages, under their numbers and with a new time (design/bacalhau.md 2.5). The
         # subject is the execution's node and the kind's direction.
         mark = (frame.kind, frame.echo, frame.number)
         if mark in execution.heard:
@@ -420,7 +420,7 @@ class Derivation:
     def _count_completed(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
         """A batch job is Completed when each partition has completed; on 1.5 and 1.6.0, when so many executions have.
 
-        In a job of several that never showed an index above 0 there are no partitions (`BACALHAU.md` 5.3).
+        In a job of several that never showed an index above 0 there are no partitions (design/bacalhau.md 5.3).
         """
         job.completed += 1
         job.done.add(execution.partition)
@@ -450,7 +450,7 @@ class Derivation:
         elif any(execution.end == "failed" for execution in job.executions.values()):
             self._emit(job, JobStateType.FAILED, job.time, job.reason)
         elif job.failed:
-            # From 1.8 the failed executions of earlier versions are said to count (`BACALHAU.md` 5.2, not seen).
+            # From 1.8 the failed executions of earlier versions are said to count (design/bacalhau.md 5.2, not seen).
             self._announce(job, _Question(question.due, "earlier", question.execution))
         else:
             self._emit(job, JobStateType.COMPLETED, job.time)

@@ -1,4 +1,4 @@
-"""What a frame proves by itself, before the record is read: the next state, or Running (`DESIGN.md` 6).
+"""What a frame proves by itself, before the record is read: the next state, or Running (design/design.md 6).
 
 Pure, and only the questions. Who asks them, and what is read where the answer is no, is `consumer.join.join`.
 """
@@ -54,9 +54,9 @@ def runs_early(execution: Execution, standing: Place, disturbed: Where, heard_fr
 
     *standing*: where the log stands, or will when what is under way is written. *disturbed*: the last place at which an
     execution of the job ended or was refused. *heard_from_ns*: what was written after it (the orchestrator's clock) was
-    written while we listened; None: nothing yet. Each condition is needed (the numbers of `DESIGN.md` 6): a job that
-    stood elsewhere had another revision next, one that ran already none; an end or a refusal, heard or missed, may have
-    brought Queued between; and with a `Count` above 1 one lost refusal would hide that.
+    written while we listened; None: nothing yet. Each condition is needed (the numbers of design/design.md 6): a job
+    that stood elsewhere had another revision next, one that ran already none; an end or a refusal, heard or missed, may
+    have brought Queued between; and with a `Count` above 1 one lost refusal would hide that.
     """
     return (
         heard_from_ns is not None
@@ -72,8 +72,8 @@ def runs_early(execution: Execution, standing: Place, disturbed: Where, heard_fr
 def steps_ahead(rules: Rules, known: Known | None, snapshot: Snapshot, entries_seen: int) -> int | None:
     """How many steps the snapshot of an `AskForBid` is ahead of the log: 0 or less, exactly 1, or None (cannot tell).
 
-    Only exactly one may be published without a read (`DESIGN.md` 6.4). Bacalhau's revision is the number of the entry
-    as long as no entry was merged; once one was, only the history can tell.
+    Only exactly one may be published without a read (design/design.md 6.4). Bacalhau's revision is the number of the
+    entry as long as no entry was merged; once one was, only the history can tell.
     """
     if known is None:
         return 1 if snapshot.revision == 1 and snapshot.state == rules.initial else None

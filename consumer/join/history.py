@@ -60,8 +60,8 @@ def steps_of(
 ) -> tuple[Step, ...]:
     """The entries from index *first* on as steps, equal neighbours merged; *before*: the (version, state) they follow.
 
-    `Revision` is the number of the entry among the job-level ones, from 1 (`DESIGN.md` 6.2): in 789 of 790 recorded
-    jobs Bacalhau's own; in `total_timeout` one revision left two entries.
+    `Revision` is the number of the entry among the job-level ones, from 1 (design/design.md 6.2): in 789 of 790
+    recorded jobs Bacalhau's own; in `total_timeout` one revision left two entries.
     """
     steps: list[Step] = []
     for number, entry in enumerate(entries[first:], first + 1):

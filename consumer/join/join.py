@@ -1,8 +1,8 @@
 """The join: frames are hints, the orchestrator's record is the truth; this says what to read, and what it came to.
 
-Pure: frames, answers and the time go in; reads and events come out (`DESIGN.md` 6). No socket, no clock, so it runs in
-virtual time over recordings and simulations exactly as it runs live. It decides nothing about states (`consumer.fold`)
-and carries no read out (`consumer.bacalhau`).
+Pure: frames, answers and the time go in; reads and events come out (design/design.md 6). No socket, no clock, so it
+runs in virtual time over recordings and simulations exactly as it runs live. It decides nothing about states
+(`consumer.fold`) and carries no read out (`consumer.bacalhau`).
 """
 
 import heapq
@@ -254,7 +254,7 @@ class Join:
             self._hint(name, now, WATCH if ahead is None else LOOK, until=snapshot.revision)
 
     def _run_early(self, execution: Execution, frame: Frame) -> bool:
-        """Publish that the job runs, if the approval or direct start that *frame* is proves it (`DESIGN.md` 6)."""
+        """Publish that the job runs, if the approval or direct start that *frame* is proves it (design/design.md 6)."""
         job = self._jobs.get(execution.job)
         if not self._settings.derive or job is None or job.key is None or job.identity is None:
             return False
@@ -426,7 +426,7 @@ class Join:
 
     def _take_page(self, read: ReadHistory, job: Job, page: HistoryPage, cause: str, now: float) -> None:
         job.pages.extend(page.entries)
-        # An open job's token is a cursor: an empty page behind its last entry gives the same again (`BACALHAU.md` 6.3).
+        # An open job's token is a cursor: an empty page gives the same one again (design/bacalhau.md 6.3).
         is_full = bool(page.next_token) and page.items >= self._settings.history_limit
         if is_full and (page.next_token == read.next_token or len(job.pages) > self._settings.history_max):
             self.failed(read, now, alone="endless")
@@ -560,7 +560,7 @@ class Join:
             self._open_up(name, now)
 
     def _join_bare(self, job: Job, snapshot: Snapshot, cause: str) -> None:
-        """A job without a history, from before 1.5: its present state, once, flagged `joined` (`DESIGN.md` 6.1)."""
+        """A job without a history (before 1.5): its present state, once, flagged `joined` (design/design.md 6.1)."""
         assert job.key is not None
         job.hint.answered()
         if not self._differs(snapshot):

@@ -2,7 +2,7 @@
 
 Pure: the time and the answers' outlines go in, the page to read next comes out. What a list says of a job is
 `consumer.join.join`'s. A list costs the orchestrator by all it has ever stored, whatever page is asked for
-(`BACALHAU.md` 6.3): so each page is followed by a pause that is a multiple of what it took.
+(design/bacalhau.md 6.3): so each page is followed by a pause that is a multiple of what it took.
 """
 
 from typing import Final

@@ -9,7 +9,7 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How eagerly the join reads. Times in seconds.
 
     `repeats`: so long after a hint it is read again while unanswered. The record follows the frame by milliseconds, or
-    by 5.0 s where Bacalhau tried an evaluation again (`BACALHAU.md` 6.2): the last is just behind that.
+    by 5.0 s where Bacalhau tried an evaluation again (design/bacalhau.md 6.2): the last is just behind that.
     `scan_rate`: reads a second of open jobs in turn, 0 for none. `list_every_s`: at least so long between two lists;
     `list_share`: and the pause is so many times the last one's duration (20: at most a twentieth of the time), of which
     no more than `list_max_s` is counted: an answer that took longer was given up (`consumer.bacalhau.orchestrator`).

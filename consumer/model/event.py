@@ -20,7 +20,7 @@ StreamSeq = NewType("StreamSeq", int)
 
 
 class Position(NamedTuple):
-    """Where a report stands in the input. Time first: an input made anew counts again from below (`DESIGN.md` 7.5)."""
+    """A report's place in the input. Time first: an input made anew counts from below (design/design.md 7.5)."""
 
     time_ns: int
     sequence: int
@@ -83,9 +83,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 NUMBER_MAX = 2**32 - 1
-"""The highest version or revision that can be real: Bacalhau pages its history by 32 bits (`BACALHAU.md` 6.3).
+"""The highest version or revision that can be real: Bacalhau pages its history by 32 bits (design/bacalhau.md 6.3).
 
-Whoever told of a higher one would make everything after it late, for ever (NATS.md 7): it is refused at every edge."""
+A higher one would make everything after it late, for ever (design/nats.md 7): every edge refuses it."""
 
 
 class Place(NamedTuple):
@@ -107,7 +107,7 @@ def place_of(known: Known | None) -> Place:
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Steps of a job's record that join what was known when they were read (`DESIGN.md` 6, from record to event).
+    """Steps of a job's record that join what was known when they were read (design/design.md 6, from record to event).
 
     `corrected`: one step, the record's present state, exempt from the rules because the log contradicts the record or
     followed reports before. `cause` says what made us look: "hint" or "scan". `source` is `DERIVED` for an inference

@@ -50,7 +50,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     `echo`: a CancelExecution that only repeats an end (1.8+, `Events` filled). `stopped`: one that says that the job
     was stopped (1.5.0, `Justification`). `version` (0 before 1.8) and `partition` are the execution's, in an AskForBid.
     `reason`: why an execution failed (of a ComputeError). `profile` is "1.5.0", "1.5.2", "1.6-1.7", "1.8+"; "1.5" or
-    "ncl" for a message that cannot tell which of the two (`BACALHAU.md` 0.3).
+    "ncl" for a message that cannot tell which of the two (design/bacalhau.md 0.3).
     """
 
     kind: FrameKind

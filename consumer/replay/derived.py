@@ -59,7 +59,7 @@ class DerivedVerdict(msgspec.Struct, frozen=True, kw_only=True):
     wrong: tuple[str, ...]
     """Updates that the record does not have there."""
     underivable: tuple[str, ...]
-    """Those among the published that `BACALHAU.md` 6.1 calls not derivable at all: see `judge_derived`."""
+    """Those among the published that design/bacalhau.md 6.1 calls not derivable at all: see `judge_derived`."""
     rejected: int = 0
     undecodable: int = 0
 
@@ -143,7 +143,7 @@ def judge_derived(records: Iterable[JobRecord], outcome: DerivedOutcome) -> Deri
     """Lay the updates of *outcome* beside *records*: each must be a change of the record, after the one before it.
 
     Not derivable at all, so counted apart: a job whose executions all ended well, and which was stopped before the
-    scheduler wrote that it is Completed. On NATS the two look the same (`BACALHAU.md` 6.1; on 1.7 no stop is heard).
+    scheduler wrote that it is Completed. On NATS both look the same (design/bacalhau.md 6.1; on 1.7 no stop is heard).
     """
     logged: dict[JobKey, list[Update]] = {}
     for _, published in outcome.published:

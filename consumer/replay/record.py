@@ -18,7 +18,7 @@ Document = dict[str, Any]
 """A JSON object of the orchestrator, as it was recorded."""
 
 TERMINAL: Final = frozenset({"Completed", "Failed", "Stopped"})
-"""States after which a version of a job changes no more (`BACALHAU.md` 4.2)."""
+"""States after which a version of a job changes no more (design/bacalhau.md 4.2)."""
 
 UPDATED: Final = "Job update requested by user"
 """What an update writes into `State.Message` without saying so in its history entry (recording `update`, 1.9.3)."""
@@ -256,7 +256,7 @@ def _read_changes(job: _Job, rows: Sequence[_Row], times: Sequence[int]) -> Iter
 
 
 def _read_state(job: str, row: _Row) -> tuple[str, str]:
-    """The state that a job-level entry brought, and the job's `State.Message` after it (`BACALHAU.md` 4.3, 4.7)."""
+    """The state that a job-level entry brought, and the job's message after it (design/bacalhau.md 4.3, 4.7)."""
     event = row.Event
     if event is None:
         raise ValueError(f"job {job}: history entry {row.SeqNum} has no event")

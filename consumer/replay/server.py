@@ -17,8 +17,8 @@ _VERSION: Final = "X-Bacalhau-Git-Version"
 class OrchestratorServer:
     """Serves *orchestrator* as it is at *clock*, for as long as the `async with` lasts; then `url` says where.
 
-    An answer takes as long as it would keep a core of a real orchestrator (`BACALHAU.md` 6.3), and says what the record
-    is when it leaves; nothing is logged.
+    An answer takes as long as it would keep a core of a real orchestrator (design/bacalhau.md 6.3), and says what the
+    record is when it leaves; nothing is logged.
     """
 
     def __init__(self, orchestrator: SimulatedOrchestrator, clock: ReplayClock) -> None:

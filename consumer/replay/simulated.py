@@ -1,7 +1,7 @@
 """A simulated orchestrator: at a time t it answers what the record was at t, in the shapes of the real REST API.
 
 Pure: time and request go in, status and document come out. Serving it over HTTP is `consumer.replay.server`.
-Written after `BACALHAU.md` 6.3 and Bacalhau's `pkg/publicapi/endpoint/orchestrator/job.go` and
+Written after design/bacalhau.md 6.3 and Bacalhau's `pkg/publicapi/endpoint/orchestrator/job.go` and
 `pkg/jobstore/boltdb/store.go` (1.8): what decides pages, tokens and versions there decides them here. Left out: labels,
 `since`, `execution_id`, `include`, executions, results, names in place of ids, and all that changes anything.
 """
@@ -22,7 +22,7 @@ HISTORY_LIMIT: Final = 100
 """Rows of a page of history where nobody asks for another number."""
 
 READ_COST_S: Final = 0.0008
-"""What one job, or its history, costs a real orchestrator, whatever it stores (`BACALHAU.md` 6.3, 1.9.3)."""
+"""What one job, or its history, costs a real orchestrator, whatever it stores (design/bacalhau.md 6.3; 1.9.3)."""
 LIST_COST_S: Final = 40e-6
 """What a list costs it for each job that it has ever stored, whatever page is asked for."""
 

@@ -1,4 +1,4 @@
-"""The profiles `1.5.0` and `1.5.2`: raw JSON on `node.*` subjects, one method each (`BACALHAU.md` 1.2, 3.4, 0.3).
+"""The profiles `1.5.0` and `1.5.2`: raw JSON on `node.*` subjects, one method each (design/bacalhau.md 1.2, 3.4, 0.3).
 
 No envelope, no number, no time of sending. A message that both releases write alike is "1.5".
 """
@@ -18,7 +18,7 @@ NEW: Final = "1.5.2"
 EITHER: Final = "1.5"
 
 _STOP: Final = "job has been stopped"
-"""What 1.5.0 says in a cancel's `Justification` when a user stopped the job (`BACALHAU.md` 3.4)."""
+"""What 1.5.0 says in a cancel's `Justification` when a user stopped the job (design/bacalhau.md 3.4)."""
 _ZERO_TIME: Final = b'"0001-01-01T00:00:00Z"'
 
 

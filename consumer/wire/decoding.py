@@ -17,7 +17,7 @@ from consumer.model import NUMBER_MAX
 T = TypeVar("T")
 
 MESSAGE_MAX: Final = 1 << 20
-"""Bytes of one message. Bacalhau leaves NATS's `max_payload` at this (`BACALHAU.md` 2.1), headers included."""
+"""Bytes of one message. Bacalhau leaves NATS's `max_payload` at this (design/bacalhau.md 2.1), headers included."""
 
 NAME_MAX: Final = 1024
 """Characters of a job's name or type. Both stand in every later update of the job."""
@@ -62,7 +62,7 @@ REASONS: Final = frozenset(
         "wrong-shape",
     }
 )
-"""Every reason there is: each is a token in a subject and the value of a label (`DESIGN.md` 10, `NATS.md` 7)."""
+"""All reasons: each is a subject token and a label's value (design/design.md 10, design/nats.md 7)."""
 
 _CLEAN: Final = re.compile(r"[!-~]{1,64}\Z")
 # The only messages of msgspec 0.22 that quote what stood there: a tag or an enum's value that is unknown.

@@ -1,4 +1,4 @@
-"""Job and execution as Bacalhau writes them, on the wire and over REST alike (`BACALHAU.md` 4.5, 4.6).
+"""Job and execution as Bacalhau writes them, on the wire and over REST alike (design/bacalhau.md 4.5, 4.6).
 
 Only what we need has a field. Environment, Meta, inputs, results and output have none: the decoder steps over them, so
 no object of ours ever held a secret.
@@ -97,7 +97,7 @@ class ExecutionDocument(msgspec.Struct, frozen=True):
 
 
 class EventDocument(msgspec.Struct, frozen=True):
-    """What happened to an execution, as a node tells it (`BACALHAU.md` 4.7). `Message`: see `reason_of`."""
+    """What happened to an execution, as a node tells it (design/bacalhau.md 4.7). `Message`: see `reason_of`."""
 
     Message: msgspec.Raw = NO_TEXT
     Timestamp: msgspec.Raw = NO_TIME

@@ -1,4 +1,4 @@
-"""The NCL envelope: a version byte, a CRC, and JSON with metadata and payload (`BACALHAU.md` 2.1, `pkg/lib/envelope`).
+"""The NCL envelope: version byte, CRC, JSON of metadata and payload (design/bacalhau.md 2.1, `pkg/lib/envelope`).
 
 It opens envelopes; what the payload says is `consumer.wire.ncl`.
 """

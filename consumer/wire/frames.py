@@ -1,6 +1,6 @@
 """Which of Bacalhau's messages are for us, and what they say: bytes to `Frame`, or to the `Junk` that describes them.
 
-The profile belongs to the message, never to the cluster: mixed clusters are real (`BACALHAU.md` 1.2).
+The profile belongs to the message, never to the cluster: mixed clusters are real (design/bacalhau.md 1.2).
 """
 
 import hashlib

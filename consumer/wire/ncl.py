@@ -1,4 +1,4 @@
-"""The profiles `1.6-1.7` and `1.8+`: NCL's data plane (`BACALHAU.md` 3.1, `pkg/models/messages`).
+"""The profiles `1.6-1.7` and `1.8+`: NCL's data plane (design/bacalhau.md 3.1, `pkg/models/messages`).
 
 Only an AskForBid tells the two apart; any other message is "ncl". The envelope is `consumer.wire.envelope`.
 """
@@ -59,7 +59,7 @@ def read_ncl(node: str, envelope: Envelope) -> Frame:
             execution=order.ExecutionID,
             node=node,
             profile="ncl",
-            # 1.8+: with the Events of an end it repeats that end; without, it is a real cancel (`BACALHAU.md` 5.4).
+            # 1.8+: with the Events of an end it repeats that end; without it is a real cancel (design/bacalhau.md 5.4).
             echo=kind is FrameKind.CANCEL_EXECUTION and bool(order.Events),
             number=envelope.number,
             event_time=envelope.time,

@@ -1,4 +1,4 @@
-"""Bodies of the orchestrator's REST API, 1.5 to 1.9 (`BACALHAU.md` 4.7, 6.3); `consumer.bacalhau` asks for them."""
+"""Bodies of the orchestrator's REST API, 1.5 to 1.9 (design/bacalhau.md 4.7, 6.3); `consumer.bacalhau` asks."""
 
 from operator import attrgetter
 from typing import Final
@@ -204,7 +204,7 @@ def _state_by_message(number: int, event: _Event) -> str:
 
 
 def _message(state: str, event: _Event, details: _Details) -> str:
-    """What the job's own `State.Message` says after this entry (`BACALHAU.md` 4.3)."""
+    """What the job's own `State.Message` says after this entry (design/bacalhau.md 4.3)."""
     if state in {_QUEUED, _FAILED}:
         return event.Message
     if state == _PENDING:

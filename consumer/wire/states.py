@@ -7,7 +7,7 @@ from consumer.model import JobStateType
 from consumer.wire.decoding import name_clean
 
 _SPELLINGS: Final = {state.value.lower(): state.value for state in JobStateType} | {
-    # The documentation's spelling; wire and API say Stopped (`BACALHAU.md` 4.2).
+    # The documentation's spelling; wire and API say Stopped (design/bacalhau.md 4.2).
     "jobstatetypestopped": JobStateType.STOPPED.value,
 }
 

@@ -1,6 +1,6 @@
 """Every subject and stream name, made in one place from one value, so that a filter always matches its subject.
 
-Prefix `jobstate.v1.<cluster>`. A token is `A-Za-z0-9_-`, everything else `=XX` per UTF-8 byte (`DESIGN.md` 4).
+Prefix `jobstate.v1.<cluster>`. A token is `A-Za-z0-9_-`, everything else `=XX` per UTF-8 byte (design/design.md 4).
 """
 
 import functools

@@ -18,7 +18,7 @@ _decoder: Final = msgspec.json.Decoder(Update)
 
 
 def encode_update(update: Update) -> bytes:
-    """The body of *update* (`DESIGN.md` 4). The same update is the same bytes, whoever writes it."""
+    """The body of *update* (design/design.md 4). The same update is the same bytes, whoever writes it."""
     return _encoder.encode(update)
 
 

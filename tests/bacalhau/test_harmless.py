@@ -1,6 +1,6 @@
 """An observer must not harm: an orchestrator and a node talk on a real server while the tap listens, undisturbed.
 
-Who plays them speaks as `BACALHAU.md` 1 and 2.4 say; what a real one would do with an answer is not played.
+Who plays them speaks as design/bacalhau.md 1 and 2.4 say; what a real one would do with an answer is not played.
 """
 
 import asyncio

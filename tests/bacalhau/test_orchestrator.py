@@ -1,4 +1,4 @@
-"""Every wrong answer that `NATS.md` 7 lists for the orchestrator, from real HTTP servers on the loopback."""
+"""Every wrong answer that design/nats.md 7 lists for the orchestrator, from real HTTP servers on the loopback."""
 
 import asyncio
 import contextlib
@@ -654,7 +654,7 @@ async def test_what_is_asked_for(path: str) -> None:
         "next_token": "T==",
         "namespace": "a b&c",
     }
-    # Below 1.5 this header changes what the history says (`BACALHAU.md` 6.3).
+    # Below 1.5 this header changes what the history says (design/bacalhau.md 6.3).
     assert "X-Bacalhau-Git-Version" not in request.headers
     assert request.headers["Accept-Encoding"] == "identity"
     assert "Authorization" not in request.headers

@@ -1,7 +1,7 @@
 """A Bacalhau cluster: users, one orchestrator, some nodes; what happens, what is written, which frames are sent.
 
-Times are as measured (`BACALHAU.md` 6.2, 2.5), the timers those of the recorded networks or a little shorter, so that
-much happens in few seconds. The record is `tests.cluster.record`, plans are `tests.cluster.scheduler`'s.
+Times are as measured (design/bacalhau.md 6.2, 2.5), the timers those of the recorded networks or a little shorter, so
+that much happens in few seconds. The record is `tests.cluster.record`, plans are `tests.cluster.scheduler`'s.
 """
 
 from collections import Counter, deque

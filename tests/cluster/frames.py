@@ -1,4 +1,4 @@
-"""Real frames, encoded by hands of their own (`BACALHAU.md` 2.1, 3.1, 3.4): NCL envelopes, or raw JSON of 1.5.
+"""Real frames, encoded by hands of their own (design/bacalhau.md 2.1, 3.1, 3.4): NCL envelopes, or raw JSON of 1.5.
 
 What is sent when is `tests.cluster.cluster`'s.
 """

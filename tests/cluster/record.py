@@ -1,4 +1,4 @@
-"""The orchestrator's record: jobs, executions, histories, and what its store lets through (`BACALHAU.md` 4, 5.1).
+"""The orchestrator's record: jobs, executions, histories, and what its store lets through (design/bacalhau.md 4, 5.1).
 
 Whatever was there at a time can be asked for later: a stale read is an answer as of then. Who writes what is
 `tests.cluster.scheduler`'s and `tests.cluster.cluster`'s.

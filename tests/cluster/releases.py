@@ -1,4 +1,4 @@
-"""What differs between the releases of Bacalhau, as far as jobs, frames and answers show it (`BACALHAU.md` 0.2)."""
+"""What jobs, frames and answers of Bacalhau's releases do differently (design/bacalhau.md 0.2)."""
 
 from typing import Final
 
@@ -57,7 +57,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_oldest(self) -> bool:
-        """1.5.0 alone has some things of its own (`BACALHAU.md` 0.3)."""
+        """1.5.0 alone has some things of its own (design/bacalhau.md 0.3)."""
         return self.name == "v1.5.0"
 
     @property
@@ -144,4 +144,4 @@ RELEASES: Final = (
         network=(_DEFAULT, ""),
     ),
 )
-"""The releases of the recordings. Between them nothing new shows (`BACALHAU.md` 0.1)."""
+"""The releases of the recordings. Between them nothing new shows (design/bacalhau.md 0.1)."""

@@ -1,4 +1,4 @@
-"""The orchestrator's REST API over the model's record, as it was at a time: real bodies (`BACALHAU.md` 6.3).
+"""The orchestrator's REST API over the model's record, as it was at a time: real bodies (design/bacalhau.md 6.3).
 
 Pages, tokens and versions as measured. What goes wrong with an answer is `tests.cluster.world`'s.
 """

@@ -1,4 +1,4 @@
-"""The schedulers: what an evaluation makes of a job (`BACALHAU.md` 5.2 to 5.4; Bacalhau `pkg/orchestrator/scheduler`).
+"""The schedulers: what an evaluation makes of a job (design/bacalhau.md 5.2 to 5.4; `pkg/orchestrator/scheduler`).
 
 A plan is made of what was read and written a little later: what changed meanwhile, the store refuses, and the
 evaluation is tried again. Nothing here writes.

@@ -141,7 +141,7 @@ class TestModel:
         assert seen == ["j-4", "j-3", "j-2", "j-1", "j-0"]
 
     def test_an_open_history_has_a_cursor_and_an_ended_one_none(self) -> None:
-        """Behind the last entry of an open job the same token comes again (`BACALHAU.md` 6.3)."""
+        """Behind the last entry of an open job the same token comes again (design/bacalhau.md 6.3)."""
         job = made()
         now = BASE_NS + 9 * S
         first = decode_history(rest.get_history(job, now, all_versions=True, limit=1, token="").body)

@@ -49,7 +49,7 @@ RACES: Final = {
 }
 """Recorded: an end and a stop within some milliseconds of each other. No hundred runs of the model need have one."""
 UNRECORDED_ENTRIES: Final = {"ExecutionLevel Scheduling Execution stopped due to job failure"}
-"""Read in the source only (`BACALHAU.md` 4.7)."""
+"""Read in the source only (design/bacalhau.md 4.7)."""
 
 STATES: Final = {
     "Submission": "Pending",
@@ -60,7 +60,7 @@ STATES: Final = {
     "Scheduling": "Failed",
     "Job Timeout": "Failed",
 }
-"""By how an entry begins, the longer ones first (`BACALHAU.md` 4.7)."""
+"""By how an entry begins, the longer ones first (design/bacalhau.md 4.7)."""
 OVER: Final = {"Completed", "Failed", "Stopped"}
 LEGAL: Final = (
     {("new", "Pending"), ("Failed", "Failed")}  # two entries for one revision: `total_timeout`
@@ -68,7 +68,7 @@ LEGAL: Final = (
     | {("Queued", state) for state in {"Queued", "Running", *OVER}}
     | {("Running", state) for state in {"Queued", *OVER}}
 )
-"""From entry to entry of one version (`BACALHAU.md` 5.2)."""
+"""From entry to entry of one version (design/bacalhau.md 5.2)."""
 
 
 class Side:
@@ -230,7 +230,7 @@ def test_frames_have_the_keys_of_the_recorded_ones(name: str) -> None:
     real, ours = recorded()[name].frames, modelled()[name].frames
     assert set(ours) - set(real) <= {"BidRejected"}
     for kind, shapes in real.items():
-        # A refused bid has its reason; on 1.6.1 and 1.7.0 none was recorded (`BACALHAU.md` 3).
+        # A refused bid has its reason; on 1.6.1 and 1.7.0 none was recorded (design/bacalhau.md 3).
         assert shapes <= ours[kind] if kind == "BidResult" else shapes == ours[kind], kind
 
 

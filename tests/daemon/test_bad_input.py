@@ -1,4 +1,4 @@
-"""Bad input through the real daemon, row by row (`DESIGN.md` 10, `NATS.md` 7).
+"""Bad input through the real daemon, row by row (design/design.md 10, design/nats.md 7).
 
 Each row ends in exactly one decision, is counted and kept once; and the reader lives: what comes after it goes through.
 One server, one daemon and one orchestrator for all rows, so each row also meets what the rows before it did.

@@ -287,7 +287,7 @@ async def test_a_lost_writer_is_replaced_and_told_how_far_the_log_had_confirmed(
 
 
 async def test_whatever_the_log_has_confirmed_counts() -> None:
-    """An advisory, a checkpoint: a log that lost them has gone back too (`DESIGN.md` 7.7)."""
+    """An advisory, a checkpoint: a log that lost them has gone back too (design/design.md 7.7)."""
     life = Life()
     async with life.lived():
         life.carrier.announce(Notice(kind="input", origin="1", text="t"))

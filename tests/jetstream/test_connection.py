@@ -1,4 +1,4 @@
-"""The mends of NATS.md 3, one by one: nothing that anybody may send makes a connection deaf or dead."""
+"""The mends of design/nats.md 3, one by one: nothing that anybody may send makes a connection deaf or dead."""
 
 import asyncio
 import contextlib

@@ -137,7 +137,7 @@ async def test_what_a_producer_sends_never_stops_it(
 async def test_an_entry_that_was_steered_in_keeps_its_own_subject(
     source: JetStreamInput, reader: Connection, names: Names
 ) -> None:
-    """`MSG.NEXT` with a reply into the input stores an entry of the log there (NATS.md 8): it comes, as foreign."""
+    """`MSG.NEXT` with a reply into the input stores a log entry there (design/nats.md 8): it comes, as foreign."""
     await reader.request(names.state(KEY, "Running"), b"an update", timeout=5)
     config = {"stream_name": names.log, "config": {"name": "thief", "ack_policy": "none"}, "action": "create"}
     await api(reader, f"CONSUMER.CREATE.{names.log}.thief", json.dumps(config).encode())

@@ -302,7 +302,7 @@ async def test_what_the_user_may_not_do_is_the_reason(tmp_path: Path, names: Nam
 async def test_errors_that_pass_are_no_faults(
     writer: JetStreamWriter, code: int, err_code: int, description: str, kind: str
 ) -> None:
-    """Those that one server alone does not show (NATS.md 2): by `err_code`, whatever the class says."""
+    """Those that one server alone does not show (design/nats.md 2): by `err_code`, whatever the class says."""
     answer = writer._refusal("S", Problem(code=code, err_code=err_code, description=description))
     assert type(answer).__name__ == kind
 

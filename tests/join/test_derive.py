@@ -1,4 +1,4 @@
-"""What is derived from frames alone, rule by rule of `BACALHAU.md` 6.1; what is announced where they do not tell."""
+"""What frames alone prove, rule by rule (design/bacalhau.md 6.1), and what is announced where they do not."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -638,7 +638,7 @@ def test_an_execution_that_comes_late_keeps_an_ops_job_open() -> None:
 
 
 def test_refused_bids_alone_complete_an_ops_job() -> None:
-    """They do not count as failed (`BACALHAU.md` 5.2, recording `ops_with_rejection`)."""
+    """They do not count as failed (design/bacalhau.md 5.2, recording `ops_with_rejection`)."""
     cluster = ops(nodes=2)
     for execution in ("e-0", "e-1"):
         cluster.refuse(execution)
@@ -693,7 +693,7 @@ def test_a_rerun_of_a_failed_ops_job_may_be_failed_by_its_past() -> None:
 
 
 def test_repeats_are_dropped() -> None:
-    """Same number, type and execution, with a new time: nothing happens twice (`BACALHAU.md` 2.5)."""
+    """Same number, type and execution, with a new time: nothing happens twice (design/bacalhau.md 2.5)."""
     cluster = Cluster()
     cluster.ask(number=1)
     cluster.ask(number=1)

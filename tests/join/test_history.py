@@ -134,7 +134,7 @@ def test_a_record_takes_over_what_was_derived_without_it() -> None:
 
 
 def test_a_record_corrects_what_was_derived_wrongly() -> None:
-    """Completed by all its results, and stopped in that moment (`BACALHAU.md` 6.1): no entry says the same."""
+    """Completed by all its results, and stopped in that moment (design/bacalhau.md 6.1): no entry says the same."""
     found = join_history(known("Completed", None, source=DERIVED), history(PENDING, RUNNING, (0, "Stopped")))
     assert isinstance(found, Contradicted)
     assert (found.present.state, found.present.revision, found.reported) == ("Stopped", 3, False)

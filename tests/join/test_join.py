@@ -658,7 +658,7 @@ class TestPages:
     """A history that one page cannot hold."""
 
     def test_the_empty_page_behind_a_full_one_is_the_end(self) -> None:
-        """The token of an open job is a cursor: behind the last entry the same comes again (`BACALHAU.md` 6.3)."""
+        """The token of an open job is a cursor: behind the last entry the same comes again (design/bacalhau.md 6.3)."""
         scene = Scene(msgspec.structs.replace(HINTS_ONLY, history_limit=2))
         scene.has("Pending", 1)
         scene.join.resume(identity())

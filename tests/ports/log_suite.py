@@ -1,6 +1,6 @@
 """What every log must do, the real server's and the simulated one: compare-and-set by filter, roll-up, read-back.
 
-A subclass gives the fixture `case`; each test has a log of its own. Facts of `NATS.md` 1.1, 1.4 and 1.5.
+A subclass gives the fixture `case`; each test has a log of its own. Facts of design/nats.md 1.1, 1.4 and 1.5.
 """
 
 import asyncio

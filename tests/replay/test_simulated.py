@@ -191,7 +191,7 @@ def test_an_open_job_has_a_token_even_on_an_empty_page() -> None:
 
 
 def test_a_page_has_100_rows_where_nobody_asks_for_another_number() -> None:
-    """BACALHAU.md 6.3: `:N:0:101` after 100 rows of history."""
+    """design/bacalhau.md 6.3: `:N:0:101` after 100 rows of history."""
     one = recording(RERUN)
     job = one.jobs[0]
     rows = tuple({**job.rows[0], "SeqNum": number} for number in range(1, 251))

@@ -1,6 +1,6 @@
 """A model of the log's two streams: what a JetStream server stores, refuses, forgets; what an old leader answers.
 
-It keeps the compare-and-set by filter, roll-up and purge (`NATS.md` 1.1, 1.5), and can answer as it was before.
+It keeps the compare-and-set by filter, roll-up and purge (design/nats.md 1.1, 1.5), and can answer as it was before.
 Which answer is lost, late or stale is `tests.simulation.world`'s to choose.
 """
 

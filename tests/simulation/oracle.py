@@ -3,8 +3,8 @@
 Per job one `Book`. A job by record: the log is a prefix of the record's history, equal neighbours merged, and in the
 end all of it. A job by report: the sequential fold of the reports, spelled here as plainly as possible. A job by both:
 the reports until the record takes over, once, flagged; then the record's steps after the one that it took over with.
-Where the promise itself has a limit (`DESIGN.md` 1.3: what the input lost after somebody had read it, a job that was
-forgotten), a book is *loose*: order, count and rules still hold, and nobody says which of the reports are there.
+Where the promise itself has a limit (design/design.md 1.3: what the input lost after somebody had read it, a job that
+was forgotten), a book is *loose*: order, count and rules still hold, and nobody says which of the reports are there.
 """
 
 from typing import Any, Final, NamedTuple
@@ -73,7 +73,7 @@ class Fold:
         if reason:
             self.rejected[origin_of(report.position)] = reason
 
-    def _take(self, report: Report) -> str:  # noqa: C901, PLR0912 - DESIGN.md 5 and 7, sentence by sentence
+    def _take(self, report: Report) -> str:  # noqa: C901, PLR0912 - design/design.md 5 and 7, sentence by sentence
         if report.problem:
             return "identity"
         state = SPELLINGS.get(report.state.strip().lower())

@@ -1,4 +1,4 @@
-"""Frames: the samples of `BACALHAU.md` 9, every recording, and the rows of `NATS.md` 7 that concern them."""
+"""Frames: the samples of design/bacalhau.md 9, every recording, and the rows of design/nats.md 7 that concern them."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def bproto(method: str, **fields: object) -> tuple[str, bytes]:
 def test_the_sample_frames(  # noqa: PLR0913, PLR0917 - a row of the table
     release: str, scenario: str, line: int, size: int, head: str, expected: dict[str, object]
 ) -> None:
-    """Each sample of `BACALHAU.md` 9 decodes to what its row says."""
+    """Each sample of design/bacalhau.md 9 decodes to what its row says."""
     subject, data = messages(release, scenario)[line - 1]
     assert len(data) == size
     assert not head or data[:5].hex() == head

@@ -119,7 +119,7 @@ def test_every_recorded_document_decodes(folder: Path) -> None:
     ],
 )
 def test_an_entry_is_read_as_a_state(topic: str, message: str, details: dict[str, str], state: str, text: str) -> None:
-    """The table of `BACALHAU.md` 4.7, and what the job's State.Message says then (4.3)."""
+    """The table of design/bacalhau.md 4.7, and what the job's State.Message says then (4.3)."""
     (entry,) = decode_history(page(row(1, topic, message, **details))).entries
     assert (entry.state, entry.message) == (state, message if text == "=" else text)
     assert (entry.version, entry.time) == (0, datetime(2026, 11, 24, 6, 55, 12, 444149, UTC))

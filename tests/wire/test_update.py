@@ -24,7 +24,7 @@ UPDATE = Update(
 
 
 def test_the_body_is_as_documented() -> None:
-    """The example of `DESIGN.md` 4, byte for byte."""
+    """The example of design/design.md 4, byte for byte."""
     assert encode_update(UPDATE) == (
         b'{"StateType":"Running","Message":"","Job":{"ID":"j-1","Namespace":"default","Name":"n","Type":"batch",'
         b'"Version":1,"Revision":2},"Previous":"Pending","Sequence":2,"Time":"2026-11-24T05:00:00.123456Z",'

@@ -20,7 +20,7 @@ _CLUSTERS: Final = (
 
 
 def same_server(bacalhau: Contact, answer: Answer) -> Finding:
-    """Whether the NATS server has the name of the orchestrator's node, as Bacalhau's own has (`BACALHAU.md` 7)."""
+    """Whether the NATS server has the name of the orchestrator's node, as Bacalhau's own has (design/bacalhau.md 7)."""
     check = "frames.server"
     if not answer.node:
         return skipped(

@@ -10,7 +10,7 @@ from consumer.join.options import JoinSettings
 from consumer.wire.rest import KNOWN_VERSIONS
 
 LIST_COST_S: Final = 40e-6
-"""What a list costs an orchestrator for each job that it has ever stored (`BACALHAU.md` 6.3)."""
+"""What a list costs an orchestrator for each job that it has ever stored (design/bacalhau.md 6.3)."""
 WAIT_WARN_S: Final = 60.0
 CLOCK_WARN_S: Final = 5.0
 CLOCK_FAIL_S: Final = 60.0
@@ -89,7 +89,7 @@ def version(answer: Answer) -> Finding:
 
 
 def profile_of(version_: str) -> str:
-    """The profile of the frames that an orchestrator of *version_* writes (`BACALHAU.md` 0.3); empty if unknown."""
+    """The profile of an orchestrator's frames, by its *version_* (design/bacalhau.md 0.3); empty if unknown."""
     found = _VERSION.match(version_)
     if found is None:
         return ""

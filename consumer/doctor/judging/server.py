@@ -10,7 +10,7 @@ from consumer.doctor.finding import Finding, fail, ok, say_bytes, say_named, war
 from consumer.wire.subjects import Names
 
 SERVER_MIN: Final = (2, 11)
-"""2.10 ignores the filter of the compare-and-set without a word (`NATS.md` 1.1)."""
+"""2.10 ignores the filter of the compare-and-set without a word (design/nats.md 1.1)."""
 SERVER_KNOWN: Final = (2, 15)
 """The last one that was tried."""
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.")

@@ -143,7 +143,7 @@ async def read_history(orchestrator: Orchestrator, job: str, namespace: str) -> 
         entries += page.entries
         items += page.items
         before, token = token, page.next_token
-        # Of an open job a token comes for ever (`BACALHAU.md` 6.3): a page that is not full is the last one.
+        # Of an open job a token comes for ever (design/bacalhau.md 6.3): a page that is not full is the last one.
         if not token or not page.items or page.items < HISTORY_LIMIT:
             return HistoryPage(entries=tuple(entries), items=items, next_token="")
         if token == before:
