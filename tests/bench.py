@@ -274,7 +274,7 @@ async def follow(part: Part) -> Took | None:
         patch.object(topology, "ensure", functools.partial(ensure, bucket=part.bucket)),
     ):
         await assemble.run_daemon(settings, stop)
-    tell_left_out()
+    tell_left_out(at_end=True)
     if not part.count:
         return None
     return Took(count=part.count, wall_s=ended[0] - began[0], cpu_s=ended[1] - began[1])

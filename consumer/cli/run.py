@@ -54,7 +54,7 @@ def run(
         log.exception("daemon.fault", kind=type(error).__name__)
         raise typer.Exit(ExitCode.FAULT) from error
     finally:
-        tell_left_out()
+        tell_left_out(at_end=True)
     if code is not ExitCode.OK:
         raise typer.Exit(code)
 

@@ -12,9 +12,10 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from typing import Final, TextIO, cast
+from typing import Final, NamedTuple, TextIO, cast
 
 import structlog
+from structlog.processors import NAME_TO_LEVEL
 from structlog.typing import EventDict, WrappedLogger
 
 from consumer.settings import Log
@@ -25,9 +26,19 @@ VALUE_MAX: Final = 2_000
 TRACEBACK_MAX: Final = 20_000
 """The same of a traceback, whose end is what matters."""
 
+LEFT_OUT_EVERY_S: Final = 60.0
+"""Seconds between two lines `log.left-out` about the same event."""
+
 _SECRET_NAME: Final = re.compile(r"token|password|secret|authorization|credential", re.IGNORECASE)
 _SECRET_IN_URL: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _SHOWN: Final = frozenset("\n\t")
+
+
+class LeftOut(NamedTuple):
+    """Lines of one event that were left out: how many, and the highest of their levels."""
+
+    lines: int
+    level: int
 
 
 class RateBound:
@@ -40,9 +51,10 @@ class RateBound:
         self._lines_per_s = lines_per_s
         self._now = now
         self._windows: dict[str, tuple[float, int]] = {}
-        self._left_out: dict[str, int] = {}
+        self._left_out: dict[str, LeftOut] = {}
+        self._told_at: dict[str, float] = {}
 
-    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         """Raises `structlog.DropEvent` for one line too many."""
         name = str(event.get("event", ""))
         now = self._now()
@@ -51,17 +63,27 @@ class RateBound:
             since, count = now, 0
         self._windows[name] = (since, count + 1)
         if count >= self._lines_per_s:
-            self._left_out[name] = self._left_out.get(name, 0) + 1
+            before = self._left_out.get(name, LeftOut(0, logging.NOTSET))
+            self._left_out[name] = LeftOut(before.lines + 1, max(before.level, NAME_TO_LEVEL[method]))
             raise structlog.DropEvent
-        left_out = self._left_out.pop(name, 0)
-        if left_out:
-            event["left_out"] = left_out
+        left_out = self._left_out.pop(name, None)
+        if left_out is not None:
+            event["left_out"] = left_out.lines
         return event
 
-    def take(self) -> dict[str, int]:
-        """How many lines were left out of which event, since the last time somebody was told."""
-        taken, self._left_out = self._left_out, {}
-        return taken
+    def take(self, *, at_end: bool = False) -> dict[str, LeftOut]:
+        """What was left out of which event since it was last told; each event at most once in `LEFT_OUT_EVERY_S`.
+
+        *at_end*: all of it, however short ago the last one was.
+        """
+        now = self._now()
+        due = [
+            name
+            for name in self._left_out
+            if at_end or now - self._told_at.get(name, -LEFT_OUT_EVERY_S) >= LEFT_OUT_EVERY_S
+        ]
+        self._told_at |= dict.fromkeys(due, now)
+        return {name: self._left_out.pop(name) for name in due}
 
 
 _NOISE: Final = "returning true from eof_received() has no effect when using ssl"
@@ -138,10 +160,13 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
     logging.basicConfig(handlers=[_Library()], level=max(level, logging.WARNING), force=True)
 
 
-def tell_left_out() -> None:
-    """Say how many lines were left out of each kind, if any. Called now and then, and at the end."""
-    for event, lines in _bound.take().items():
-        _write(logging.WARNING, "log.left-out", of=event, lines=lines)
+def tell_left_out(*, at_end: bool = False) -> None:
+    """Say how many lines of each event were left out, once a minute at most; *at_end* whatever is still untold.
+
+    The line has the level of what was left out: a busy second of ordinary updates is no warning.
+    """
+    for event, left_out in _bound.take(at_end=at_end).items():
+        _write(left_out.level, "log.left-out", of=event, lines=left_out.lines)
     lost = _out.lost
     if lost:
         _write(logging.WARNING, "log.lost", lines=lost, reason="standard error could not be written")

@@ -1,5 +1,6 @@
 """What becomes of a line: shape, level, bound, and what is never in it."""
 
+import contextlib
 import errno
 import io
 import json
@@ -144,14 +145,56 @@ def test_lines_of_one_kind_are_bounded() -> None:
     for _ in range(1_000):
         log.error("append.refused")
     log.info("daemon.ready")
-    tell_left_out()
-    tell_left_out()
+    tell_left_out(at_end=True)
+    tell_left_out(at_end=True)
     said = [line["event"] for line in lines(out)]
     assert said.count("daemon.ready") == 1
     assert said.count("append.refused") < 100
     (summary,) = [line for line in lines(out) if line["event"] == "log.left-out"]
     assert summary["of"] == "append.refused"
     assert int(str(summary["lines"])) > 900
+
+
+@pytest.mark.parametrize(("levels", "told"), [(["info"], "info"), (["info", "warning", "info"], "warning")])
+def test_what_was_left_out_is_told_at_its_own_level(levels: list[str], told: str) -> None:
+    """A busy second of ordinary updates is no alarm; warnings that nobody saw are."""
+    out = io.StringIO()
+    configure(Log(lines_per_s=1), out)
+    log = structlog.get_logger()
+    log.info("update.published")
+    for level in levels:
+        getattr(log, level)("update.published")
+    tell_left_out()
+    (summary,) = [line for line in lines(out) if line["event"] == "log.left-out"]
+    assert (summary["level"], summary["lines"]) == (told, len(levels))
+
+
+def test_no_line_that_is_left_out_is_forgotten() -> None:
+    """Three lines a second where one may be, for ten minutes: the other two are all told of, by either way."""
+    now = 0.0
+    bound, told = RateBound(1, lambda: now), 0
+    for second in range(600):
+        now = float(second)
+        for _ in range(3):
+            with contextlib.suppress(structlog.DropEvent):
+                told += int(bound(None, "info", {"event": "a"}).get("left_out", 0))
+        told += sum(left_out.lines for left_out in bound.take().values())
+    told += sum(left_out.lines for left_out in bound.take(at_end=True).values())
+    assert told == 1_200
+
+
+def test_what_is_left_out_of_one_event_is_told_once_a_minute() -> None:
+    """Ten minutes without a line that could say it: ten lines about it, not 600; another event is told on its own."""
+    now = 0.0
+    bound = RateBound(0, lambda: now)
+    told: list[str] = []
+    for second in range(600):
+        now = float(second)
+        for event in ("a", "b") if second == 90 else ("a",):
+            with contextlib.suppress(structlog.DropEvent):
+                bound(None, "info", {"event": event})
+        told += bound.take()
+    assert (told.count("a"), told.count("b")) == (10, 1)
 
 
 def test_the_next_line_says_how_many_were_left_out() -> None:
