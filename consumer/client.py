@@ -49,6 +49,8 @@ class Outage:
         self._again_at = 0.0
         self._pause = SAID_FIRST_S
         self._untold = 0
+        self.worked = False
+        """Whether a connection has stood so far."""
 
     def tell(self, event: str, server: object, reason: str, next_step: str) -> None:
         """Write the line *event*, unless one was written a short while ago."""
@@ -73,6 +75,7 @@ class Outage:
 
     def end(self) -> float:
         """A connection stands. For how many seconds none did; 0 if nothing was wrong."""
+        self.worked = True
         began, self._began = self._began, None
         return 0.0 if began is None else self._now() - began
 

@@ -58,6 +58,15 @@ _STEPS: Final = {
 }
 """What to do about it, where that is the same on either side."""
 
+_CHANGED: Final = {
+    AWAY: "is the server up? It has answered at this address before",
+    SILENT: "it has answered at this address before: does that server stand still, or is it away behind a proxy that "
+    "still takes connections?",
+    ALIEN: "a NATS server has answered at this address before: see what took its place (a proxy, a load balancer?)",
+    REFUSED: "it has let us in before: if its credential was changed, change ours too ({secret})",
+}
+"""What to do about it where the address has worked."""
+
 WITHOUT_TLS: Final = "the server offers no TLS, and the settings ask for it"
 """In the words of `consumer.client`, which then says nothing to it."""
 _TLS_WORDS: Final = ("certificate", "ssl", "tls")
@@ -119,8 +128,13 @@ def words(fault: str, why: str) -> str:
     return why
 
 
-def next_step(side: str, fault: str) -> str:
-    """What to do about it. *side*: as in `SECRET`."""
+def next_step(side: str, fault: str, *, worked: bool = False) -> str:
+    """What to do about it. *side*: as in `SECRET`. *worked*: a NATS server has let us in there before.
+
+    An address that has worked is not the wrong one: then something has changed behind it.
+    """
+    if worked and fault in _CHANGED:
+        return _CHANGED[fault].format(secret=SECRET[side])
     match fault:
         case "away":
             return f"is the server up, and is {side}.url right?"

@@ -202,6 +202,8 @@ class Tap:
         self.next_step = ""
         """What to do about that."""
         self._outage: Final = Outage("jobstate tap")
+        self._worked: Final[set[str]] = set()
+        """The addresses at which it has listened."""
 
     @property
     def gaps(self) -> int:
@@ -250,7 +252,7 @@ class Tap:
                 await self._listen(url, client)
             except (NatsError, OSError, TimeoutError, SettingsError) as error:
                 if not isinstance(error, NoServersError):  # the errors that led to it say more
-                    self._note(client, error)
+                    self._note(client, error, url)
                 if not self.connections and "authorization" in self.last_error.lower():
                     raise ServerError(
                         f"Bacalhau's NATS refuses us ({self.last_error}); check bacalhau.token_file, "
@@ -275,7 +277,7 @@ class Tap:
             ended.set()
 
         async def hear_error(error: Exception) -> None:
-            self._note(client, error)
+            self._note(client, error, url)
             if "permissions violation for subscription" in str(error).lower():
                 # nats-py never asks for it again: connected, and deaf, also when the permission is back.
                 client.denied = error
@@ -317,7 +319,7 @@ class Tap:
             self._begin(client.server, url)
             await ended.wait()
             self._missed_by = client.end
-            self._note(client, client.trouble)
+            self._note(client, client.trouble, url)
             log.warning(
                 "tap.lost",
                 server=self.server.name,
@@ -338,6 +340,7 @@ class Tap:
         if cause == RECONNECT and server.id != before.id:
             cause = RESTART if server.name == before.name else SERVER_CHANGE
         self.connections += 1
+        self._worked.add(url)
         self._outage.end()
         log.info("tap.listens", url=redact(url), server=server.name, version=server.version, missed_by=cause)
         if before.name and server.name != before.name:
@@ -372,9 +375,10 @@ class Tap:
         self.taken += len(frames)
         self._something.set()
 
-    def _note(self, client: _Listener, error: Exception) -> None:
+    def _note(self, client: _Listener, error: Exception, url: str) -> None:
         fault, why = client.fault_of(error)
-        self.last_error, self.next_step = reach.words(fault, why), reach.next_step("bacalhau", fault)
+        self.last_error = reach.words(fault, why)
+        self.next_step = reach.next_step("bacalhau", fault, worked=url in self._worked)
 
     def _tell_gap(self, cause: str) -> None:
         self.gaps_by[cause] += 1

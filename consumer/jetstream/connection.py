@@ -420,7 +420,8 @@ class Connection(MendedClient):
 
     def _note(self, error: Exception) -> None:
         fault, why = self.fault_of(error)
-        self.last_trouble, self.next_step = reach.words(fault, why), reach.next_step("nats", fault)
+        self.last_trouble = reach.words(fault, why)
+        self.next_step = reach.next_step("nats", fault, worked=self._outage.worked)
         self._outage.tell("nats.trouble", self.address, self.last_trouble, self.next_step)
 
     def _tell(self) -> None:
@@ -492,9 +493,8 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
                 except (nats.errors.Error, OSError, TimeoutError) as error:
                     await connection.close()
                     if "authorization" in str(error).lower() or "authentication" in str(error).lower():
-                        raise ServerError(
-                            f"{address} refuses us ({_words(error)}): {reach.next_step('nats', address.refusal)}"
-                        ) from error
+                        step = reach.next_step("nats", address.refusal, worked=outage.worked)
+                        raise ServerError(f"{address} refuses us ({_words(error)}): {step}") from error
                     await asyncio.sleep(RETRY_S)
                 else:
                     await connection.hear_connected()
@@ -504,11 +504,11 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
         if last is not None:
             fault, why = last.fault_of(TimeoutError())  # it may have been given up before it gave up itself
             trouble = last.last_trouble or reach.words(fault, why)
-            step = last.next_step or reach.next_step("nats", fault)
+            step = last.next_step or reach.next_step("nats", fault, worked=outage.worked)
             await last.close()
         raise UnreachableError(
             f"no connection to {address} within {within_s:g} s ({trouble or 'no answer'}): "
-            f"{step or reach.next_step('nats', reach.AWAY)}"
+            f"{step or reach.next_step('nats', reach.AWAY, worked=outage.worked)}"
         ) from None
 
 

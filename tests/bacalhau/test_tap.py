@@ -460,7 +460,7 @@ async def test_a_token_that_is_refused_later_is_tried_again(tmp_path: Path) -> N
             assert not task.done()
             assert not tap.connected
             assert "authorization" in tap.last_error.lower()
-            assert tap.next_step.startswith("check bacalhau.token_file")
+            assert tap.next_step.startswith("it has let us in before: if its credential was changed, change ours too")
             file.write_text("another-one")
             await asyncio.wait_for(tap.listening(), DEADLINE_S)
 
@@ -557,6 +557,30 @@ async def test_a_port_where_nobody_is_is_told_with_what_to_do() -> None:
         "connection refused",
         "is the server up, and is bacalhau.url right?",
     )
+
+
+async def test_nobody_asks_whether_an_address_that_has_worked_is_the_right_one(tmp_path: Path) -> None:
+    """Away, frozen, or something else in its place: the next step looks for what has changed, not at the settings."""
+    server = NatsServer(tmp_path)
+    await server.start()
+    tap = Tap(TapOptions(urls=(server.url,), pause_s=0.01, pause_max_s=0.02, connect_timeout_s=1))
+
+    async def speaks_otherwise(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with running(tap):
+        await server.stop()
+        await until(lambda: tap.next_step.startswith("is the server up?"), "the next step for one that is away")
+        assert "bacalhau.url" not in tap.next_step
+        async with await asyncio.start_server(speaks_otherwise, "127.0.0.1", server.port):
+            await until(lambda: tap.next_step.startswith("a NATS server has answered"), "that of another service")
+        async with await asyncio.start_server(says_nothing, "127.0.0.1", server.port):
+            await until(lambda: "stand still" in tap.next_step, "that of a server that says nothing")
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------

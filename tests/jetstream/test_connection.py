@@ -671,6 +671,17 @@ def test_an_outage_is_told_at_once_then_seldom_and_anew_after_its_end() -> None:
     }
 
 
+async def test_nobody_asks_whether_an_address_that_has_worked_is_the_right_one(server: Server) -> None:
+    """The writer's connections are made one after the other; the outage that they share knows that one has stood."""
+    address, outage = server.address(), Outage("writer")
+    await (await connect_writer(address, "writer", outage=outage)).close()
+    await server.kill()
+    with pytest.raises(UnreachableError, match="It has answered at this address before"):
+        await connect_writer(address, "writer", within_s=0.3, outage=outage)
+    with pytest.raises(UnreachableError, match=r"is nats\.url right"):
+        await connect_writer(address, "writer", within_s=0.3)
+
+
 async def test_whoever_tries_again_and_again_tells_it_as_one_outage(server: Server) -> None:
     """Several connections for one purpose: one first line, and the return with how long it took."""
     address, outage = server.address(), Outage("writer")
