@@ -12,6 +12,7 @@ from consumer.errors import ExitCode
 from consumer.model import NOTICE_KINDS, Position
 from consumer.observe import Metrics
 from consumer.wire import decode_report, decode_update, encode_update, entries
+from consumer.wire.decoding import ID_MAX, NAME_MAX, TEXT_MAX
 from consumer.wire.subjects import Names
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +85,14 @@ def test_every_body_that_is_shown_is_one() -> None:
     for kind, body in shown:
         assert REREAD[kind](body.encode()).decode() == body
     assert {kind for kind, _ in shown} == set(REREAD)
+
+
+def test_the_bounds_of_texts_are_told() -> None:
+    """Where a name or a message is cut, or refused, a reader can see that it is."""
+    page = (DOCS / "reference/streams.md").read_text()
+    assert NAME_MAX == ID_MAX
+    assert page.count(f"{NAME_MAX:,} characters") == 2  # of a record, and of a report
+    assert page.count(f"{TEXT_MAX:,} characters") == 1
 
 
 def test_the_update_of_the_readme_is_one() -> None:
