@@ -9,7 +9,8 @@ import msgspec
 from consumer.bacalhau.tap import Tap, TapOptions
 from consumer.daemon.supervise import end
 from consumer.ports import RawFrame
-from tests.bacalhau.servers import DEADLINE_S, NatsServer
+from tests.bacalhau.servers import NatsServer
+from tests.waiting import DEADLINE_S
 
 
 def options(server: NatsServer, **others: object) -> TapOptions:

@@ -5,7 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from tests.bacalhau.servers import NatsServer, until
+from tests.bacalhau.servers import NatsServer
+from tests.waiting import until
 
 LISTENS: Final = 3
 """Which PONG of a connection says that the server has all subscriptions: CONNECT's comes first, then two flushes'."""

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from nats.aio.client import Client
 
-DEADLINE_S: Final = 10.0
+from tests.waiting import DEADLINE_S
 
 
 def free_port() -> int:
@@ -24,16 +24,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-async def until(fact: Callable[[], bool], what: str) -> None:
-    """Wait for *fact*, and fail the test by the words *what* if it never comes."""
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            while not fact():  # noqa: ASYNC110 - the fact is another's, it sets no event
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        pytest.fail(f"never came: {what}")
 
 
 def nats_binary() -> str:

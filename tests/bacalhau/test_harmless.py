@@ -20,7 +20,8 @@ from nats.errors import NoRespondersError
 from consumer.bacalhau.tap import SUBJECTS, Tap
 from consumer.ports import RawFrame
 from tests.bacalhau.listening import frames, options, running
-from tests.bacalhau.servers import DEADLINE_S, NatsServer, free_port, nats_server, peer, settle
+from tests.bacalhau.servers import NatsServer, free_port, nats_server, peer, settle
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.server
 

@@ -17,8 +17,9 @@ from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import Tap, TapOptions
 from consumer.join.reads import ReadJobs
 from tests.bacalhau.listening import running
-from tests.bacalhau.servers import http_server, nats_server, until
+from tests.bacalhau.servers import http_server, nats_server
 from tests.bacalhau.test_reads import LoopClock
+from tests.waiting import until
 
 NODE: Final = "n-orchestrator"
 LOOK_S: Final = 0.01

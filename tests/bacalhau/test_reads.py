@@ -12,7 +12,7 @@ from consumer.errors import OrchestratorError
 from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage, Identity, JobPage, Snapshot
 from consumer.ports import Answered
-from tests.bacalhau.servers import DEADLINE_S, until
+from tests.waiting import DEADLINE_S, until
 
 PAGE = HistoryPage(entries=(), items=0, next_token="")
 

@@ -30,17 +30,8 @@ from consumer.ports import RawFrame
 from consumer.settings import Bacalhau as BacalhauSettings
 from consumer.settings import Secret
 from tests.bacalhau.listening import frames, options, running
-from tests.bacalhau.servers import (
-    DEADLINE_S,
-    NatsServer,
-    certificate,
-    free_port,
-    mute_server,
-    nats_server,
-    peer,
-    settle,
-    until,
-)
+from tests.bacalhau.servers import NatsServer, certificate, free_port, mute_server, nats_server, peer, settle
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.server
 

@@ -13,7 +13,8 @@ from consumer.bacalhau.tap import DENIED, RECONNECT, SLOW_CONSUMER, SUBJECTS, Ta
 from consumer.ports import RawFrame
 from tests.bacalhau.listening import frames, options, running
 from tests.bacalhau.relay import Relay, relay
-from tests.bacalhau.servers import DEADLINE_S, nats_server, peer, settle, until
+from tests.bacalhau.servers import nats_server, peer, settle
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.server
 

@@ -19,8 +19,8 @@ from consumer.model import OBSERVED, Job, JobKey, Update
 from consumer.wire.subjects import Names, job_key
 from consumer.wire.update import encode_update
 from tests.bacalhau.servers import NatsServer, nats_server
+from tests.waiting import DEADLINE_S
 
-DEADLINE_S: Final = 20.0
 EPOCH: Final = datetime(2026, 11, 24, 5, 0, 0, 123456, tzinfo=UTC)
 UNKNOWN: Final = "no job {} is known yet in cluster main: waiting for it (is a daemon running? jobstate doctor)"
 """What is said of a job that nobody knows yet."""
@@ -205,7 +205,9 @@ async def make_streams(client: Client, names: Names) -> None:
     ]
     for stream in streams:
         body = json.dumps(stream | {"storage": "file", "retention": "limits", "num_replicas": 1}).encode()
-        answer = json.loads((await client.request(f"$JS.API.STREAM.CREATE.{stream['name']}", body, timeout=5)).data)
+        answer = json.loads(
+            (await client.request(f"$JS.API.STREAM.CREATE.{stream['name']}", body, timeout=DEADLINE_S)).data
+        )
         assert "error" not in answer, answer
 
 

@@ -12,6 +12,7 @@ import consumer
 from consumer.cli.verbs import VERBS
 from consumer.errors import ExitCode
 from tests.cli.conftest import Stage
+from tests.waiting import DEADLINE_S
 
 HERE = [verb for verb, (place, _) in VERBS.items() if importlib.util.find_spec(place.partition(":")[0])]
 
@@ -19,7 +20,7 @@ HERE = [verb for verb, (place, _) in VERBS.items() if importlib.util.find_spec(p
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`jobstate` with *arguments*, without a server."""
     return subprocess.run(
-        [sys.executable, "-m", "consumer", *arguments], capture_output=True, text=True, check=False, timeout=20
+        [sys.executable, "-m", "consumer", *arguments], capture_output=True, text=True, check=False, timeout=DEADLINE_S
     )
 
 
@@ -32,7 +33,9 @@ def test_help_lists_every_verb_and_imports_none() -> None:
         "except SystemExit: pass\n"
         "print([m for m in sys.modules if m in {'nats', 'rich', 'aiohttp'} or m.startswith('consumer.')])\n"
     )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20)
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=DEADLINE_S
+    )
 
     assert all(f"  {verb} " in ended.stdout for verb in VERBS)
     assert ended.stdout.splitlines()[-1] == "['consumer.errors', 'consumer.cli', 'consumer.cli.verbs']"

@@ -17,12 +17,12 @@ from nats.aio.client import Client
 from consumer.errors import ExitCode
 from tests.cli.test_replay import ROOT, SUMMARY
 from tests.daemon.process import NAMES, entries
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.server
 
 QUEUED: Final = "tests/recordings/bacalhau-v1.9.3/queued_then_runs"
 SECRET: Final = "tests/recordings/bacalhau-v1.9.3/secret"
-DEADLINE_S: Final = 60.0
 
 
 class Demo:
@@ -89,7 +89,7 @@ def runs(pid: int) -> bool:
 
 async def gone(*pids: int) -> None:
     """Wait until these processes have ended."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(DEADLINE_S):
         while any(map(runs, pids)):  # noqa: ASYNC110 - another's process has no event
             await asyncio.sleep(0.02)
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from consumer.cli.display import INDENT, lay_out, shorten_time
 from consumer.wire.subjects import job_key
-from tests.cli.conftest import DEADLINE_S, Stage, life
+from tests.cli.conftest import Stage, life
 from tests.cli.test_advisories import announce
 from tests.cli.test_quarantine import RULE, misread, reject
+from tests.waiting import DEADLINE_S
 
 LONG = "j-0123abcd-0000-4000-8000-000000000001"
 MESSAGE = "not enough nodes to run job. requested: 1, available: 3, suitable: 0."

@@ -11,7 +11,8 @@ import pytest
 from consumer.errors import ExitCode
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update
-from tests.cli.conftest import DEADLINE_S, Stage, life, make_streams, staged
+from tests.cli.conftest import Stage, life, make_streams, staged
+from tests.waiting import DEADLINE_S
 
 LONG = "j-0123abcd-0000-4000-8000-000000000001"
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m\tend\r\n<b>[red]"

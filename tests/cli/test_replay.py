@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 
 from consumer.errors import ExitCode
+from tests.waiting import DEADLINE_S
 
 ROOT: Final = Path(__file__).parents[2]
 RERUN: Final = "tests/recordings/bacalhau-v1.9.3/rerun"
@@ -26,7 +27,7 @@ def replay(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=DEADLINE_S,
         cwd=ROOT,
     )
 

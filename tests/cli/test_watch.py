@@ -11,7 +11,8 @@ import pytest
 from consumer.errors import ExitCode
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update
-from tests.cli.conftest import DEADLINE_S, UNKNOWN, Stage, life, make_streams
+from tests.cli.conftest import UNKNOWN, Stage, life, make_streams
+from tests.waiting import DEADLINE_S
 
 
 async def watching(stage: Stage) -> None:

@@ -19,8 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from consumer.model import JobKey, Update
 from consumer.wire.subjects import Names
 from consumer.wire.update import decode_update
+from tests.waiting import DEADLINE_S
 
-DEADLINE_S: Final = 20.0
 ROOT: Final = Path(__file__).parents[2]
 NAMES: Final = Names()
 
@@ -175,7 +175,7 @@ async def entries(stream: JetStreamContext, name: str, subjects: str) -> list[tu
     number = 0
     while True:
         request = msgspec.json.encode({"seq": number + 1, "next_by_subj": subjects})
-        answer = await stream._nc.request(f"$JS.API.STREAM.MSG.GET.{name}", request, timeout=5)
+        answer = await stream._nc.request(f"$JS.API.STREAM.MSG.GET.{name}", request, timeout=DEADLINE_S)
         message = msgspec.json.decode(answer.data, type=_Got).message
         if message is None:
             return found

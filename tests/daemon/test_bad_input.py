@@ -27,7 +27,8 @@ from consumer.wire.decoding import NAME_MAX
 from consumer.wire.subjects import escape, job_key
 from tests.daemon.process import NAMES, Daemon, entries, updates_of
 from tests.replay.shared import recording
-from tests.server import Server, keeps_status_lines, pub, speak, until
+from tests.server import Server, keeps_status_lines, pub, speak
+from tests.waiting import DEADLINE_S, until
 from tests.wire.samples import ask_payload, ncl, seal
 
 pytestmark = pytest.mark.server
@@ -141,7 +142,7 @@ async def decided_once(
         wanted = {("accepted", ""): 2.0}
     after = before
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_S):
             while sum(more(after, before).values()) < 2:
                 after = await decisions(place)
     assert more(after, before) == wanted
@@ -212,7 +213,7 @@ async def test_a_frame_that_cannot_be_read(place: Place, stream: JetStreamContex
 
     await speak(place.server, pub(NODE, ncl("BidAccepted", {"ExecutionID": "e-9"})))
     after = before
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         while sum(after.values()) <= sum(before.values()):
             after = await place.daemon.numbers("jobstate_frames_total")
 
@@ -224,7 +225,7 @@ async def test_the_same_frame_twice_is_kept_once(place: Place, stream: JetStream
     before, kept = await decisions(place), await entries(stream, NAMES.refused, ">")
     await speak(place.server, junk)
     after = before
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         while not more(after, before):
             after = await decisions(place)
     assert more(after, before) == {("undecodable", "bad-crc"): 1}
@@ -436,7 +437,7 @@ async def test_a_thousand_copies_are_one_update(place: Place, stream: JetStreamC
     before = await decisions(place)
     await speak(place.server, *(report("copies", {"StateType": "Running"}) for _ in range(1_000)))
     after = before
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         while sum(more(after, before).values()) < 1_000:
             after = await decisions(place)
     assert more(after, before) == {("accepted", ""): 1, ("unchanged", "same"): 999}

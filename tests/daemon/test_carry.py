@@ -20,7 +20,7 @@ from consumer.ports import Answered, Delivery, RawFrame
 from consumer.replay.memory import MemoryLog
 from consumer.rules import load
 from consumer.wire.subjects import Names
-from tests.server import until
+from tests.waiting import DEADLINE_S, until
 from tests.wire.samples import IN, JOB, ask_payload, ncl
 
 NAMES = Names()
@@ -328,7 +328,7 @@ async def test_a_log_that_went_back_ends_the_life() -> None:
     async with life.lived() as tasks:
         life.log.lose()
         with pytest.raises(LogWentBackError):
-            await asyncio.wait_for(tasks["answers of the log"], 5)
+            await asyncio.wait_for(tasks["answers of the log"], DEADLINE_S)
 
 
 async def test_an_answer_that_does_not_come_is_asked_for_again() -> None:
@@ -375,7 +375,7 @@ async def test_the_drain_ends_when_all_is_confirmed() -> None:
         assert not drain.done()
         life.log.silent = False
         life.log.refuse_to_answer(life.log.sent[0].token)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_S):
             await drain
     assert life.states() == ["running"]
     assert not life.lanes.waiting

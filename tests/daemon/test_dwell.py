@@ -17,8 +17,9 @@ from consumer.rules import DEFAULT, load
 from consumer.wire.entries import decode_advisory
 from consumer.wire.subjects import job_key
 from tests.bacalhau.servers import http_server
-from tests.daemon.process import DEADLINE_S, NAMES, Daemon, Numbers, bodies, entries, updates_of
+from tests.daemon.process import NAMES, Daemon, Numbers, bodies, entries, updates_of
 from tests.server import Server
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.server
 

@@ -16,7 +16,7 @@ from consumer.errors import ExitCode
 from consumer.rules import Rules
 from consumer.settings import Embedded, Http, Orchestrator, Settings, Streams
 from tests.bacalhau.servers import http_server
-from tests.server import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.server
 

@@ -20,7 +20,8 @@ from consumer.settings import Bacalhau, Http, Nats, Orchestrator, Settings, Stre
 from consumer.wire.subjects import Names, job_key
 from tests.bacalhau.servers import http_server
 from tests.jetstream.test_recovery import live
-from tests.server import DEADLINE_S, Server, until
+from tests.server import Server
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.server
 

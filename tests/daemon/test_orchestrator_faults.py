@@ -16,7 +16,8 @@ from nats.aio.client import Client
 from consumer.bacalhau.orchestrator import NEXT_STEP
 from consumer.errors import ExitCode
 from tests.daemon.process import Daemon
-from tests.server import Server, until
+from tests.server import Server
+from tests.waiting import until
 from tests.wire.samples import seal
 
 pytestmark = pytest.mark.server

@@ -9,8 +9,9 @@ import pytest
 from nats.aio.client import Client
 
 from consumer.wire.subjects import job_key
-from tests.daemon.process import DEADLINE_S, NAMES, Daemon, updates_of
+from tests.daemon.process import NAMES, Daemon, updates_of
 from tests.server import Server
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.server
 
@@ -39,7 +40,7 @@ def settings(server: Server) -> dict[str, str]:
 async def report(client: Client, job: str) -> None:
     """As any producer."""
     await client.request(
-        NAMES.report(job_key("default", job)), json.dumps({"StateType": "Running"}).encode(), timeout=5
+        NAMES.report(job_key("default", job)), json.dumps({"StateType": "Running"}).encode(), timeout=DEADLINE_S
     )
 
 

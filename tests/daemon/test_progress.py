@@ -19,7 +19,8 @@ from consumer.ports import Delivery
 from consumer.settings import Bacalhau, Drain, Http, Nats, Orchestrator, Settings, Streams
 from consumer.wire.subjects import Names, job_key
 from tests.bacalhau.servers import http_server
-from tests.server import DEADLINE_S, Server, until
+from tests.server import Server
+from tests.waiting import DEADLINE_S, until
 
 NAMES: Final = Names()
 MIB: Final = 1 << 20
@@ -108,7 +109,7 @@ async def rounds(health: Seen, count: int) -> None:
 async def report(server: Server) -> None:
     """One report, as any producer's."""
     producer = await connect_reader(server.address(), "producer")
-    await producer.request(NAMES.report(job_key("default", "j-1")), b'{"StateType":"Running"}', timeout=5)
+    await producer.request(NAMES.report(job_key("default", "j-1")), b'{"StateType":"Running"}', timeout=DEADLINE_S)
     await producer.close()
 
 

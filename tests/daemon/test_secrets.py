@@ -23,6 +23,7 @@ from tests.daemon.process import NAMES, ROOT, Daemon, entries, updates_of
 from tests.replay.shared import ROOT as RECORDINGS
 from tests.replay.shared import recording
 from tests.server import Server, pub, speak
+from tests.waiting import DEADLINE_S
 from tests.wire.samples import seal
 
 pytestmark = pytest.mark.server
@@ -51,7 +52,7 @@ def jobstate(*arguments: str) -> subprocess.CompletedProcess[bytes]:
         env=kept | {"JOBSTATE_LOG__LEVEL": "debug"},
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=DEADLINE_S,
         cwd=ROOT,
     )
 
@@ -133,7 +134,7 @@ async def spoil(server: Server, daemon: Daemon) -> None:
     assert len(set(broken)) == len(broken)
     await speak(server, *(pub(frame.subject.encode(), data) for data in broken))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             while len(daemon.lines("decision.undecodable")) < len(broken):  # noqa: ASYNC110 - the daemon's fact
                 await asyncio.sleep(0.01)
     except TimeoutError:

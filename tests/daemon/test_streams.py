@@ -13,8 +13,9 @@ from consumer.jetstream.connection import connect_reader
 from consumer.jetstream.topology import ensure
 from consumer.settings import Streams
 from consumer.wire.subjects import job_key
-from tests.daemon.process import DEADLINE_S, NAMES, Daemon, Numbers, entries, updates_of
-from tests.server import Server, until
+from tests.daemon.process import NAMES, Daemon, Numbers, entries, updates_of
+from tests.server import Server
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.server
 

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from consumer.daemon import supervise
 from consumer.daemon.supervise import Loop, beside, end, run_until, unless
 from consumer.errors import JobstateError, LogWentBackError, ServerError
+from tests.waiting import DEADLINE_S
 
 
 @pytest.fixture(autouse=True)
@@ -63,22 +64,34 @@ class Stage:
         rest: dict[str, Loop],
         drain: Callable[[], Awaitable[None]] | None = None,
         ending: Callable[[], None] = lambda: None,
+        deadline_s: float = DEADLINE_S,
     ) -> bool:
         """Run them until the stage's own stop. If that does not come to its end the test says so, and goes on."""
         running = asyncio.ensure_future(
-            run_until(self.stop, sources=sources, rest=rest, drain=drain or self.drain, deadline_s=0.1, ending=ending)
+            run_until(
+                self.stop,
+                sources=sources,
+                rest=rest,
+                drain=drain or self.drain,
+                deadline_s=deadline_s,
+                ending=ending,
+            )
         )
-        await asyncio.wait((running,), timeout=5)
+        await asyncio.wait((running,), timeout=2 * DEADLINE_S)
         self.given_up = True
         assert running.done(), f"it does not end: {self.seen}"
         return await running
 
     async def run_and_stop(
-        self, sources: dict[str, Loop], rest: dict[str, Loop], drain: Callable[[], Awaitable[None]] | None = None
+        self,
+        sources: dict[str, Loop],
+        rest: dict[str, Loop],
+        drain: Callable[[], Awaitable[None]] | None = None,
+        deadline_s: float = DEADLINE_S,
     ) -> bool:
         """Run them, and stop when all have begun."""
         asyncio.get_running_loop().call_later(0.01, self.stop.set)
-        return await self.run(sources, rest, drain)
+        return await self.run(sources, rest, drain, deadline_s=deadline_s)
 
 
 def failing(error: BaseException) -> Loop:
@@ -101,7 +114,7 @@ async def test_sources_end_then_the_drain_then_the_rest() -> None:
 async def test_a_drain_that_does_not_end_is_given_up() -> None:
     """After the deadline, with False; and everything has ended."""
     stage = Stage()
-    assert not await stage.run_and_stop({}, {"out": stage.endless("out")}, stage.endless("drain"))
+    assert not await stage.run_and_stop({}, {"out": stage.endless("out")}, stage.endless("drain"), 0.1)
     assert stage.seen == ["out began", "drain began", "drain ended", "out ended"]
 
 
@@ -218,7 +231,7 @@ async def test_end_waits_for_all_and_takes_what_has_ended() -> None:
     stage = Stage()
     tasks = [asyncio.ensure_future(loop()) for loop in (stage.endless("a"), stage.deaf("b", 3), failing(ValueError()))]
     await asyncio.sleep(0.01)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         await end(tasks)
     assert all(task.done() for task in tasks)
     assert isinstance(tasks[2].exception(), ValueError)

@@ -21,8 +21,8 @@ from consumer.replay.simulated import SimulatedOrchestrator
 from consumer.replay.stage import DaemonProcess, Stage
 from consumer.replay.verdict import judge
 from tests.torture import count_said, load, make_folder, until_said
+from tests.waiting import DEADLINE_S
 
-DEADLINE_S: Final = 30.0
 CUT_EACH_S: Final = 0.5
 STALE_NS: Final = 1_500_000_000
 

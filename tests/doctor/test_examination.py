@@ -27,6 +27,7 @@ from tests.bacalhau.servers import (
 from tests.daemon.test_secrets import found_in
 from tests.doctor.world import CANARY, ELSEWHERE, NODE, Answer, World, date_of, of, says, silent, world
 from tests.replay.shared import recording
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.server
 
@@ -229,7 +230,7 @@ async def the_log_is_full(world: World) -> None:
         for number in range(1_000):
             body = b"{}" + b" " * 100
             subject = world.names.advisory("gap", f"{number}")
-            answer = await (await world.builds()).request(subject, body, timeout=5)
+            answer = await (await world.builds()).request(subject, body, timeout=DEADLINE_S)
             if b'"error"' in answer.data:
                 return
 

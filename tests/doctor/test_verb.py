@@ -12,9 +12,10 @@ import pytest
 from consumer.doctor.finding import CHECKS
 from consumer.errors import ExitCode
 from consumer.replay.stage import Stage
-from tests.cli.conftest import DEADLINE_S, ROOT, Ended
+from tests.cli.conftest import ROOT, Ended
 from tests.doctor.world import HERE, world
 from tests.replay.shared import recording
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.server
 

@@ -13,6 +13,7 @@ from consumer.client import MendedClient
 from consumer.jetstream.connection import Connection, connect_reader
 from tests.bacalhau.servers import certificate, nats_server
 from tests.server import Server
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.server
 
@@ -56,7 +57,7 @@ def test_a_reader_whose_socket_is_gone_comes_back(shared_server: Server, loop: s
         connection = await connect_reader(shared_server.address(), "test")
         _cut(connection)
         await connection.publish("somewhere", b"x")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             while connection.connects < 2:  # noqa: ASYNC110 - a number has no event
                 await asyncio.sleep(0.01)
             await connection.flush()

@@ -27,7 +27,8 @@ from consumer.jetstream.connection import (
 )
 from consumer.settings import load
 from tests.bacalhau.servers import OUT_OF_TIME, certificate, certificate_of
-from tests.server import DEADLINE_S, Server, pub, speak, until
+from tests.server import Server, pub, speak
+from tests.waiting import DEADLINE_S, until
 
 Connect = Callable[..., Awaitable[Connection]]
 

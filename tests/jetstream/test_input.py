@@ -17,7 +17,8 @@ from consumer.model import NOWHERE, Position
 from consumer.ports import Delivery
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
-from tests.server import DEADLINE_S, Server, api, keeps_status_lines, pub, speak, until, version
+from tests.server import Server, api, keeps_status_lines, pub, speak, version
+from tests.waiting import DEADLINE_S, until
 
 KEY = job_key("default", "j-1")
 MIB = 1 << 20
@@ -138,7 +139,7 @@ async def test_an_entry_that_was_steered_in_keeps_its_own_subject(
     source: JetStreamInput, reader: Connection, names: Names
 ) -> None:
     """`MSG.NEXT` with a reply into the input stores a log entry there (design/nats.md 8): it comes, as foreign."""
-    await reader.request(names.state(KEY, "Running"), b"an update", timeout=5)
+    await reader.request(names.state(KEY, "Running"), b"an update", timeout=DEADLINE_S)
     config = {"stream_name": names.log, "config": {"name": "thief", "ack_policy": "none"}, "action": "create"}
     await api(reader, f"CONSUMER.CREATE.{names.log}.thief", json.dumps(config).encode())
     await reader.publish(f"$JS.API.CONSUMER.MSG.NEXT.{names.log}.thief", b"1", reply=names.report(KEY))

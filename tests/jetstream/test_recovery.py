@@ -22,7 +22,8 @@ from consumer.wire.subjects import Names, job_key
 from consumer.wire.update import encode_update
 from tests.cli.conftest import life
 from tests.ports.log_suite import carry
-from tests.server import DEADLINE_S, Server, api, until
+from tests.server import Server, api
+from tests.waiting import DEADLINE_S, until
 
 MIB = 1 << 20
 SMALL = Streams(log_max_bytes=64 * MIB, input_max_bytes=MIB, refused_max_bytes=MIB)

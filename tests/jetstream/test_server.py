@@ -11,7 +11,8 @@ import pytest
 from consumer.errors import ExitCode, ServerError
 from consumer.jetstream.connection import Address, connect_reader
 from consumer.jetstream.server import DISK_FULL, RESTARTED, EmbeddedServer, find_binary
-from tests.server import DEADLINE_S, Server, until
+from tests.server import Server
+from tests.waiting import DEADLINE_S, until
 
 
 def alive(pid: int) -> bool:

@@ -13,7 +13,8 @@ from consumer.jetstream.connection import Connection, connect_reader
 from consumer.jetstream.topology import compare, configs, ensure, remake
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
-from tests.server import DEADLINE_S, Server, api, until
+from tests.server import Server, api
+from tests.waiting import DEADLINE_S, until
 
 SMALL = Streams(log_max_bytes=16 << 20, input_max_bytes=16 << 20, refused_max_bytes=1 << 20)
 
@@ -54,7 +55,7 @@ async def test_no_bound_means_no_bound(reader: Connection, names: Names) -> None
 async def test_a_producer_cannot_empty_the_input(reader: Connection, names: Names) -> None:
     """`Nats-Rollup: all` is refused there (10111)."""
     await ensure(reader, names, SMALL)
-    await reader.request(names.report(job_key("default", "j-1")), b"{}", timeout=5)
+    await reader.request(names.report(job_key("default", "j-1")), b"{}", timeout=DEADLINE_S)
     answer = await reader.request(names.report(job_key("default", "j-1")), b"{}", headers={"Nats-Rollup": "all"})
     assert json.loads(answer.data)["error"]["err_code"] == 10111
     assert json.loads(await api(reader, f"STREAM.INFO.{names.input}"))["state"]["messages"] == 1
@@ -65,8 +66,8 @@ async def test_the_bucket_is_fed_by_the_server_and_read_by_any_client(reader: Co
     await ensure(reader, names, SMALL)
     key = job_key("default", "j 1")
     for state, body in (("Pending", b"1"), ("Running", b"2")):
-        await reader.request(names.state(key, state), body, timeout=5)
-    await reader.request(names.advisory("gap", "1"), b"3", timeout=5)
+        await reader.request(names.state(key, state), body, timeout=DEADLINE_S)
+    await reader.request(names.advisory("gap", "1"), b"3", timeout=DEADLINE_S)
     bucket = await reader.jetstream().key_value(names.bucket)
 
     async def held() -> tuple[int, int]:

@@ -14,7 +14,8 @@ from consumer.jetstream.topology import configs, ensure, find_absent, find_fault
 from consumer.jetstream.upkeep import Upkeep
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
-from tests.server import DEADLINE_S, Server, api, until
+from tests.server import Server, api
+from tests.waiting import DEADLINE_S, until
 
 SMALL = Streams(log_max_bytes=16 << 20, input_max_bytes=16 << 20, refused_max_bytes=1 << 20)
 BOUND = msgspec.structs.replace(SMALL, mode="bind")
@@ -23,7 +24,7 @@ BOUND = msgspec.structs.replace(SMALL, mode="bind")
 async def put(reader: Connection, names: Names, *jobs: str) -> None:
     """Store an entry of each of *jobs* in the log, and wait until the bucket has copied them all."""
     for job in jobs:
-        await reader.request(names.state(job_key("default", job), "Running"), b"{}", timeout=5)
+        await reader.request(names.state(job_key("default", job), "Running"), b"{}", timeout=DEADLINE_S)
     async with asyncio.timeout(DEADLINE_S):
         while not set(jobs) <= await copied(reader, names):  # noqa: ASYNC110 - the server's fact
             await asyncio.sleep(0.01)

@@ -13,8 +13,9 @@ from consumer.jetstream.view import FIRST, LAST, View, connect_reader
 from consumer.settings import Nats
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update
-from tests.bacalhau.servers import free_port, nats_server, until
-from tests.cli.conftest import DEADLINE_S, Stage, life, make_streams, staged
+from tests.bacalhau.servers import free_port, nats_server
+from tests.cli.conftest import Stage, life, make_streams, staged
+from tests.waiting import DEADLINE_S, until
 
 KEY = job_key("default", "j-1")
 
@@ -101,7 +102,7 @@ async def test_a_follower_says_that_the_server_is_frozen_and_that_it_goes_on(
 ) -> None:
     """SIGSTOP: silence is told; SIGCONT: it reads on, and says from where."""
     await store(stage, 1)
-    async with asyncio.timeout(2 * DEADLINE_S), view.follow(">", start=LAST) as entries:
+    async with asyncio.timeout(DEADLINE_S), view.follow(">", start=LAST) as entries:
         assert (await anext(entries)).number == 1
         stage.server.pause()
         following = asyncio.ensure_future(anext(entries))

@@ -20,7 +20,8 @@ from consumer.jetstream.writer import JetStreamWriter, open_writer
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
 from tests.ports.log_suite import carry
-from tests.server import DEADLINE_S, Server, api, until
+from tests.server import Server, api
+from tests.waiting import DEADLINE_S, until
 
 MIB = 1 << 20
 SMALL = Streams(log_max_bytes=8 * MIB, input_max_bytes=MIB, refused_max_bytes=MIB)

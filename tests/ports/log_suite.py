@@ -11,10 +11,10 @@ from consumer.fold.asks import Answer, Append, Busy, Entry, Read, ReadBack, Refu
 from consumer.model import JobKey
 from consumer.ports import Log
 from consumer.wire.subjects import Names, job_key
+from tests.waiting import DEADLINE_S
 
 KEY = job_key("default", "j-1")
 OTHER = job_key("default", "j-2")
-DEADLINE_S = 15.0
 
 
 class Case(NamedTuple):

@@ -15,6 +15,7 @@ from consumer.replay.recording import RecordedFrame, Recording
 from consumer.replay.simulated import SimulatedOrchestrator
 from tests.bacalhau.servers import nats_server, peer
 from tests.replay.shared import recording
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.server
 
@@ -51,7 +52,7 @@ async def play(player: Player, client: Client) -> tuple[list[Msg], list[Progress
     await client.flush()
     told = [progress async for progress in player.play(client)]
     frames = sum(progress.frame is not None for progress in told)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         while len(heard) < frames:
             await client.flush()  # a round trip to the server, and a turn for `hear`
     return heard, told
@@ -146,7 +147,7 @@ async def test_when_it_ends_the_server_has_every_frame(client: Client) -> None:
     async for _ in Player([one], ReplayClock([one]), speed=None).play(client):
         pass
     assert client.pending_data_size == 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(DEADLINE_S):
         while len(heard) < 20:
             await client.flush()
     assert heard == [frame.data for frame in one.frames]

@@ -6,17 +6,13 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from consumer.jetstream.connection import Address, Connection
 from consumer.jetstream.server import EmbeddedServer, find_binary
-
-DEADLINE_S: Final = 15.0
+from tests.waiting import DEADLINE_S, until
 
 
 class Server(EmbeddedServer):
@@ -91,16 +87,6 @@ def keeps_status_lines() -> bool:
     return version() < (2, 12)
 
 
-async def until(fact: Callable[[], object], what: str) -> None:
-    """Wait for *fact*, and fail the test by the words *what* if it never comes."""
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            while not fact():  # noqa: ASYNC110 - a fact has no event
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        pytest.fail(f"never came: {what}")
-
-
 async def speak(server: EmbeddedServer, *commands: bytes) -> None:
     """Say *commands* to the server over a plain socket, as no client would; returns when it has taken them."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -122,4 +108,4 @@ def pub(subject: bytes, body: bytes = b"", headers: bytes | None = None, reply: 
 
 async def api(connection: Connection, subject: str, body: bytes = b"") -> bytes:
     """One request to JetStream's API, its answer as it came."""
-    return bytes((await connection.request(f"$JS.API.{subject}", body, timeout=5)).data)
+    return bytes((await connection.request(f"$JS.API.{subject}", body, timeout=DEADLINE_S)).data)

@@ -1,0 +1,26 @@
+"""How long a test waits for a fact. Here is the one deadline of all tests; no test proves anything by it.
+
+It only keeps a test that hangs from hanging for ever. A machine that is shared by others may be ten times slower than
+yours: what must be quick is proved by a ratio within one run, by an injected clock, or by the order of facts.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+DEADLINE_S: Final = 180.0
+"""Seconds until a test that still waits for its fact fails."""
+
+LOOK_S: Final = 0.005
+
+
+async def until(fact: Callable[[], object], what: str | Callable[[], str]) -> None:
+    """Wait until *fact* is true; fail the test with the words *what* (or what it gives) if it never is."""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not fact():  # noqa: ASYNC110 - a fact has no event
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError:
+        pytest.fail(f"never came: {what if isinstance(what, str) else what()}")
