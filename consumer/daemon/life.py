@@ -88,7 +88,7 @@ class Estate:
         self.rules: Final = rules
         self.names: Final = Names(settings.cluster)
         self.clock: Final = MonotonicClock()
-        self.metrics: Final = Metrics(settings.limits.label_values)
+        self.metrics: Final = Metrics(settings.limits.label_values, states=rules.states, read_faults=NEXT_STEP)
         self.health: Final = Health()
         self.watch: Final = Watch(self.metrics, self.health, self.clock, settings.log.lines_per_s)
         self.upkeep: Final = Upkeep(self.names, settings.streams)

@@ -18,7 +18,7 @@ from consumer.join import Derivation, Join, OrchestratorRead, ReadHistory, ReadJ
 from consumer.join.reads import Missing
 from consumer.model import Accepted, Event, Frame, Junk, Notice, Record, Rejected, Report, Undecodable
 from consumer.observe import Health, Metrics
-from consumer.observe.metrics import SURPRISES
+from consumer.observe.metrics import OTHER, SURPRISES
 from consumer.ports import Answered, Clock
 
 log = structlog.get_logger()
@@ -323,8 +323,8 @@ class Watch:
         metrics.jobs_known.set(len(lanes.jobs))
         for state, count in life.dwell.over.items():
             metrics.jobs_stuck(state).set(count)
+        self._take_stock_of_jobs(lanes)
         if life.join is not None:
-            metrics.jobs_open.set(life.join.open_jobs)
             metrics.hints_waiting.set(life.join.hints_open)
             metrics.executions_known.set(life.join.executions_known)
         before, life.tally = life.tally, lanes.tally.copy()
@@ -339,6 +339,14 @@ class Watch:
             log.warning("jobs.crowded", looked_at=life.join.open_jobs, next_step=step)
         self._take_stock_of_appends(life)
         self._say_log(life)
+
+    def _take_stock_of_jobs(self, lanes: Lanes) -> None:
+        by_state, rules = lanes.by_state, lanes.rules
+        for state in rules.states:
+            self._metrics.jobs(state).set(by_state.get(state, 0))
+        # Other rules, accepted before, may have left them.
+        self._metrics.jobs(OTHER).set(sum(count for state, count in by_state.items() if state not in rules.states))
+        self._metrics.jobs_open.set(sum(count for state, count in by_state.items() if not rules.is_terminal(state)))
 
     def _say_log(self, life: _Life) -> None:
         lanes = life.lanes

@@ -10,7 +10,7 @@ what a crashed or paused writer sends later does not matter. The limit: what the
 """
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Final
 
@@ -136,9 +136,10 @@ class Lanes:
         shard: str = "0",
         dwell: Dwell | None = None,
     ) -> None:
-        self._rules = rules
+        self.rules: Final = rules
         self._names = names
         self._known: dict[JobKey, Known] = dict(known or {})
+        self._by_state: Final = Counter(one.state for one in self._known.values())
         # Jobs of which the log has foreign entries only: what the first of ours must expect.
         self._numbers: dict[JobKey, int] = {}
         self._flight_max = flight_max
@@ -175,6 +176,11 @@ class Lanes:
     def jobs(self) -> Mapping[JobKey, Known]:
         """Every job's last confirmed update. Not to be changed."""
         return self._known
+
+    @property
+    def by_state(self) -> Mapping[str, int]:
+        """How many jobs stand in each state; those that nobody stands in may be missing. Not to be changed."""
+        return self._by_state
 
     def is_idle(self, key: JobKey) -> bool:
         """Whether nothing of the job is under way: what is known of it is all that came in."""
@@ -213,7 +219,6 @@ class Lanes:
     def learn(self, key: JobKey, truth: Truth) -> None:
         """Take what a start found in the log for the job, before any event of it is offered."""
         if truth.known is not None:
-            self._known[key] = truth.known
             self._stand(key, truth.known, truth.since)
         elif truth.number:
             self._numbers[key] = truth.number
@@ -231,6 +236,13 @@ class Lanes:
         self.offer(Notice(kind="foreign", origin=str(number), text=text, facts={"number": number}))
 
     def _stand(self, key: JobKey, known: Known | None, since: float) -> None:
+        """From now on the log has the job at *known*; None: it has forgotten the job."""
+        before = self._known.pop(key, None) if known is None else self._known.get(key)
+        if before is not None:
+            self._by_state[before.state] -= 1
+        if known is not None:
+            self._known[key] = known
+            self._by_state[known.state] += 1
         if self._dwell is not None:
             self._dwell.follow(key, known, since)
 
@@ -271,7 +283,7 @@ class Lanes:
                 self._keep(lane, work, None)
                 return
             known = self._known.get(lane.key)
-            decision = decide(self._rules, known, work)
+            decision = decide(self.rules, known, work)
             lane.decision = decision
             if isinstance(decision, Accepted):
                 self._append_update(lane, item, known, decision.update)
@@ -400,7 +412,6 @@ class Lanes:
         elif isinstance(decision, Accepted):
             key = lane.key
             known = follow(self._known.get(key), decision.update, number, covered)
-            self._known[key] = known
             self._stand(key, known, since_of(decision.update))
             self._numbers.pop(key, None)
             self.published.append(Published(event=item.work, update=decision.update, number=number))
@@ -479,12 +490,10 @@ class Lanes:
         self._numbers.pop(key, None)
         self._stand(key, truth.known, truth.since)
         if truth.known is not None:
-            self._known[key] = truth.known
             self.tally.adopted += 1
         else:
             if before is not None:
                 self.tally.forgotten += 1
-            self._known.pop(key, None)
             if truth.number:
                 self._numbers[key] = truth.number
         self._announce(key, truth)

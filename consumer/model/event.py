@@ -184,6 +184,21 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, str | int | None] = {}
 
 
+UNCHANGED_REASONS: Final = ("same", "late", "covered", "unjoined")
+"""Why an event changes nothing."""
+
+REJECTED_REASONS: Final = (
+    "identity",
+    "unknown-state",
+    "out-of-range",
+    "authority",
+    "conflict",
+    "after-terminal",
+    "illegal-transition",
+    "not-completable",
+)
+"""Why an event is refused, as the subjects in quarantine spell it."""
+
 Event = Record | Report | Junk
 """What comes from outside and ends in exactly one decision."""
 
@@ -199,7 +214,7 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Unchanged(msgspec.Struct, frozen=True, kw_only=True):
-    """Nothing to append. `reason`: same, late, covered, or unjoined (of a record: read it again)."""
+    """Nothing to append. `reason`: one of `UNCHANGED_REASONS` (unjoined: of a record, read it again)."""
 
     reason: str
 

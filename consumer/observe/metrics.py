@@ -4,7 +4,8 @@ A label value is one of a bounded number: what comes after that many is `other`.
 is never one. Every `…(labels)` gives the child to count with; it costs a look into a dictionary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import (
@@ -17,13 +18,44 @@ from prometheus_client import (
     generate_latest,
 )
 
-from consumer.model import NOTICE_KINDS
+from consumer.model import (
+    DERIVED,
+    NOTICE_KINDS,
+    OBSERVED,
+    REJECTED_REASONS,
+    REPORTED,
+    UNCHANGED_REASONS,
+    FrameKind,
+)
+from consumer.wire.decoding import REASONS
 
 OTHER: Final = "other"
 STREAMS: Final = ("log", "input", "refused", "bucket")
 """What our streams are called where a label names one."""
 SURPRISES: Final = ("adopted", "forgotten", "foreign", "stale")
 """What the log may have that was not expected of it, as `consumer.fold.lanes` counts it."""
+TAP_GAPS: Final = (
+    "late",
+    "reconnect",
+    "restart",
+    "server-change",
+    "lame-duck",
+    "silent",
+    "dead-reader",
+    "slow-consumer",
+    "denied",
+)
+"""Why frames may have been missed, as `consumer.bacalhau.tap` counts it."""
+PROFILES: Final = ("1.5", "1.5.0", "1.5.2", "1.6-1.7", "1.8+", "ncl")
+"""What a frame says of the release that it comes from (`consumer.model.Frame`)."""
+CONNECTIONS: Final = ("writer", "reader", "tap")
+"""Our connections to NATS; the tap's is to Bacalhau's."""
+OUTCOMES: Final = ("stored", "refused", "busy", "full", "unanswered", "lost")
+"""What an append comes to, as `consumer.jetstream.writer` counts it."""
+READS: Final = (("list", "scan"), *product(("history", "job"), ("hint", "scan")))
+"""What is read of the orchestrator, and why."""
+ANSWERS: Final = ("answered", "missing")
+"""What a read comes to that does not fail."""
 LABEL_MAX: Final = 64
 """Characters: whoever can choose a label's value must not choose its size."""
 
@@ -37,17 +69,18 @@ M = TypeVar("M", Counter, Gauge, Histogram)
 class Family(Generic[M]):
     """A metric with labels. Called with a value for each label it gives the metric of these.
 
-    *known*: the values of its one label, where they are known: each is there from the beginning, at 0. A counter that
+    *known*: the values of its labels, where they are known: each is there from the beginning, at 0. A counter that
     only appears with its first event has not risen, as Prometheus sees it: `increase(…) > 0` would miss that one.
     """
 
-    def __init__(self, metric: M, bound: int, known: Sequence[str] = ()) -> None:
+    def __init__(self, metric: M, bound: int, known: Iterable[tuple[str, ...]] = ()) -> None:
         self._metric: M = metric
-        self._bound = max(bound, len(known))
+        rows = tuple(known)
+        self._bound = max(bound, *(len(set(values)) for values in zip(*rows, strict=True)), 0)
         self._seen: dict[int, set[str]] = {}
         self._children: dict[tuple[str, ...], M] = {}
-        for value in known:
-            self(value)
+        for values in rows:
+            self(*values)
 
     def __call__(self, *values: str) -> M:
         """The metric of these label values, in the order in which `Metrics` names the labels."""
@@ -70,49 +103,97 @@ class Family(Generic[M]):
 
 
 class Metrics:
-    """Everything that is counted. `label_values` is `limits.label_values` of the settings."""
+    """Everything that is counted. `label_values` is `limits.label_values` of the settings.
 
-    def __init__(self, label_values: int = 64) -> None:
+    *states*: those of the rules. *read_faults*: the kinds of error that a read of the orchestrator may end with.
+    """
+
+    def __init__(self, label_values: int = 64, *, states: Sequence[str] = (), read_faults: Iterable[str] = ()) -> None:
         self.registry: Final = CollectorRegistry()
         self._bound = label_values
         ProcessCollector(registry=self.registry)
 
         # What events came to.
-        self.decisions: Final = self._counters("decisions", "Events by what they came to.", "decision", "reason")
-        self.updates: Final = self._counters("updates", "Updates that the log has confirmed.", "state", "source")
-        self.undecodable: Final = self._counters("undecodable", "Bytes that could not be read.", "reason", "source")
+        decisions = (
+            ("accepted", ""),
+            *(("unchanged", reason) for reason in UNCHANGED_REASONS),
+            *(("rejected", reason) for reason in REJECTED_REASONS),
+            *(("undecodable", reason) for reason in sorted(REASONS)),
+        )
+        self.decisions: Final = self._counters(
+            "decisions", "Events by what they came to.", "decision", "reason", known=decisions
+        )
+        self.updates: Final = self._counters(
+            "updates",
+            "Updates that the log has confirmed.",
+            "state",
+            "source",
+            known=product(states, (OBSERVED, DERIVED, REPORTED)),
+        )
+        self.undecodable: Final = self._counters(
+            "undecodable",
+            "Bytes that could not be read.",
+            "reason",
+            "source",
+            known=product(sorted(REASONS), ("frame", "report")),
+        )
         self.advisories: Final = self._counters(
-            "advisories", "Notices put into the log by us.", "kind", known=NOTICE_KINDS
+            "advisories", "Notices put into the log by us.", "kind", known=product(NOTICE_KINDS)
         )
 
         # Bacalhau's side.
-        self.frames: Final = self._counters("frames", "Frames of Bacalhau's that were read.", "kind", "profile")
-        self.reads: Final = self._counters("reads", "Requests to the orchestrator.", "kind", "cause", "outcome")
-        self.tap_gaps: Final = self._counters("tap_gaps", "Times at which frames may have been missed.", "cause")
+        self.frames: Final = self._counters(
+            "frames", "Frames of Bacalhau's that were read.", "kind", "profile", known=product(FrameKind, PROFILES)
+        )
+        self.reads: Final = self._counters(
+            "reads",
+            "Requests to the orchestrator.",
+            "kind",
+            "cause",
+            "outcome",
+            known=((*read, outcome) for read in READS for outcome in (*ANSWERS, *sorted(read_faults))),
+        )
+        self.tap_gaps: Final = self._counters(
+            "tap_gaps", "Times at which frames may have been missed.", "cause", known=product(TAP_GAPS)
+        )
         self.tap_drops: Final = self._counter("tap_drops", "Frames that came and were dropped: too many waited.")
 
         # Connections: the writer's, the reader's (both to our own NATS), the tap's (to Bacalhau's).
-        self.reconnects: Final = self._counters("reconnects", "Connections that were made anew.", "connection")
+        self.reconnects: Final = self._counters(
+            "reconnects", "Connections that were made anew.", "connection", known=product(CONNECTIONS)
+        )
         self.deaf: Final = self._counters(
-            "deaf", "Times at which a connection looked alive and nobody read it any more.", "connection"
+            "deaf",
+            "Times at which a connection looked alive and nobody read it any more.",
+            "connection",
+            known=product(CONNECTIONS),
         )
         self.slow_consumers: Final = self._counters(
-            "slow_consumers", "Times at which a client dropped messages because we read too slowly.", "connection"
+            "slow_consumers",
+            "Times at which a client dropped messages because we read too slowly.",
+            "connection",
+            known=product(CONNECTIONS),
         )
 
         # The log's side.
-        self.appends: Final = self._counters("appends", "Entries sent, by what each came to.", "stream", "outcome")
+        self.appends: Final = self._counters(
+            "appends",
+            "Entries sent, by what each came to.",
+            "stream",
+            "outcome",
+            known=product(("log", "refused"), OUTCOMES),
+        )
         self.resends: Final = self._counter("resends", "Asks of the log sent again because no answer came.")
         self.read_backs: Final = self._counter("read_backs", "Times a job was read back from the log.")
         self.surprises: Final = self._counters(
-            "surprises", "What the log had that was not expected of it.", "kind", known=SURPRISES
+            "surprises", "What the log had that was not expected of it.", "kind", known=product(SURPRISES)
         )
         self.reports: Final = self._counter("reports", "Entries of the input that were read.")
         self.input_restarts: Final = self._counter(
             "input_restarts", "Times at which the reader of the input was given up, and another one made."
         )
         self.streams_lost: Final = self._counters(
-            "streams_lost", "Times at which a stream of ours was gone.", "stream", known=STREAMS
+            "streams_lost", "Times at which a stream of ours was gone.", "stream", known=product(STREAMS)
         )
 
         # How it stands now.
@@ -127,7 +208,17 @@ class Metrics:
             "reads_waited_seconds",
             "How long the oldest of these has waited: above two seconds, orchestrator.max_rate holds them back.",
         )
-        self.jobs_open: Final = self._gauge("jobs_open", "Jobs that have not ended.")
+        self.jobs: Final = Family(
+            Gauge(
+                "jobstate_jobs",
+                "Jobs of the log by their present state, reported ones too; other: a state that the rules do not know.",
+                ["state"],
+                registry=self.registry,
+            ),
+            self._bound,
+            product((*states, OTHER)),
+        )
+        self.jobs_open: Final = self._gauge("jobs_open", "Jobs of the log that have not ended, reported ones too.")
         self.jobs_known: Final = self._gauge("jobs_known", "Jobs in memory.")
         self.executions_known: Final = self._gauge("executions_known", "Executions whose job is remembered.")
         self.jobs_stuck: Final = Family(
@@ -169,7 +260,7 @@ class Metrics:
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"jobstate_{name}", text, registry=self.registry)
 
-    def _counters(self, name: str, text: str, *labels: str, known: Sequence[str] = ()) -> Family[Counter]:
+    def _counters(self, name: str, text: str, *labels: str, known: Iterable[tuple[str, ...]]) -> Family[Counter]:
         return Family(Counter(f"jobstate_{name}", text, labels, registry=self.registry), self._bound, known)
 
     def _gauge(self, name: str, text: str) -> Gauge:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
@@ -9,10 +10,25 @@ from structlog.testing import capture_logs
 from consumer.daemon.watch import LOG, ORCHESTRATOR, Watch
 from consumer.errors import OrchestratorError
 from consumer.fold import Lanes
+from consumer.fold.asks import Append, Read, ReadBack, Refused, Stored
 from consumer.fold.dwell import Dwell
+from consumer.fold.truth import Truth
 from consumer.join import Join, JoinSettings
 from consumer.join.reads import OrchestratorRead, ReadHistory, ReadJob, ReadJobs
-from consumer.model import Frame, FrameKind, HistoryPage, JobPage, Notice
+from consumer.model import (
+    OBSERVED,
+    REPORTED,
+    Frame,
+    FrameKind,
+    HistoryPage,
+    Identity,
+    JobKey,
+    JobPage,
+    Known,
+    Notice,
+    Position,
+    Report,
+)
 from consumer.observe import Health, Metrics
 from consumer.ports import Answered
 from consumer.rules import load
@@ -55,6 +71,10 @@ class Place:
             for sample in family.samples
             if sample.name == name
         }
+
+    def risen(self, name: str) -> dict[tuple[str, ...], float]:
+        """Those of `samples` that are not 0."""
+        return {labels: value for labels, value in self.samples(name).items() if value}
 
     def answer(self, *reads: OrchestratorRead, error: str = "", away: str = "") -> bool:
         """Have *reads* come back, with *error* or an answer. Whether the orchestrator counts as ready then."""
@@ -104,11 +124,52 @@ def test_appends_are_counted_by_the_one_thing_that_each_came_to(place: Place) ->
     place.watch.take_stock()
     place.outcomes["log", "stored"] += 2
     place.watch.take_stock()
-    assert place.samples("jobstate_appends_total") == {("stored", "log"): 5, ("busy", "refused"): 1}
+    assert place.risen("jobstate_appends_total") == {("stored", "log"): 5, ("busy", "refused"): 1}
     place.outcomes = Counter({("log", "stored"): 4})
     place.follow()
     place.watch.take_stock()
-    assert place.samples("jobstate_appends_total") == {("stored", "log"): 9, ("busy", "refused"): 1}
+    assert place.risen("jobstate_appends_total") == {("stored", "log"): 9, ("busy", "refused"): 1}
+
+
+def test_jobs_are_counted_by_state_whoever_tells_of_them(place: Place) -> None:
+    """Observed and reported ones, with and without an orchestrator; what the rules do not know is `other`, and open."""
+    for number, (state, source) in enumerate(
+        [("Running", OBSERVED), ("Running", REPORTED), ("Failed", REPORTED), ("Paused", OBSERVED)], start=1
+    ):
+        known = Known(number=number, sequence=1, state=state, version=None, revision=None, source=source)
+        place.lanes.learn(JobKey(f"default.j-{number}"), Truth(known=known, number=number))
+    place.watch.take_stock()
+    assert place.risen("jobstate_jobs") == {("Running",): 2, ("Failed",): 1, ("other",): 1}
+    assert place.samples("jobstate_jobs")["Queued",] == 0
+    assert place.samples("jobstate_jobs_open") == {(): 3}
+
+
+def test_a_job_that_goes_on_or_is_forgotten_counts_where_it_stands(place: Place) -> None:
+    """A report and the next one: one job, in its present state; and none, once the log has lost it."""
+    first = Report(
+        key=JobKey("default.j-1"),
+        job=Identity(id="j-1", namespace="default"),
+        position=Position(1, 1),
+        state="Running",
+        version=0,
+    )
+
+    def offer(number: int, state: str, version: int) -> Append | ReadBack:
+        report = msgspec.structs.replace(first, position=Position(1, number), state=state, version=version)
+        place.lanes.offer(report)
+        (ask,) = place.lanes.take(0.0)
+        return ask
+
+    for number, state in enumerate(("Running", "Failed"), start=1):
+        place.lanes.answer(offer(number, state, 0).token, Stored(number), 0.0)
+        place.watch.take_stock()
+        assert place.risen("jobstate_jobs") == {(state,): 1}
+    assert place.samples("jobstate_jobs_open") == {(): 0}
+    place.lanes.answer(offer(3, "Pending", 1).token, Refused(0), 0.0)  # the log was emptied
+    (back,) = place.lanes.take(0.0)
+    place.lanes.answer(back.token, Read(()), 0.0)
+    place.watch.take_stock()
+    assert place.risen("jobstate_jobs") == {}
 
 
 def test_reads_that_the_rate_holds_back_are_told_once_and_when_they_caught_up(place: Place) -> None:

@@ -7,11 +7,15 @@ from prometheus_client import Counter, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
 import consumer
+from consumer.bacalhau import tap
+from consumer.bacalhau.orchestrator import NEXT_STEP
 from consumer.daemon import watch
-from consumer.fold.lanes import Tally
-from consumer.model import NOTICE_KINDS
+from consumer.fold.lanes import FULL, Tally
+from consumer.jetstream import writer
+from consumer.model import NOTICE_KINDS, REJECTED_REASONS, UNCHANGED_REASONS
 from consumer.observe import Metrics
-from consumer.observe.metrics import OTHER, STREAMS, SURPRISES, Family
+from consumer.observe.metrics import OTHER, OUTCOMES, STREAMS, SURPRISES, TAP_GAPS, Family
+from consumer.rules import load
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -42,41 +46,74 @@ def test_two_of_them_share_nothing() -> None:
 
 
 def test_what_is_to_rise_begins_at_0() -> None:
-    """Each kind of advisory and surprise and each stream is there before its first event: Prometheus sees it rise."""
-    found = samples(Metrics(label_values=8))  # fewer than there are kinds of advisories
-    for name, label, values in (
-        ("advisories", "kind", NOTICE_KINDS),
-        ("surprises", "kind", SURPRISES),
-        ("streams_lost", "stream", STREAMS),
+    """Each series of each counter is there before its first event: Prometheus sees it rise."""
+    rules = load()
+    # fewer values than there are kinds of advisories
+    metrics = Metrics(label_values=8, states=rules.states, read_faults=NEXT_STEP)
+    counters = [value for value in vars(metrics).values() if isinstance(value, Family)]
+    counters = [family for family in counters if isinstance(family._metric, Counter)]
+    found = samples(metrics)
+    for family in counters:
+        series = {labels for name, labels in found if name == f"{family._metric._name}_total"}
+        assert series, f"{family._metric._name} appears only with its first event"
+        assert {found[f"{family._metric._name}_total", labels] for labels in series} == {0}
+        assert OTHER not in {value for labels in series for _, value in labels}
+    assert len(counters) == 13
+    for name, labels in (
+        ("advisories", {"kind": "stuck"}),
+        ("appends", {"stream": "log", "outcome": "lost"}),
+        ("deaf", {"connection": "tap"}),
+        ("decisions", {"decision": "rejected", "reason": "after-terminal"}),
+        ("frames", {"kind": "RunResult", "profile": "1.8+"}),
+        ("reads", {"kind": "history", "cause": "hint", "outcome": "unreachable"}),
+        ("reads", {"kind": "list", "cause": "scan", "outcome": "slow"}),
+        ("reconnects", {"connection": "writer"}),
+        ("slow_consumers", {"connection": "reader"}),
+        ("streams_lost", {"stream": "log"}),
+        ("surprises", {"kind": "foreign"}),
+        ("tap_gaps", {"cause": "denied"}),
+        ("undecodable", {"reason": "not-utf8", "source": "report"}),
+        ("updates", {"state": "Failed", "source": "observed"}),
     ):
-        series = {
-            labels: value for (found_name, labels), value in found.items() if found_name == f"jobstate_{name}_total"
-        }
-        assert series == {((label, value),): 0 for value in values}
+        assert found[f"jobstate_{name}_total", tuple(sorted(labels.items()))] == 0
+
+
+def test_a_scrape_stays_small() -> None:
+    """What is there from the beginning: below 1,000 series and 100 kB, whatever the cluster does."""
+    metrics = Metrics(states=load().states, read_faults=NEXT_STEP)
+    assert len(samples(metrics)) < 1_000
+    assert len(metrics.expose()) < 100_000
 
 
 def test_what_begins_at_0_is_what_the_daemon_counts() -> None:
     """The kinds of every `Notice` that is made, the streams it watches, and what the lanes count as a surprise."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(consumer.__path__[0]).rglob("*.py")]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    made = [call.keywords for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Notice"]
-    kinds = {ast.literal_eval(keyword.value) for keywords in made for keyword in keywords if keyword.arg == "kind"}
+    notices = [call.keywords for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Notice"]
+    kinds = {ast.literal_eval(keyword.value) for keywords in notices for keyword in keywords if keyword.arg == "kind"}
     assert kinds == {*NOTICE_KINDS, "checkpoint"}, "a checkpoint is written like a notice, and is none"
     assert {watch.LOG, watch.INPUT, watch.REFUSED, watch.BUCKET} == set(STREAMS)
     assert set(SURPRISES) < set(Tally.__struct_fields__)
+    made = [call for call in calls if isinstance(call.func, ast.Name)]
+    for kind, reasons in (("Unchanged", UNCHANGED_REASONS), ("Rejected", REJECTED_REASONS)):
+        given = [key.value for call in made if call.func.id == kind for key in call.keywords if key.arg == "reason"]  # type: ignore[attr-defined]
+        assert {leaf.value for one in given for leaf in ast.walk(one) if isinstance(leaf, ast.Constant)} == set(reasons)
+    gaps = (tap.LATE, tap.RECONNECT, tap.RESTART, tap.SERVER_CHANGE, tap.LAME_DUCK, tap.SILENT, tap.DEAD_READER)
+    assert {*gaps, tap.SLOW_CONSUMER, tap.DENIED} == set(TAP_GAPS)
+    assert {writer.STORED, writer.REFUSED, writer.BUSY, FULL, writer.UNANSWERED, writer.LOST} == set(OUTCOMES)
 
 
 def test_label_values_are_bounded() -> None:
     """Whatever the world sends as a type or reason, a label has so many values and then `other`; nothing is lost."""
     metrics = Metrics(label_values=8)
     for number in range(10_000):
+        metrics.updates(f"state-{number}", "observed").inc()
         metrics.undecodable(f"reason-{number}", "frame").inc()
-    found = {
-        labels: value for (name, labels), value in samples(metrics).items() if name == "jobstate_undecodable_total"
-    }
+    found = {labels: value for (name, labels), value in samples(metrics).items() if name == "jobstate_updates_total"}
     assert len(found) == 8 + 1
-    assert found[("reason", OTHER), ("source", "frame")] == 10_000 - 8
-    assert len(metrics.undecodable._children) == 8
+    assert found[("source", "observed"), ("state", OTHER)] == 10_000 - 8
+    assert len(metrics.updates._children) == 8
+    assert samples(metrics)["jobstate_undecodable_total", (("reason", OTHER), ("source", "frame"))] == 10_000
 
 
 def test_a_huge_label_value_is_other() -> None:
