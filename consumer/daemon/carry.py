@@ -1,6 +1,6 @@
 """The loops that carry: from input, tap and orchestrator to join and lanes, and from there to the log.
 
-They decide nothing. Every loop waits for one port, hands what came to the pure parts, and `_follow` carries on what
+They decide nothing. Every loop waits for one port, hands what came to the core, and `_follow` carries out what
 came of it. So the daemon is this file's handful of loops, and all that can be right or wrong about states is elsewhere.
 """
 
@@ -10,10 +10,11 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from consumer.core import Core
 from consumer.errors import ConnectionLostError, DecodeError, OrchestratorError, UnreachableError
-from consumer.fold import Decided, Lanes, Published
+from consumer.fold import Decided, Published
 from consumer.fold.asks import Answer
-from consumer.join import Derivation, Join
+from consumer.join import Join
 from consumer.join.reads import OrchestratorRead
 from consumer.model import Frame, Junk, Notice, Work
 from consumer.ports import Answered, Beginning, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
@@ -75,16 +76,12 @@ class Watcher(Protocol):
 
 
 class Sources:
-    """What one life of the daemon listens to. Without an orchestrator *join* is a `Derivation`, and nothing is read.
+    """What one life of the daemon listens to: without an orchestrator no *reads*, with reports only no *tap* either."""
 
-    With reports only there is none of the three.
-    """
-
-    def __init__(  # noqa: PLR0913 - each is one source of the life, given once
+    def __init__(
         self,
         *,
         reports: Input,
-        join: Join | Derivation | None = None,
         tap: Tap | None = None,
         reads: Reads | None = None,
         beginning: Beginning | None = None,
@@ -92,7 +89,6 @@ class Sources:
     ) -> None:
         """*backfill_ns*: how far before the log's beginning finished jobs are taken in; None: all of them."""
         self.reports: Final = reports
-        self.join: Final = join
         self.tap: Final = tap
         self.reads: Final = reads
         self.beginning: Final = beginning
@@ -110,7 +106,7 @@ class Carrier:
         self,
         *,
         names: Names,
-        lanes: Lanes,
+        core: Core,
         sources: Sources,
         writer: Log,
         reopen: Callable[[int], Awaitable[Log]],
@@ -125,7 +121,7 @@ class Carrier:
         It raises `LogWentBackError` if the log does not reach so far any more.
         """
         self._names: Final = names
-        self._lanes: Final = lanes
+        self._core: Final = core
         self._sources: Final = sources
         self._writer = writer
         self._reopen: Final = reopen
@@ -174,7 +170,7 @@ class Carrier:
         writer_open = self._writer_open.is_set()
         if not writer_open or not (self._sending or self._to_send.is_set()):
             yield "send to the log"
-        if not writer_open or not self._lanes.in_flight:
+        if not writer_open or not self._core.lanes.in_flight:
             yield "answers of the log"
         due = self._wake_at()
         if due is None or due > self._clock.now():
@@ -184,24 +180,23 @@ class Carrier:
 
     def look_everywhere(self) -> None:
         """Have all jobs listed, as soon as may be."""
-        if self._sources.join is not None:
-            self._sources.join.look_everywhere()
-            self._follow()
+        self._core.look_everywhere()
+        self._follow()
 
     def announce(self, notice: Notice) -> None:
         """Have *notice* put into the log."""
-        self._lanes.offer(notice)
+        self._core.offer(notice)
         self._follow()
 
     async def drain(self) -> None:
         """After the sources have stopped: wait until everything that came in is confirmed, and have it said where."""
         await self._until_idle()
-        self._lanes.checkpoint()
+        self._core.lanes.checkpoint()
         self._follow()
         await self._until_idle()
 
     async def _until_idle(self) -> None:
-        while self._lanes.waiting:
+        while self._core.lanes.waiting:
             self._idle.clear()
             await self._idle.wait()
 
@@ -213,7 +208,7 @@ class Carrier:
             deliveries = await self._sources.reports.batch()
             self._watcher.reports(len(deliveries))
             for delivery in deliveries:
-                self._lanes.offer(self._report(delivery))
+                self._core.offer(self._report(delivery))
             self._follow()
             self._watcher.went_round("reports")
 
@@ -234,9 +229,8 @@ class Carrier:
             return report_junk(delivery.subject, delivery.data, delivery.position, error)
 
     async def _frame_loop(self) -> None:
-        tap, join = self._sources.tap, self._sources.join
+        tap = self._sources.tap
         assert tap is not None
-        assert join is not None
         gaps = tap.gaps
         while True:
             await self._room.wait()  # what comes meanwhile waits in the tap, which has a bound and tells a gap
@@ -246,14 +240,14 @@ class Carrier:
             if tap.gaps != gaps:
                 self._watcher.gap(tap.gaps - gaps)
                 gaps = tap.gaps
-                join.look_everywhere()
+                self._core.look_everywhere()
             for raw in frames:
                 frame = self._frame(raw)
                 if isinstance(frame, Junk):
-                    self._lanes.offer(frame)
+                    self._core.offer(frame)
                 elif frame is not None:
                     self._watcher.frame(frame)
-                    join.frame(frame, now)
+                    self._core.frame(frame, now)
             self._follow()
             self._watcher.went_round("frames")
 
@@ -264,7 +258,7 @@ class Carrier:
             return frame_junk(raw.subject, raw.data, error)
 
     async def _read_loop(self) -> None:
-        reads, join = self._sources.reads, self._sources.join
+        reads, join = self._sources.reads, self._core.source
         assert reads is not None
         assert isinstance(join, Join)
         returns = reads.returns
@@ -326,7 +320,7 @@ class Carrier:
             await self._writer_open.wait()
             self._sending = True
             try:
-                while asks := self._lanes.take(self._clock.now()):
+                while asks := self._core.appends(self._clock.now()):
                     await self._writer.send(asks)
                     self._watcher.went_round("send to the log")
             except ConnectionLostError:
@@ -334,7 +328,7 @@ class Carrier:
             finally:
                 self._sending = False
             self._watcher.went_round("send to the log")
-            self._sleep_no_longer_than(self._lanes.wake_at())
+            self._sleep_no_longer_than(self._core.lanes.wake_at())
 
     async def _answer_loop(self) -> None:
         while True:
@@ -345,7 +339,7 @@ class Carrier:
                 continue
             now = self._clock.now()
             for token, answer in answers:
-                self._lanes.answer(token, answer, now)
+                self._core.log_answered(token, answer, now)
             self._follow()
             self._watcher.went_round("answers of the log")
 
@@ -353,8 +347,8 @@ class Carrier:
         self._writer_open.clear()
         self._watcher.connection("log", up=False)
         log.warning("connection.lost", connection="log", reason=str(error))
-        self._writer = await self._reopen(self._lanes.confirmed)
-        self._lanes.disconnected()
+        self._writer = await self._reopen(self._core.lanes.confirmed)
+        self._core.lanes.disconnected()
         self._watcher.connection("log", up=True)
         self._writer_open.set()
         self._to_send.set()
@@ -376,61 +370,39 @@ class Carrier:
     async def _checkpoint_loop(self) -> None:
         while True:
             await asyncio.sleep(self._checkpoint_every_s)
-            self._lanes.checkpoint()
+            self._core.lanes.checkpoint()
             self._follow()
             self._watcher.went_round("checkpoint")
 
     # -- what came of it ----------------------------------------------------------------------------------------------
 
     def _follow(self) -> None:
-        """Carry on what the pure parts came to: tell the join, ask the orchestrator, wake the sender."""
-        join, reads = self._sources.join, self._sources.reads
-        self._tell_outcomes(join)
-        while join is not None:
-            while join.events:
-                events, join.events = join.events, []
-                for event in events:
-                    self._lanes.offer(event)
-                self._tell_outcomes(join)  # what wrote nothing is over at once, and may bring the join to read again
-            asked = join.take(self._clock.now())
-            if reads is not None and asked:
-                self._watcher.asked(asked)
-                reads.ask(asked)
-            if not join.events:  # without an orchestrator what is overdue is no read, but told
-                break
+        """Have the core settle what came in, tell the watcher, ask the orchestrator, wake the sender."""
+        lanes, reads, watcher = self._core.lanes, self._sources.reads, self._watcher
+        now = self._clock.now()
+        settled = self._core.settle(now)
+        if settled.decided:
+            watcher.decided(settled.decided)
+        if settled.published:
+            watcher.published(settled.published, now)
+        for notice in settled.announced:
+            watcher.announced(notice)
+        if reads is not None and settled.reads:
+            watcher.asked(settled.reads)
+            reads.ask(settled.reads)
         self._to_send.set()
-        if self._lanes.held < self._events_max:
+        if lanes.held < self._events_max:
             self._room.set()
         else:
             self._room.clear()
-        if not self._lanes.waiting:
+        if not lanes.waiting:
             self._idle.set()
         self._sleep_no_longer_than(self._wake_at())
-
-    def _tell_outcomes(self, join: Join | Derivation | None) -> None:
-        """What is decided and what is in the log: to the watcher, and of records to the join."""
-        lanes, watcher = self._lanes, self._watcher
-        if lanes.decided:
-            decided, lanes.decided = lanes.decided, []
-            watcher.decided(decided)
-            if join is not None:
-                for one in decided:
-                    join.decided(one.event, one.decision)
-        if lanes.published:
-            published, lanes.published = lanes.published, []
-            watcher.published(published, self._clock.now())
-        if lanes.announced:
-            announced, lanes.announced = lanes.announced, []
-            for notice in announced:
-                watcher.announced(notice)
 
     def _wake_at(self) -> float | None:
         # While the writer is replaced nothing can be sent, however long it is due; nor while it takes nothing: the loop
         # that sends looks what is due when it has sent.
-        times = [self._lanes.wake_at()] if self._writer_open.is_set() and not self._sending else []
-        if self._sources.join is not None:
-            times.append(self._sources.join.wake_at())
-        return min((time for time in times if time is not None), default=None)
+        return self._core.wake_at(log=self._writer_open.is_set() and not self._sending)
 
     def _sleep_no_longer_than(self, due: float | None) -> None:
         if due is not None and (self._sleeps_until is None or due < self._sleeps_until):

@@ -22,6 +22,7 @@ from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import DEAD_READER, Tap, TapOptions
 from consumer.client import Outage
+from consumer.core import Core
 from consumer.daemon.carry import AHEAD_NS, Carrier, Sources, tell_ahead
 from consumer.daemon.supervise import Loop, run_until
 from consumer.daemon.watch import BUCKET, INPUT, LOG, ORCHESTRATOR, REFUSED, TAP, Watch
@@ -188,7 +189,6 @@ class Life:
         self._tap = Tap(TapOptions.of(settings.bacalhau)) if settings.bacalhau.url else None
         self._sources = Sources(
             reports=self._reports,
-            join=self._join,
             tap=self._tap,
             reads=self._reads,
             beginning=form if since is None else None,
@@ -220,7 +220,7 @@ class Life:
             derivation.resume(job)
         self._join = derivation
         self._tap = Tap(TapOptions.of(settings.bacalhau))
-        self._sources = Sources(reports=self._reports, join=derivation, tap=self._tap)
+        self._sources = Sources(reports=self._reports, tap=self._tap)
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Carry on until *stop* and the drain after it; gives whether that came to its end."""
@@ -229,7 +229,7 @@ class Life:
         estate.watch.follow_life(self._lanes, self._join, self._dwell, self._outcomes)
         carrier = Carrier(
             names=estate.names,
-            lanes=self._lanes,
+            core=Core(self._lanes, self._join),
             sources=self._sources,
             writer=self._writer,
             reopen=self._reopen,

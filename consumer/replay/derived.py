@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from consumer.core import Core
 from consumer.errors import DecodeError
 from consumer.fold import Lanes, Published
 from consumer.join.derive import Derivation
@@ -75,8 +76,8 @@ class DerivedReplay:
     def __init__(self, recording: Recording, rules: Rules, *, loss: float = 0.0, seed: int = 0) -> None:
         self._recording = recording
         self._names = Names()
-        self._lanes = Lanes(rules, self._names)
-        self._derivation = Derivation(rules, self._lanes.known)
+        lanes = Lanes(rules, self._names)
+        self._core = Core(lanes, Derivation(rules, lanes.known))
         self._log = MemoryLog()
         self._loss = loss
         self._dice = random.Random(seed)  # noqa: S311 - which frames are lost, not a secret
@@ -102,41 +103,35 @@ class DerivedReplay:
 
     def _let_pass(self, until: float) -> None:
         """Let come what time alone brings."""
-        while (due := self._derivation.wake_at()) is not None and due <= until:
-            self._derivation.take(due)
+        while (due := self._core.wake_at()) is not None and due <= until:
             self._follow(due)
 
     def _hear(self, subject: str, data: bytes, now: float) -> None:
         try:
             frame = decode_frame(subject, data)
         except DecodeError as error:
-            self._lanes.offer(frame_junk(subject, data, error))
+            self._core.offer(frame_junk(subject, data, error))
             return
         if frame is not None:
-            self._derivation.frame(frame, now)
+            self._core.frame(frame, now)
 
     def _follow(self, now: float) -> None:
-        lanes, derivation = self._lanes, self._derivation
+        """Let everything go on that can at *now*: the log answers at once."""
+        core = self._core
         while True:
-            events, derivation.events = derivation.events, []
-            self._notices += [event for event in events if isinstance(event, Notice)]
-            for event in events:
-                lanes.offer(event)
-            asks = lanes.take(now)
-            for ask in asks:
-                lanes.answer(ask.token, self._log.answer(ask), now)
-            for decided in lanes.decided:
+            settled = core.settle(now)
+            self._notices += [event for event in settled.events if isinstance(event, Notice)]
+            for decided in settled.decided:
                 self._rejected += isinstance(decided.decision, Rejected)
                 self._undecodable += isinstance(decided.decision, Undecodable)
-                derivation.decided(decided.event, decided.decision)
-            lanes.decided = []
-            for published in lanes.published:
+            for published in settled.published:
                 assert isinstance(published.event, Record)  # a recording has no reports
                 subject = self._names.state(published.event.key, published.update.StateType)
                 self._published.append((subject, published))
-            lanes.published = []
-            if not asks and not derivation.events:
+            if not (asks := core.appends(now)):
                 return
+            for ask in asks:
+                core.log_answered(ask.token, self._log.answer(ask), now)
 
 
 def judge_derived(records: Iterable[JobRecord], outcome: DerivedOutcome) -> DerivedVerdict:

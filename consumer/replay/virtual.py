@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from consumer.core import Core, Settled
 from consumer.errors import DecodeError
 from consumer.fold import Lanes, Published
 from consumer.join import Join, JoinSettings, Missing, OrchestratorRead, ReadJob, ReadJobs
@@ -67,9 +68,10 @@ class VirtualReplay:
         self._recording = recording
         self._orchestrator = SimulatedOrchestrator([recording])
         self._names = Names()
-        self._lanes = Lanes(rules, self._names)
+        lanes = Lanes(rules, self._names)
         settings = JoinSettings() if scan else JoinSettings(lists=False, scan_rate=0)
-        self._join = Join(rules, self._lanes.known, settings, since_ns=0)
+        self._join = Join(rules, lanes.known, settings, since_ns=0)
+        self._core = Core(lanes, self._join)
         self._scan = scan
         self._log = MemoryLog()
         self._dice = random.Random(seed)  # noqa: S311 - which frames are lost, not a secret
@@ -127,40 +129,34 @@ class VirtualReplay:
         try:
             frame = decode_frame(subject, data)
         except DecodeError as error:
-            self._lanes.offer(frame_junk(subject, data, error))
+            self._core.offer(frame_junk(subject, data, error))
             return
         if frame is not None:
-            self._join.frame(frame, now)
+            self._core.frame(frame, now)
 
     def _follow(self, now: float) -> None:
         """Let everything go on that can at *now*: the log answers at once, reads take their time."""
-        lanes, join = self._lanes, self._join
+        core = self._core
         while True:
-            for event in join.events:
-                lanes.offer(event)
-            join.events = []
-            asks = lanes.take(now)
-            for ask in asks:
-                lanes.answer(ask.token, self._log.answer(ask), now)
-            self._take_stock(now)
-            if not asks and not join.events:
+            settled = core.settle(now)
+            self._take_stock(settled, now)
+            for read in settled.reads:
+                self._reads_by["list" if isinstance(read, ReadJobs) else read.cause] += 1
+                self._at(now + READ_S, lambda then, read=read, sent=now: self._answer(read, sent, then))  # type: ignore[misc]
+            if not (asks := core.appends(now)):
                 break
-        for read in join.take(now):
-            self._reads_by["list" if isinstance(read, ReadJobs) else read.cause] += 1
-            self._at(now + READ_S, lambda then, read=read, sent=now: self._answer(read, sent, then))  # type: ignore[misc]
-        due = join.wake_at()
+            for ask in asks:
+                core.log_answered(ask.token, self._log.answer(ask), now)
+        due = core.wake_at()
         if due is not None and (self._wake is None or due < self._wake or self._wake <= now):
             self._wake = due
             self._at(max(due, now), lambda _now: None)
 
-    def _take_stock(self, now: float) -> None:
-        for one in self._lanes.decided:
+    def _take_stock(self, settled: Settled, now: float) -> None:
+        for one in settled.decided:
             self._counts["rejected"] += isinstance(one.decision, Rejected)
             self._counts["undecodable"] += isinstance(one.decision, Undecodable)
-            if isinstance(one.event, Record):
-                self._join.decided(one.event, one.decision)
-        self._lanes.decided = []
-        for published in self._lanes.published:
+        for published in settled.published:
             update, event = published.update, published.event
             if not isinstance(event, Record):
                 continue  # a recording has no reports
@@ -172,7 +168,6 @@ class VirtualReplay:
             changed = self._changed.get((update.Job.ID, update.Job.Version or 0, update.Job.Revision or 0))
             if changed is not None:
                 self._lags[event.cause].append(now * 1e3 - (changed - self._recording.start_ns) / 1e6)
-        self._lanes.published = []
 
     def _answer(self, read: OrchestratorRead, sent: float, now: float) -> None:
         answer = self._ask(read, now)

@@ -8,6 +8,7 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Final
 
 from consumer.bacalhau.pace import Pace
+from consumer.core import Core, Settled
 from consumer.errors import DecodeError, OrchestratorError
 from consumer.fold import Lanes
 from consumer.fold.asks import Answer, Entry
@@ -40,6 +41,7 @@ class Life:
         self.connected = True
         self.lanes: Final = Lanes(rules, NAMES)
         self.join: Final = Join(rules, self.lanes.known, settings)
+        self.core: Final = Core(self.lanes, self.join)
         self.pace: Final = Pace(world.pace, world.rng.random)
         self.frames_at = 0.0
         """When its last frame came, or will: the next is not before it, unless that goes wrong."""
@@ -104,18 +106,18 @@ class Life:
         frame = decode_frame(subject, data)
         if frame is None:
             raise ViolationError(f"a frame on {subject} is taken for none of ours")
-        self.join.frame(frame, self.now)
+        self.core.frame(frame, self.now)
         self.pump()
 
     def miss_frames(self) -> None:
         """The tap was away: whatever was said meanwhile is lost, and it knows."""
         self.world.say(self.name, "has missed frames")
-        self.join.look_everywhere()
+        self.core.look_everywhere()
         self.pump()
 
     def log_answered(self, token: int, answer: Answer) -> None:
         """An answer of the log."""
-        self.lanes.answer(token, answer, self.now)
+        self.core.log_answered(token, answer, self.now)
         self.pump()
 
     def answered(self, read: OrchestratorRead, reply: Reply | OrchestratorError, started: float) -> None:
@@ -133,48 +135,39 @@ class Life:
             self.pace.answered(read, now, started, None)
             self.join.answered(read, answer, now, started=started)
         if self.pace.returns != returns:
-            self.join.look_everywhere()
+            self.core.look_everywhere()
         self.pump()
 
     # -- what goes out ------------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
         """Let everything go on that can."""
-        world, join, lanes = self.world, self.join, self.lanes
-        now = self.now
-        while True:
-            self._drain()
-            if not self._begun and join.newest_ns is not None:
-                self._begin()
-            if not join.events:
-                break
-            events, join.events = join.events, []
-            for event in events:
-                if world.trace is not None and isinstance(event, Record):
-                    steps = ", ".join(f"v{one.version} r{one.revision} {one.state}" for one in event.steps)
-                    world.say(self.name, f"{event.source} {event.job.id[:10]} after {event.after.sequence}: {steps}")
-                lanes.offer(event)
-        reads = join.take(now)
-        if reads:
-            self.pace.ask(reads, now)
+        world, now = self.world, self.now
+        self._carry_out(self.core.settle(now), now)
+        if not self._begun and self.join.newest_ns is not None:
+            self._begin()
+            self._carry_out(self.core.settle(now), now)
         while (read := self.pace.start(now)) is not None:
             world.ask(self, read, now)
-        for ask in lanes.take(now):
+        for ask in self.core.appends(now):
             world.append(self, ask)
         self._sleep()
 
-    def _drain(self) -> None:
-        lanes = self.lanes
-        lanes.published.clear()
-        decided, lanes.decided = lanes.decided, []
-        for one in decided:
+    def _carry_out(self, settled: Settled, now: float) -> None:
+        for one in settled.decided:
             if isinstance(one.decision, Rejected):
                 raise ViolationError(f"{self.name} rejects a step of the record: {one.decision.rule}")
-            self.join.decided(one.event, one.decision)
-        lanes.announced.clear()
+        if self.world.trace is not None:
+            for event in settled.events:
+                if isinstance(event, Record):
+                    steps = ", ".join(f"v{one.version} r{one.revision} {one.state}" for one in event.steps)
+                    said = f"{event.source} {event.job.id[:10]} after {event.after.sequence}: {steps}"
+                    self.world.say(self.name, said)
+        if settled.reads:
+            self.pace.ask(settled.reads, now)
 
     def _sleep(self) -> None:
-        times = [due for due in (self.join.wake_at(), self.lanes.wake_at(), self.pace.due()) if due is not None]
+        times = [due for due in (self.core.wake_at(), self.pace.due()) if due is not None]
         wake = min(times, default=float("inf")) - self.skew
         if wake < self._wake or self._wake <= self.world.now:
             self._wake = wake

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
+from consumer.core import Core
 from consumer.daemon.carry import Carrier, Sources
 from consumer.daemon.supervise import end
 from consumer.errors import ConnectionLostError, LogWentBackError, OrchestratorError, UnreachableError
@@ -215,10 +216,10 @@ class Life:
         self.went_back = False
         sources = Sources(reports=self.input)
         if joined:
-            sources = Sources(reports=self.input, join=self.join, tap=self.tap, reads=self.reads, beginning=beginning)
+            sources = Sources(reports=self.input, tap=self.tap, reads=self.reads, beginning=beginning)
         self.carrier = Carrier(
             names=NAMES,
-            lanes=self.lanes,
+            core=Core(self.lanes, self.join if joined else None),
             sources=sources,
             writer=self.log,
             reopen=self._reopen,
@@ -478,8 +479,8 @@ async def test_without_an_orchestrator_frames_and_time_bring_events() -> None:
     derivation = Derivation(load(), life.lanes.known, DerivationSettings(verdict_wait_s=0.05))
     life.carrier = Carrier(
         names=NAMES,
-        lanes=life.lanes,
-        sources=Sources(reports=life.input, join=derivation, tap=life.tap),
+        core=Core(life.lanes, derivation),
+        sources=Sources(reports=life.input, tap=life.tap),
         writer=life.log,
         reopen=life._reopen,
         clock=Clock(),

@@ -7,6 +7,7 @@ A life ends by a kill, and nothing of it stays but what it had sent. The next be
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
+from consumer.core import Core, Settled
 from consumer.fold import Lanes
 from consumer.fold.asks import Answer, Entry
 from consumer.fold.truth import judge_all, judge_last
@@ -47,6 +48,7 @@ class Life:
         self.name: Final = name
         self.lanes: Final = Lanes(rules, NAMES, flight_max=3 + int(world.rng.random() * 6), shard=SHARD)
         self.join: Final = Join(rules, self.lanes.known, JOIN)
+        self.core: Final = Core(self.lanes, self.join)
         self.answers: list[tuple[int, Answer]] = []
         self.reads: list[tuple[OrchestratorRead, float]] = []
         self.frames: list[Frame] = []
@@ -145,7 +147,7 @@ class Life:
             world.faults["answers out of order"] += 1
         if world.trace is not None:
             world.say(self.name, f"is answered on {token}: {_short(answer)}")
-        self.lanes.answer(token, answer, world.now)
+        self.core.log_answered(token, answer, world.now)
 
     def _read(self) -> None:
         world = self.world
@@ -160,13 +162,13 @@ class Life:
 
     def _begin(self) -> None:
         world = self.world
-        if self.join.newest_ns is not None:
-            self.begun = True
-            if world.since is None:
-                world.since = 0 if world.backfill else self.join.newest_ns
-                if world.trace is not None:
-                    world.say(self.name, f"the log begins at {world.since}")
-            self.join.begin(world.since)
+        self.begun = True
+        if world.since is None:
+            world.since = 0 if world.backfill else self.join.newest_ns
+            if world.trace is not None:
+                world.say(self.name, f"the log begins at {world.since}")
+        assert world.since is not None
+        self.join.begin(world.since)
 
     def _frame(self) -> None:
         world = self.world
@@ -178,7 +180,7 @@ class Life:
             said = frame.snapshot
             text = f" {said.job.id} v{said.version} r{said.revision} {said.state}" if said else ""
             world.say(self.name, f"hears {frame.kind} of {frame.execution}{text}")
-        self.join.frame(frame, world.now)
+        self.core.frame(frame, world.now)
 
     def _report(self) -> None:
         world = self.world
@@ -198,59 +200,48 @@ class Life:
             if world.trace is not None:
                 text = f"{entry.key} {entry.state}" if isinstance(entry, Report) else "junk"
                 world.say(self.name, f"reads {entry.position.sequence} of the input: {text}")
-            self.lanes.offer(entry)
+            self.core.offer(entry)
 
     # -- what came of it ----------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
-        """Tell the join what was decided, carry its reads and the lanes' asks out."""
-        world, lanes, join = self.world, self.lanes, self.join
+        """Have the core settle what came in, and carry out its reads and appends."""
+        world, now = self.world, self.world.now
         self.dirty = False
-        while True:
-            self._drain()
-            if not self.begun and join.newest_ns is not None:
-                self._begin()
-            if not join.events:
-                break
-            events, join.events = join.events, []
-            for event in events:
-                if world.trace is not None and isinstance(event, Record):
+        self._carry_out(self.core.settle(now))
+        if not self.begun and self.join.newest_ns is not None:
+            self._begin()
+            self._carry_out(self.core.settle(now))
+        for ask in self.core.appends(now):
+            world.send(self, ask)
+        wake = self.core.wake_at()
+        self.wake = float("inf") if wake is None else wake
+
+    def _carry_out(self, settled: Settled) -> None:
+        world = self.world
+        for published in settled.published:
+            world.confirmed(self, published)
+        for one in settled.decided:
+            if world.trace is not None:
+                world.say(self.name, f"has decided {_short_event(one.event)}: {one.decision!r}"[:300])
+            if isinstance(one.event, Report) and isinstance(one.decision, Unchanged):
+                world.oracle.books[one.event.key].unchanged(one.event)
+            if isinstance(one.decision, Rejected) and not isinstance(one.event, Record):
+                world.rejected(self, one.event)
+        if world.trace is not None:
+            for event in settled.events:
+                if isinstance(event, Record):
                     steps = ", ".join(f"v{step.version} r{step.revision} {step.state}" for step in event.steps)
                     flag = "corrected " if event.corrected else ""
                     world.say(self.name, f"joins {event.key} after {event.after.sequence}: {flag}{steps}")
-                lanes.offer(event)
-        now = world.now
-        for read in join.take(now):
-            self.reads.append((read, now))
-        for ask in lanes.take(now):
-            world.send(self, ask)
-        wake, other = lanes.wake_at(), join.wake_at()
-        self.wake = min(float("inf") if wake is None else wake, float("inf") if other is None else other)
-
-    def _drain(self) -> None:
-        lanes = self.lanes
-        if lanes.published:
-            for published in lanes.published:
-                self.world.confirmed(self, published)
-            lanes.published = []
-        if lanes.decided:
-            decided, lanes.decided = lanes.decided, []
-            for one in decided:
-                if self.world.trace is not None:
-                    self.world.say(self.name, f"has decided {_short_event(one.event)}: {one.decision!r}"[:300])
-                if isinstance(one.event, Record):
-                    self.join.decided(one.event, one.decision)
-                elif isinstance(one.decision, Rejected):
-                    self.world.rejected(self, one.event)
-                elif isinstance(one.event, Report) and isinstance(one.decision, Unchanged):
-                    self.world.oracle.books[one.event.key].unchanged(one.event)
+        self.reads += [(read, world.now) for read in settled.reads]
 
     def disconnect(self) -> None:
         """Both connections are lost and replaced: answers on their way are gone, and frames may have been."""
         self.answers.clear()
         self.frames.clear()
         self.lanes.disconnected()
-        self.join.look_everywhere()
+        self.core.look_everywhere()
         self.pump()
 
     @property
