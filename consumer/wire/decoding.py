@@ -65,8 +65,9 @@ REASONS: Final = frozenset(
 """All reasons: each is a subject token and a label's value (design/design.md 10, design/nats.md 7)."""
 
 _CLEAN: Final = re.compile(r"[!-~]{1,64}\Z")
-# The only messages of msgspec 0.22 that quote what stood there: a tag or an enum's value that is unknown.
+# The only messages of msgspec 0.20 to 0.23 that quote what stood there: a tag or an enum's value that is unknown.
 _QUOTED: Final = re.compile(r"Invalid (?:enum )?value .*?(?= - at |$)", re.DOTALL)
+_TOO_DEEP: Final = "nested deeper than the reader goes"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _GO_ZERO: Final = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -85,14 +86,32 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes | memoryview | msgspec.
         return decoder.decode(data)
     except msgspec.ValidationError as error:
         reason, detail = "wrong-shape", _QUOTED.sub("Invalid value", str(error))
-    except msgspec.MsgspecError as error:
-        reason, detail = "not-json", str(error)
-    except UnicodeError:
-        reason, detail = "not-utf8", "a text that is read is not UTF-8"
+    except (msgspec.MsgspecError, UnicodeError):
+        reason, detail = "", ""
     except RecursionError:
-        reason, detail = "too-deep", "nested deeper than the reader goes"
+        reason, detail = "too-deep", _TOO_DEEP
     # Raised out here, so that no error is chained to it: a UnicodeDecodeError carries the bytes it stumbled over.
+    if not reason:
+        reason, detail = _unreadable(decoder, data)
     raise DecodeError(reason, detail)
+
+
+def _unreadable(decoder: msgspec.json.Decoder[T], data: bytes | memoryview | msgspec.Raw) -> tuple[str, str]:
+    """Whether *data*, which cannot be read, is no JSON at all, or JSON with a text that is not UTF-8.
+
+    Releases of msgspec do not agree on the error for the latter: before 0.23 it was a UnicodeDecodeError, since then
+    it is the same as for what is no JSON, but for its words. So this asks whether *data* can be read once each wrong
+    byte is replaced.
+    """
+    try:
+        decoder.decode(bytes(data).decode("utf-8", "replace"))
+    except msgspec.ValidationError:
+        pass  # a wrong shape behind the text that is not UTF-8
+    except msgspec.MsgspecError as error:
+        return "not-json", str(error)
+    except RecursionError:
+        return "too-deep", _TOO_DEEP
+    return "not-utf8", "a text that is read is not UTF-8"
 
 
 def check_size(data: bytes, max_bytes: int) -> None:

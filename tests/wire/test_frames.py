@@ -263,6 +263,24 @@ def test_text_that_is_not_utf8(raw: bytes) -> None:
     assert read(OUT, seal(body % (b"e", raw))).execution == "e"
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"metadata":{"Type":"\xff"},"payload":[]}', "not-utf8"),
+        (b'{"metadata":{"Type":"\xc3', "not-json"),
+        (b'{"metadata":{"Type":"\xff"},"payload":{', "not-json"),
+        (b'{"metadata":{"Type":"\xef\xbf\xbd"},"payload":{', "not-json"),
+        (b"\x1f\x8b\x08\xff", "not-json"),
+        (b'{"metadata":{"Type":"\xff"},"payload":' + b"[" * 500_000, "too-deep"),
+    ],
+)
+def test_bytes_that_are_not_utf8_and_no_json(body: bytes, reason: str) -> None:
+    """`not-utf8` means that nothing else keeps it from being read, whatever msgspec raises: a cut body is none."""
+    error = refuse(OUT, seal(body))
+    assert error.reason == reason
+    assert error.__context__ is None
+
+
 @pytest.mark.parametrize("text", ["\\u0000", "\\u001b[2J", "\\u202e", "\\ud83d\\ude00"])
 def test_odd_characters_by_escape_are_accepted(text: str) -> None:
     """NUL, ESC, right-to-left and four-byte characters are a name like any other."""

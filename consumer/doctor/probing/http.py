@@ -55,7 +55,7 @@ async def read_monitor(url: str) -> Monitor:
     """What `/jsz` of the monitoring port at *url* says."""
     try:
         said = msgspec.json.decode(await _get(URL(url).with_path("/jsz")), type=_Jsz)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+    except (aiohttp.ClientError, msgspec.MsgspecError, TimeoutError, OSError, ValueError) as error:
         return Monitor(fault=_reason(error))
     config = said.config
     return Monitor(
