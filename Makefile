@@ -1,14 +1,16 @@
 # Everything that is done here is done by `make`. On a machine with Python 3.11 to 3.14 and make, each target prepares
-# what it needs: the first one makes .venv, and makes it anew when pyproject.toml changes.
+# what it needs: the first one makes .venv from requirements.lock, and makes it anew when that or pyproject.toml changes.
 
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+LOCK   := requirements.lock
 DEMO   := tests/recordings/bacalhau-v1.9.3
 SEEDS  ?= 20000
 FIRST  ?= 1
 # Most tests wait for servers, not for a core. More workers than cores make those that measure time wait as well.
 WORKERS ?= 2
+PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The first Python that is one of ours, unless PYTHON names one. (A shim may be on the path and not run: so run it.)
 find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 python3.14 python; do \
@@ -16,20 +18,27 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fmt test demo simulate bench fuzz load live faults real torture docs clean
+.PHONY: help setup lock check fmt test test-lowest test-newest demo simulate bench fuzz load live faults real torture docs clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv (every other target does so by itself)
 
-$(STAMP): pyproject.toml
+# Exact versions by their hashes, and nothing else: what has no wheel (nkeys) is made by the section `build`, not by
+# whatever the package index has today.
+$(STAMP): pyproject.toml $(LOCK)
 	@python=$$($(find_python)); \
 	test -n "$$python" || { echo "no Python 3.11 to 3.14 found: install one, or say PYTHON=/path/to/python" >&2; exit 1; }; \
 	echo "making $(VENV) with $$($$python --version)"; \
 	$$python -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,fast,dev]'
+	@sed '/^# == run/,$$d' $(LOCK) | $(PIP) --require-hashes --only-binary :all: -r /dev/stdin
+	@$(PIP) --require-hashes --only-binary :all: --no-binary nkeys --no-build-isolation -r $(LOCK)
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
+
+lock: $(STAMP) ## Renew requirements.lock: the newest versions that pyproject.toml allows
+	$(BIN)/python tools/lock.py
 
 check: $(STAMP) ## Lint, format, types, imports: changes nothing
 	$(BIN)/ruff check .
@@ -43,6 +52,17 @@ fmt: $(STAMP) ## Format, and mend what ruff can mend
 
 test: $(STAMP) ## All tests, with real nats-servers
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+test-lowest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-lowest: $(STAMP) ## All tests, on the lowest versions that pyproject.toml allows
+test-newest: $(STAMP) ## All tests, on today's newest versions that it allows
+test-lowest test-newest: test-%:
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-$*
+	$(BIN)/uv pip install --quiet --python $(VENV)-$* --resolution $(RESOLUTION) \
+		-r pyproject.toml --all-extras --group build --group dev
+	$(BIN)/uv pip install --quiet --python $(VENV)-$* --no-deps --no-build-isolation --editable .
+	$(VENV)-$*/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 demo: $(STAMP) ## Real Bacalhau traffic through a real server, in under a minute
 	$(BIN)/jobstate demo --recording $(DEMO)/queued_then_runs --recording $(DEMO)/rerun $(ARGS)
@@ -75,5 +95,5 @@ torture: $(STAMP) ## Kills and pauses of daemons and servers
 docs: $(STAMP) ## Write the generated parts of README.md and docs/reference anew
 	$(BIN)/python docs/generate.py
 
-clean: ## Remove .venv and what the tools remember
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## Remove the environments and what the tools remember
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
