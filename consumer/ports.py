@@ -61,6 +61,10 @@ class Tap(Protocol):
     def gaps(self) -> int:
         """How often frames may have been missed so far (reconnect, slow consumer): each asks for a full list."""
 
+    @property
+    def connections(self) -> int:
+        """How many connections have listened so far."""
+
 
 class Orchestrator(Protocol):
     """The authority. Raises `OrchestratorError` for an answer that is none; never invents a state."""
@@ -92,6 +96,9 @@ class Reads(Protocol):
 
     async def answers(self) -> list[Answered]:
         """Wait until something came back, then everything that has."""
+
+    def hurry(self) -> None:
+        """Ask an orchestrator that is away at once: something says that it may be back."""
 
     @property
     def away(self) -> str:

@@ -50,6 +50,7 @@ class Pace:
 
     Away: after an answer that is none, nothing goes out until the pause is over, then one read alone, the probe. Its
     answer ends the pause, its failure doubles it. `Retry-After` makes a pause longer, up to a minute, never shorter.
+    `hurry` ends a pause before its time, but not what `Retry-After` asked for.
 
     One job may be answered with 500 or 403 for ever, while all others are served. So an error that a job has again,
     though somebody was answered since it had the last one, is that job's alone and keeps nobody away; and so is each
@@ -68,6 +69,8 @@ class Pace:
         self._hints_in_row = 0
         self._free_at = 0.0
         self._resume_at = 0.0
+        self._refrain_until = 0.0
+        """What `Retry-After` asked for."""
         self._probing = False
         self._answers = 0
         # By job that failed: how many answers there were then, and whether that was its alone.
@@ -141,9 +144,15 @@ class Pace:
             self.away_since = now if self.away_since is None else self.away_since
             pause = min(self._options.pause_s * 2.0 ** min(self.failures, 30), self._options.pause_max_s)
             self.failures += 1
-            self._resume_at = now + max(pause * (0.5 + self._dice() / 2), error.retry_after_s or 0.0)
+            self._refrain_until = now + (error.retry_after_s or 0.0)
+            self._resume_at = max(now + pause * (0.5 + self._dice() / 2), self._refrain_until)
             return False
         return alone
+
+    def hurry(self) -> None:
+        """Something says that the orchestrator may be back: the next probe may leave, and pauses begin short again."""
+        self.failures = 0
+        self._resume_at = self._refrain_until
 
     def _note(self, read: OrchestratorRead, error: OrchestratorError | None) -> bool:
         """Remember which job failed, and when somebody was answered. Whether *error* is that job's alone."""

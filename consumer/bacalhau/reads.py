@@ -81,6 +81,11 @@ class Reads:
         self._pace.ask(reads, self._clock.now())
         self._changed.set()
 
+    def hurry(self) -> None:
+        """Ask an orchestrator that is away at once, not after the pause: it may be back."""
+        self._pace.hurry()
+        self._changed.set()
+
     async def turn(self) -> None:
         """Wait until a request may leave that is no read of the join's: for the rate it counts as one."""
         now = self._clock.now()

@@ -231,7 +231,7 @@ class Carrier:
     async def _frame_loop(self) -> None:
         tap = self._sources.tap
         assert tap is not None
-        gaps = tap.gaps
+        reads, gaps, connections = self._sources.reads, tap.gaps, tap.connections
         while True:
             await self._room.wait()  # what comes meanwhile waits in the tap, which has a bound and tells a gap
             frames = await tap.batch()
@@ -241,6 +241,10 @@ class Carrier:
                 self._watcher.gap(tap.gaps - gaps)
                 gaps = tap.gaps
                 self._core.look_everywhere()
+            if tap.connections != connections:
+                connections = tap.connections
+                if reads is not None:
+                    reads.hurry()  # Bacalhau's NATS lives and dies with the orchestrator
             for raw in frames:
                 frame = self._frame(raw)
                 if isinstance(frame, Junk):

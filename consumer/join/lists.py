@@ -65,6 +65,9 @@ class Lists:
         self._asked_at = 0.0
         self._of_sweep = False
         self._free_at = ALWAYS  # no page before: the share
+        self._retry_at = ALWAYS  # no page before: the last one failed
+        self._tries = 0
+        """Pages in a row that failed, since everything was wanted last."""
         self._ended_at: float | None = None
         self._saved_s = 0.0
         """The orchestrator's time that lists might have taken and did not; below zero until a pause has paid for it."""
@@ -99,7 +102,12 @@ class Lists:
     # -- what is wanted -----------------------------------------------------------------------------------------------
 
     def want_all(self) -> None:
-        """Something may have been missed: everything is looked at, and first what is newest."""
+        """Something may have been missed: everything is looked at, and first what is newest.
+
+        Whoever says so may know that the orchestrator is back: a list that failed before is asked for again at once, as
+        far as the share allows.
+        """
+        self._retry_at, self._tries = ALWAYS, 0
         self._sweep_wanted = True
         self._unheard = True
         self.heard_from_ns = None
@@ -124,13 +132,13 @@ class Lists:
 
     def hurry(self, now: float) -> None:
         """Some job has changed, and nobody knows which: look as soon as the share allows."""
-        self._changes_due = min(self._changes_due, max(now, self._free_at))
+        self._changes_due = min(self._changes_due, max(now, self._may_at))
 
     # -- pages --------------------------------------------------------------------------------------------------------
 
     def take(self, now: float) -> ReadJobs | None:
         """The page to read now, if there is one. One at a time."""
-        if self._asked is not None or now < self._free_at:
+        if self._asked is not None or now < self._may_at:
             return None
         if now >= self._sweep_due:
             self._sweep_wanted = True
@@ -158,9 +166,14 @@ class Lists:
         if self._asked is not None:
             return None
         if self._sweep_wanted or self._sweep is not None or self._changes is not None:
-            return self._free_at
+            return self._may_at
         due = min(self._sweep_due, self._changes_due if self._pacing.lists else NEVER)
-        return None if due == NEVER else max(self._free_at, due)
+        return None if due == NEVER else max(self._may_at, due)
+
+    @property
+    def _may_at(self) -> float:
+        """No page leaves before."""
+        return max(self._free_at, self._retry_at)
 
     @property
     def sweeps(self) -> bool:
@@ -178,7 +191,7 @@ class Lists:
         """
         read, pacing = self._asked, self._pacing
         self._asked = None
-        self._failures = 0
+        self._failures = self._tries = 0
         self._free_at = now + self._spend(now)
         went_back = False
         self._clock_agreed = self._clock_agreed or agrees_with_clock(page)
@@ -250,10 +263,11 @@ class Lists:
         read, self._asked = self._asked, None
         pacing = self._pacing
         self._failures += not too_large  # a smaller one is another question
-        retry = pacing.retry_after(self._failures)
+        self._tries += not too_large
         # One that was given up for once may tell of a moment's freeze, and not of what lists cost.
         at_most = pacing.retry_max_s * 2.0 ** min(max(self._failures - 1, 0), 30)
-        self._free_at = now + max(self._spend(now, at_most), retry)
+        self._free_at = now + self._spend(now, at_most)
+        self._retry_at = now + pacing.retry_after(self._tries)
         if read is not None and not read.next_token and self.heard_from_ns is None:
             self._unheard = True
         if too_large and self._of_sweep:

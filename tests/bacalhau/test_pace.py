@@ -188,6 +188,32 @@ def test_retry_after_only_lengthens_a_pause() -> None:
         assert it.due() == 10.0 + pause
 
 
+def test_a_pause_may_end_before_its_time() -> None:
+    """Something says that the orchestrator may be back: a probe leaves at once, and after it a short pause follows."""
+    it = pace()
+    it.ask([hint(str(n)) for n in range(20)], 0.0)
+    it.start(10.0)
+    it.answered(ANY, 10.0, 10.0, AWAY)
+    for now in (11.0, 13.0, 17.0):
+        assert it.start(now) is not None
+        it.answered(ANY, now, now, AWAY)
+    assert it.due() == 25.0
+    it.hurry()
+    assert len(started(it, 18.0)) == 1
+    it.answered(ANY, 18.0, 18.0, AWAY)
+    assert it.due() == 19.0
+
+
+def test_what_was_asked_for_is_kept_in_any_hurry() -> None:
+    """`Retry-After` is the word of whoever answers; that somebody else is back is no leave to break it."""
+    it = pace()
+    it.ask([hint("a"), hint("b")], 0.0)
+    it.start(10.0)
+    it.answered(ANY, 10.0, 10.0, OrchestratorError("throttled", retry_after_s=30.0))
+    it.hurry()
+    assert it.due() == 40.0
+
+
 @pytest.mark.parametrize("kind", sorted(OF_ONE_READ))
 def test_a_wrong_answer_of_one_read_does_not_stop_the_others(kind: str) -> None:
     """One job whose answer cannot be used leaves the reads of all others as they were."""

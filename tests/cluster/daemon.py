@@ -113,6 +113,7 @@ class Life:
         """The tap was away: whatever was said meanwhile is lost, and it knows."""
         self.world.say(self.name, "has missed frames")
         self.core.look_everywhere()
+        self.pace.hurry()
         self.pump()
 
     def log_answered(self, token: int, answer: Answer) -> None:

@@ -114,7 +114,7 @@ class Tap:
     """Bacalhau's subjects."""
 
     def __init__(self) -> None:
-        self.gaps = 0
+        self.gaps = self.connections = 0
         self.frames: asyncio.Queue[list[RawFrame]] = asyncio.Queue()
 
     async def batch(self) -> list[RawFrame]:
@@ -126,7 +126,7 @@ class Reads:
 
     def __init__(self) -> None:
         self.away = ""
-        self.returns = 0
+        self.returns = self.hurries = 0
         self.asked: list[OrchestratorRead] = []
         self.answered: asyncio.Queue[list[Answered]] = asyncio.Queue()
 
@@ -135,6 +135,9 @@ class Reads:
 
     async def answers(self) -> list[Answered]:
         return await self.answered.get()
+
+    def hurry(self) -> None:
+        self.hurries += 1
 
     def answer(
         self,
@@ -396,6 +399,21 @@ async def test_frames_and_their_junk() -> None:
         await until(lambda: any(isinstance(read, ReadJobs) for read in life.reads.asked[before:]), "a list")
     assert "frame AskForBid" in life.watcher.said
     assert "gap 3" in life.watcher.said
+
+
+async def test_a_tap_that_listens_again_has_the_orchestrator_asked_at_once() -> None:
+    """Bacalhau's NATS comes back with the orchestrator, which must not wait for the end of a long pause."""
+    life = Life(joined=True)
+    async with life.lived():
+        life.tap.frames.put_nowait([])
+        await until(lambda: life.watcher.rounds["frames"] == 1, "the first round")
+        life.tap.gaps = 1  # frames were dropped: nobody was away
+        life.tap.frames.put_nowait([])
+        await until(lambda: "gap 1" in life.watcher.said, "the gap")
+        assert life.reads.hurries == 0
+        life.tap.gaps, life.tap.connections = 2, 1
+        life.tap.frames.put_nowait([])
+        await until(lambda: life.reads.hurries == 1, "the hurry")
 
 
 async def test_an_error_of_the_orchestrator_is_no_answer() -> None:

@@ -110,6 +110,32 @@ class TestShare:
         assert lists.wake_at() == now + 2
 
 
+    def test_one_that_failed_is_asked_for_at_once_where_something_was_missed(self) -> None:
+        """Who says so may know that the orchestrator is back; and if it is not yet, the next try is not a minute off."""
+        lists, now = Lists(SMALL), 0.0
+        for _ in range(8):
+            lists.take(now)
+            lists.failed(now, too_large=False)
+            due = lists.wake_at()
+            assert due is not None
+            now = due
+        lists.take(now)
+        lists.failed(now, too_large=False)
+        lists.want_all()
+        assert lists.wake_at() == now
+        assert lists.take(now) == SWEEP
+        lists.failed(now, too_large=False)
+        assert lists.wake_at() == now + 1
+
+    def test_whatever_is_missed_a_list_that_cost_much_is_paid_for(self) -> None:
+        """One that was given up after thirty seconds took the orchestrator's time: the share is kept all the same."""
+        lists = Lists(SMALL)
+        lists.take(0.0)
+        lists.failed(30.0, too_large=False)
+        lists.want_all()
+        assert lists.wake_at() == 90.0
+
+
 class TestSweep:
     """All pages, without keeping what is new waiting."""
 
