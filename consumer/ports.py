@@ -65,6 +65,9 @@ class Tap(Protocol):
     def connections(self) -> int:
         """How many connections have listened so far."""
 
+    def hurry(self) -> None:
+        """Try again at once, if it is away: something says that Bacalhau may be back."""
+
 
 class Orchestrator(Protocol):
     """The authority. Raises `OrchestratorError` for an answer that is none; never invents a state."""

@@ -5,6 +5,7 @@ a frame says is `consumer.wire`; what a gap asks for is `consumer.join`.
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -184,6 +185,7 @@ class Tap:
         self._something: Final = asyncio.Event()
         self._listening: Final = asyncio.Event()
         self._tried: Final = asyncio.Event()
+        self._hurried: Final = asyncio.Event()
         self._missed_by = ""
         self.gaps_by: Final[Counter[str]] = Counter()
         """How often frames may have been missed, by the reasons above. They are few and ours, so they may be labels."""
@@ -266,7 +268,21 @@ class Tap:
                 self._outage.tell("tap.trouble", redact(url), self.last_error, self.next_step)
                 self._missed_by = self._missed_by or LATE  # somebody may have spoken while nobody listened
             pause = min(self._options.pause_s * 2.0 ** min(failures, 30), self._options.pause_max_s)
-            await asyncio.sleep(pause * (0.5 + self._dice() / 2))
+            if await self._is_hurried(pause * (0.5 + self._dice() / 2)):
+                failures = 0
+
+    def hurry(self) -> None:
+        """Try again at once, if it is away: something says that Bacalhau may be back."""
+        self._hurried.set()
+
+    async def _is_hurried(self, pause_s: float) -> bool:
+        """Wait until the pause is over; gives whether `hurry` has ended it before its time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._hurried.wait()
+        hurried = self._hurried.is_set()
+        self._hurried.clear()
+        return hurried
 
     async def _listen(self, url: str, client: _Listener) -> None:
         """Connect to *url* and listen until that connection ends."""
@@ -342,6 +358,7 @@ class Tap:
         self.connections += 1
         self._worked.add(url)
         self._outage.end()
+        self._hurried.clear()  # it is back: what was said before is over
         log.info("tap.listens", url=redact(url), server=server.name, version=server.version, missed_by=cause)
         if before.name and server.name != before.name:
             step = "every job is looked at; is it the same cluster?"

@@ -277,6 +277,8 @@ class Carrier:
             if reads.returns != returns:
                 returns = reads.returns
                 join.look_everywhere()
+                if self._sources.tap is not None:
+                    self._sources.tap.hurry()  # its NATS lives and dies with the orchestrator
             self._follow()
             await self._begin(join)
             self._watcher.went_round("answers of the orchestrator")

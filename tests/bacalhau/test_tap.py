@@ -433,6 +433,21 @@ async def test_an_outage_that_is_over_is_not_told_with_the_next(tmp_path: Path) 
             await server.stop()
 
 
+async def test_a_pause_may_end_before_its_time(tmp_path: Path) -> None:
+    """The orchestrator answers again: its NATS is tried at once, not after the pause (here an hour)."""
+    server = NatsServer(tmp_path)
+    tap = Tap(options(server, pause_s=3600.0, pause_max_s=3600.0))
+    task = asyncio.create_task(tap.run())
+    try:
+        await until(lambda: bool(tap.last_error), "the first try, in vain")
+        await server.start()
+        tap.hurry()
+        await asyncio.wait_for(tap.listening(), DEADLINE_S)
+    finally:
+        await end([task])
+        await server.stop()
+
+
 def told(lines: list[structlog.typing.EventDict]) -> list[float]:
     """For how long the server had been away, by each line that says so."""
     return [line["for_s"] for line in lines if line["event"] == "tap.trouble"]

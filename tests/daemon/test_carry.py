@@ -114,11 +114,14 @@ class Tap:
     """Bacalhau's subjects."""
 
     def __init__(self) -> None:
-        self.gaps = self.connections = 0
+        self.gaps = self.connections = self.hurries = 0
         self.frames: asyncio.Queue[list[RawFrame]] = asyncio.Queue()
 
     async def batch(self) -> list[RawFrame]:
         return await self.frames.get()
+
+    def hurry(self) -> None:
+        self.hurries += 1
 
 
 class Reads:
@@ -435,6 +438,7 @@ async def test_an_error_of_the_orchestrator_is_no_answer() -> None:
         life.reads.answer(read, Missing())
         everything = ReadJobs(limit=JoinSettings().full_limit)
         await until(lambda: everything in life.reads.asked[before:], "a list of everything, not of the last changes")
+        assert life.tap.hurries == 1
     assert life.states(JOB) == ["pending"]
 
 
