@@ -65,11 +65,32 @@ WAYS: Final = 1 + len(_OTHER_NAMESPACES)
 _NAMED_MAX: Final = 1000
 """Jobs whose id is known to be another's name."""
 _STATUS: Final = {401: "unauthorized", 403: "forbidden", 429: "throttled"}
+_MEANS: Final = {kind: status for status, kind in _STATUS.items()}
+_OF_CREDENTIAL: Final = frozenset({"unauthorized", "forbidden"})
 
 _WANTS_TLS: Final = b"Client sent an HTTP request to an HTTPS server."
 """All that Go's server says, with status 400, to plain HTTP where it speaks TLS (Go, `net/http/server.go`)."""
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"})
 """What OpenSSL's versions call bytes that are no TLS."""
+
+_REASON_MAX: Final = 4096
+"""Bytes of an error document that is read for its reason."""
+_REASON_S: Final = 2.0
+"""So long that may take: it comes with the head of the answer."""
+_MEANT_BY_500: Final = (
+    ("forbidden", re.compile(r"user '.*' does not have the required capability '[a-z:*]{1,50}'", re.DOTALL)),
+    (
+        "unauthorized",
+        re.compile(
+            r"missing authorization header|unsupported authentication method|authentication failed(: .*)?"
+            r"|invalid authorization header format.*|JWT (authorization not configured|validation failed: .*)",
+            re.DOTALL,
+        ),
+    ),
+)
+"""What Bacalhau 1.7.0 says with status 500 where it means 403 or 401 (its `pkg/authz`). Of OAuth2 only "not configured"
+was tried on a real one.
+"""
 
 _SOMETHING_ELSE: Final = "check orchestrator.url: a proxy, a login page or the web interface answers there"
 _NEWER: Final = "is this Bacalhau newer than 1.9? report it, with its version"
@@ -115,8 +136,8 @@ NEXT_STEP: Final = {
 class OrchestratorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where the orchestrator is, who we are to it, and what an answer may cost.
 
-    A token (Bearer) and a *user* with a password (Basic) exclude each other; each secret is given itself, or in a file
-    that is read again when it was refused. *timeout_s* is for a whole answer.
+    A token (Bearer) and a *user* with a password (Basic) exclude each other; each secret is given itself, or in a file.
+    While it is refused (401 or 403) the file is read again before each request. *timeout_s* is for a whole answer.
     """
 
     url: str
@@ -152,6 +173,7 @@ class _ErrorDocument(msgspec.Struct):
     """Bacalhau's own error (`pkg/publicapi/apimodels/error.go`); `Code` may be empty."""
 
     status: int = msgspec.field(name="Status")
+    message: str = msgspec.field(name="Message", default="")
 
 
 _error_document: Final = msgspec.json.Decoder(_ErrorDocument)
@@ -200,6 +222,9 @@ class Orchestrator:
         self._base: Final = api_base(options.url)
         self._tls: Final = trust(options.tls_ca, "orchestrator.tls_ca")
         self._authorization: str | None = self._read_authorization()
+        self._refused = False
+        self._unread = ""
+        """Why the credential's file could not be read again; empty: it could."""
         self._session: aiohttp.ClientSession | None = None
         self._under_way: dict[object, float] = {}
         self._heard_at = 0.0
@@ -331,6 +356,8 @@ class Orchestrator:
             raise RuntimeError("Orchestrator is used outside of its `async with`")
         # Encoded here and left as it is: a job id may hold anything, and must stay one segment of the path.
         url = URL(f"{self._base}{path}", encoded=True).with_query(query)
+        if self._refused:
+            self._renew_authorization()
         headers = {hdrs.AUTHORIZATION: self._authorization} if self._authorization else {}
         now = asyncio.get_running_loop().time
         this, began = object(), now()
@@ -368,7 +395,8 @@ class Orchestrator:
             if status == HTTPStatus.BAD_REQUEST and self._base.scheme == "http" and await _wants_tls(response):
                 response.close()
                 raise _error("needs-tls", f"{self._base.origin()}: only TLS is spoken there")
-            raise self._refusal(response)
+            raise await self._refusal(response)
+        self._refused = False
         if response.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
             raise _error("encoded", "the body is compressed, which was not asked for")
         body = await _bounded(response, most)
@@ -407,23 +435,31 @@ class Orchestrator:
             step = "jobstate knows 1.5 to 1.9: look whether answers are refused (jobstate_reads_total)"
             log.warning("orchestrator.version", version=said[0], before=before, next_step=step)
 
-    def _refusal(self, response: aiohttp.ClientResponse) -> OrchestratorError:
+    async def _refusal(self, response: aiohttp.ClientResponse) -> OrchestratorError:
         status = response.status
+        detail = f"status {status}"
         if status < HTTPStatus.BAD_REQUEST:
             kind = "redirect"
+        elif status == HTTPStatus.INTERNAL_SERVER_ERROR and (meant := await _meant_by_500(response)):
+            kind = meant
+            detail += f", by which Bacalhau 1.7 means {_MEANS[kind]}"
         elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             kind = "server-error"
         else:
             kind = _STATUS.get(status, "refused")
         response.close()
-        detail = f"status {status}"
-        if kind == "unauthorized":
+        if kind in _OF_CREDENTIAL:
+            self._refused = True
             detail += "" if self._authorization else ", and we have no credential"
-            try:
-                self._authorization = self._read_authorization()  # it may have been changed in its file
-            except SettingsError as error:
-                detail += f", and {error}"
+            detail += f", and {self._unread}" if self._unread else ""
         return _error(kind, detail, _retry_after(response))
+
+    def _renew_authorization(self) -> None:
+        """Read the credential again: somebody may have mended it. One that cannot be read leaves what there was."""
+        try:
+            self._authorization, self._unread = self._read_authorization(), ""
+        except SettingsError as error:
+            self._unread = str(error)
 
     def _read_authorization(self) -> str | None:
         options = self._options
@@ -437,6 +473,19 @@ class Orchestrator:
 
 def _error(kind: str, detail: str, retry_after_s: float | None = None) -> OrchestratorError:
     return OrchestratorError(kind, f"{detail}; {NEXT_STEP.get(kind, _NEWER)}", retry_after_s)
+
+
+async def _meant_by_500(response: aiohttp.ClientResponse) -> str:
+    """The kind that a 500 of Bacalhau 1.7.0 means by its message; empty where it means what it says."""
+    size = response.content_length or 0
+    if size > _REASON_MAX:
+        return ""
+    try:
+        async with asyncio.timeout(_REASON_S):
+            message = _error_document.decode(await response.content.readexactly(size)).message
+    except (aiohttp.ClientError, TimeoutError, EOFError, msgspec.MsgspecError, UnicodeError, RecursionError):
+        return ""
+    return next((kind for kind, words in _MEANT_BY_500 if words.fullmatch(message)), "")
 
 
 async def _wants_tls(response: aiohttp.ClientResponse) -> bool:

@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -130,6 +130,54 @@ def job_body(job: str) -> bytes:
 async def test_each_wrong_answer_has_its_own_name(answer: Answer, kind: str) -> None:
     """No wrong answer becomes a page of history, and none of its text gets into the error."""
     assert (await error_of(answer)).kind == kind
+
+
+def of_1_7(message: str) -> bytes:
+    """An error document, as Bacalhau 1.7.0 wrote it."""
+    document = {"Status": 500, "Message": message, "RequestID": "", "Code": "InternalError", "Component": "APIServer"}
+    return msgspec.json.encode(document)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (of_1_7("missing authorization header"), "unauthorized"),
+        (of_1_7("authentication failed: invalid basic auth credentials"), "unauthorized"),
+        (of_1_7("authentication failed: invalid API key"), "unauthorized"),
+        (of_1_7("authentication failed"), "unauthorized"),
+        (of_1_7("unsupported authentication method"), "unauthorized"),
+        (of_1_7("JWT authorization not configured"), "unauthorized"),
+        (of_1_7(f"JWT validation failed: {CANARY}"), "unauthorized"),
+        (of_1_7(f"user '{CANARY}' does not have the required capability 'read:job'"), "forbidden"),
+        (of_1_7(f"user 'a'b\n{CANARY}' does not have the required capability 'read:agent'"), "forbidden"),
+        (of_1_7("could not read the store: authentication failed"), "server-error"),
+        (of_1_7("Internal server error"), "server-error"),
+        (of_1_7("authentication failed: " + "x" * 5_000), "server-error"),
+        (b'"missing authorization header"', "server-error"),
+        (b'{"Status":500,"Message":7}', "server-error"),
+        (b'{"Status":500,"Message":"\xff"}', "server-error"),
+        (b'{"Status":500,"Message":' + b"[" * 2_000, "server-error"),
+    ],
+)
+async def test_a_500_that_means_401_or_403_is_named_as_that(body: bytes, kind: str) -> None:
+    """Bacalhau 1.7.0 with `API.Auth.Users`: by the words that it was heard to say, and by nothing like them."""
+    error = await error_of(says(500, body))
+    assert error.kind == kind
+    assert ("by which Bacalhau 1.7 means 40" in str(error)) == (kind != "server-error")
+    assert (await error_of(says(503, body))).kind == "server-error"
+
+
+async def test_a_500_whose_body_never_comes_is_one() -> None:
+    """Its length is told, and then nothing is said: whatever it might have meant, it is an error within the time."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(status=500, headers={"Content-Length": "118"})
+        await response.prepare(request)
+        await response.write(b'{"Status":500')
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    assert (await error_of(answer, timeout_s=0.3)).kind == "server-error"
 
 
 @pytest.mark.parametrize(
@@ -695,24 +743,42 @@ async def test_what_no_path_can_name_is_not_asked(job: str) -> None:
             assert len(str(caught.value)) < 200
 
 
-async def test_a_token_is_read_from_its_file_and_again_when_refused(tmp_path: Path) -> None:
-    """A token that was changed in its file is used after the first 401, without a restart."""
-    token = tmp_path / "token"
-    token.write_text("old\n")
+REFUSALS: Final = {
+    "401": says(401),
+    "403": says(403),
+    "401 of 1.7": says(500, of_1_7("authentication failed: invalid API key")),
+    "403 of 1.7": says(500, of_1_7("user 'x' does not have the required capability 'read:job'")),
+}
 
-    async def answer(request: web.BaseRequest) -> web.Response:
-        right = request.headers.get("Authorization") == "Bearer new"
-        return web.Response(status=200 if right else 401, body=EMPTY, content_type="application/json")
 
+@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("user", ["", "me"])
+async def test_a_credential_that_was_mended_is_used_without_a_restart(tmp_path: Path, refusal: str, user: str) -> None:
+    """While it is refused its file is read before each request; then no more."""
+    file = tmp_path / "secret"
+    file.write_text("old\n")
+    right = {"Bearer new", "Basic " + b64encode(b"me:new").decode()}
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Authorization") in right:
+            return await says(200, EMPTY)(request)
+        return await REFUSALS[refusal](request)
+
+    name = "password_file" if user else "token_file"
+    options = msgspec.convert({"url": "-", "user": user, name: str(file)}, OrchestratorOptions)
     async with (
         http_server(answer) as url,
-        Orchestrator(OrchestratorOptions(url=url, token_file=str(token))) as orchestrator,
+        Orchestrator(msgspec.structs.replace(options, url=url)) as orchestrator,
     ):
-        token.write_text("new\n")
-        with pytest.raises(OrchestratorError, match="unauthorized"):
+        for _ in range(2):
+            with pytest.raises(OrchestratorError, match=r"unauthorized|forbidden"):
+                await orchestrator.history(HISTORY)
+        file.unlink()
+        with pytest.raises(OrchestratorError, match="cannot be read"):
             await orchestrator.history(HISTORY)
+        file.write_text("new\n")
         assert isinstance(await orchestrator.history(HISTORY), HistoryPage)
-        token.unlink()
+        file.unlink()
         assert isinstance(await orchestrator.history(HISTORY), HistoryPage)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import time
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -139,6 +140,40 @@ async def test_each_fault_is_named_within_five_seconds_and_heals(tmp_path: Path)
             assert [line["version"] for line in daemon.lines("orchestrator.version")] == ["v1.9.3"]
             assert await daemon.stop() == ExitCode.OK
             assert CANARY not in daemon.said()
+        finally:
+            daemon.kill()
+
+
+async def test_a_credential_that_is_refused_is_named_and_one_that_is_mended_is_used(tmp_path: Path) -> None:
+    """As Bacalhau 1.7.0 refuses it. The file is written anew while the daemon runs, and that is all."""
+    password = tmp_path / "password"
+    password.touch(mode=0o600)
+    password.write_text("old")
+    new = "Basic " + b64encode(b"me:new").decode()
+    refused = says(500, b'{"Status":500,"Message":"authentication failed: invalid basic auth credentials"}')
+    async with Server(tmp_path / "nats") as server, Orchestrator() as orchestrator:
+
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            right = request.headers.get("Authorization") == new
+            return await (orchestrator.healthy if right else refused)(request)
+
+        orchestrator.fall(answer)
+        daemon = Daemon(
+            tmp_path / "daemon",
+            {
+                "JOBSTATE_NATS__URL": server.url,
+                "JOBSTATE_ORCHESTRATOR__URL": orchestrator.url,
+                "JOBSTATE_ORCHESTRATOR__USER": "me",
+                "JOBSTATE_ORCHESTRATOR__PASSWORD_FILE": str(password),
+            },
+        )
+        try:
+            answer_now = await daemon.until_status(503, "its answers are none: unauthorized")
+            assert NEXT_STEP["unauthorized"] in str(answer_now["parts"]["orchestrator"])
+            assert {line["kind"] for line in daemon.lines("read.failed")} == {"unauthorized"}
+            password.write_text("new")
+            await daemon.until_ready()
+            assert [line["after"] for line in daemon.lines("orchestrator.answers")] == ["unauthorized"]
         finally:
             daemon.kill()
 

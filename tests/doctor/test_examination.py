@@ -382,6 +382,19 @@ async def our_credential_may_not_read_jobs(world: World) -> None:
     world.answer_otherwise(says(403, CANARY.encode()))
 
 
+@broken("orchestrator.auth", "unauthorized", "Bacalhau 1.7 means 401", "orchestrator.token_file")
+async def an_orchestrator_of_1_7_refuses_our_credential(world: World) -> None:
+    world.variables["JOBSTATE_ORCHESTRATOR__TOKEN"] = CANARY
+    world.answer_otherwise(says(500, b'{"Status":500,"Message":"authentication failed: invalid API key"}'))
+
+
+@broken("orchestrator.auth", "forbidden", "Bacalhau 1.7 means 403", "the capability read:job")
+async def our_credential_may_not_read_jobs_of_1_7(world: World) -> None:
+    world.variables["JOBSTATE_ORCHESTRATOR__TOKEN"] = CANARY
+    message = f"user '{CANARY}' does not have the required capability 'read:job'"
+    world.answer_otherwise(says(500, json.dumps({"Status": 500, "Message": message}).encode()))
+
+
 @broken("orchestrator.answer", "html", "a proxy, a login page or the web interface")
 async def a_page_answers(world: World) -> None:
     world.answer_otherwise(says(200, f"<html>{CANARY}".encode(), "text/html"))

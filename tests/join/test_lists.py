@@ -109,9 +109,8 @@ class TestShare:
         lists.failed(now + 1, too_large=False)
         assert lists.wake_at() == now + 2
 
-
     def test_one_that_failed_is_asked_for_at_once_where_something_was_missed(self) -> None:
-        """Who says so may know that the orchestrator is back; and if it is not yet, the next try is not a minute off."""
+        """Who says so may know that the orchestrator is back; if it is not yet, the next try is not a minute off."""
         lists, now = Lists(SMALL), 0.0
         for _ in range(8):
             lists.take(now)
