@@ -142,6 +142,8 @@ def test_reports_need_no_source() -> None:
     settled = core.settle(0.0)
     assert [one.update.StateType for one in settled.published] == ["Running"]
     assert [notice.kind for notice in settled.announced] == ["input"]
+    again = core.settle(0.0)
+    assert [again.published, again.announced, again.decided] == [[], [], []]
     assert core.lanes.floor > NOWHERE
 
 
