@@ -6,6 +6,7 @@ gets what a later Ctrl-C gets.
 
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from consumer.errors import ExitCode, JobstateError
 
 INTERRUPTED = 130
 """As a shell has it for Ctrl-C."""
+
+_TERMINATED = 128 + signal.SIGTERM
+"""The same for a process that SIGTERM ended."""
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
@@ -23,6 +27,10 @@ def main() -> None:
     Whoever reads us may have had enough (`| head`), or listen to nothing at all: neither is an error. A disk that is
     full is one.
     """
+    if os.getpid() == 1:
+        # The process 1 of a container: the kernel ignores each signal that it has no handler for. So SIGTERM does here
+        # what it does everywhere else, until a verb has something better to do.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(_TERMINATED))
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
