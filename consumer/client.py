@@ -11,14 +11,17 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+from urllib.parse import ParseResult, unquote
 
+import aiohttp
 import nats.errors
 import structlog
-from nats.aio.client import Client, Srv
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.msg import Msg
-from nats.aio.transport import TcpTransport
+from nats.aio.transport import TcpTransport, WebSocketTransport
 
 from consumer import reach
+from consumer.resolve import Resolver, UnresolvedError, open_connection
 
 log = structlog.get_logger()
 
@@ -86,11 +89,17 @@ class _Transport(TcpTransport):
     So asyncio has it, and so nats-py expects it; uvloop raises `RuntimeError`, which would end whoever closes or
     connects at the moment that the server dies. And what is written in pieces is written as one: CPython's own
     `writelines` forgets back pressure in 3.12.0 to 3.12.8 and 3.13.0 to 3.13.1 (its issue 127655), and memory fills.
+    A host's name is looked up by `consumer.resolve`, so that a name server that hangs delays no end of the process.
     """
 
-    def __init__(self, made: TcpTransport) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # nats-py has no types here
-        vars(self).update(vars(made))
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        assert uri.hostname is not None
+        assert uri.port is not None
+        found = await open_connection(uri.hostname, uri.port, limit=buffer_size, within_s=connect_timeout)
+        self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer = found
 
     def write(self, payload: bytes) -> None:
         with contextlib.suppress(RuntimeError):
@@ -99,6 +108,31 @@ class _Transport(TcpTransport):
     def writelines(self, payload: Sequence[bytes]) -> None:
         with contextlib.suppress(RuntimeError):
             super().write(b"".join(payload))  # type: ignore[no-untyped-call]
+
+
+class _Uri(ParseResult):
+    """A server's address, whose user, password or token may be percent-encoded, as every other client of NATS has it.
+
+    Without that a secret with `@`, `:` or `/` could not be written into an URL.
+    """
+
+    @property
+    def username(self) -> str | None:
+        found = super().username
+        return None if found is None else unquote(found)
+
+    @property
+    def password(self) -> str | None:
+        found = super().password
+        return None if found is None else unquote(found)
+
+
+async def _make_web_transport() -> WebSocketTransport:
+    """nats-py's, with a lookup of names as in `_Transport`."""
+    made = WebSocketTransport()
+    await made._client.close()  # noqa: SLF001 - it has no option for that
+    made._client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Resolver()))  # noqa: SLF001
+    return made
 
 
 class MendedClient(Client):
@@ -116,6 +150,8 @@ class MendedClient(Client):
         """The fault (`consumer.reach`) that *error* is, by how far the connection had come, and the reason in words."""
         why = _reason(error)
         if not self._taken:
+            if isinstance(getattr(error, "os_error", error), UnresolvedError):
+                return reach.UNRESOLVED, why
             if isinstance(error, OSError | nats.errors.TimeoutError) and not isinstance(error, ssl.SSLError):
                 return reach.AWAY, why
         elif not self._introduced:
@@ -180,10 +216,15 @@ class MendedClient(Client):
 
     async def _connect_to_server(self, s: Srv) -> None:
         self._taken = self._introduced = False
-        await super()._connect_to_server(s)
+        s.uri = _Uri(*s.uri)
+        if s.uri.scheme in {"ws", "wss"}:
+            self._transport = self._transport or await _make_web_transport()
+            await super()._connect_to_server(s)
+        else:
+            transport = _Transport()
+            await transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
+            self._transport = transport
         self._taken = True
-        if type(self._transport) is TcpTransport:
-            self._transport = _Transport(self._transport)
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002
         if self._flush_queue is None:  # it never began: an address that nats-py cannot read

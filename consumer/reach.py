@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 AWAY: Final = "away"
 """Nobody takes the connection."""
+UNRESOLVED: Final = "unresolved"
+"""The name of its host does not resolve, or no name server answers."""
 SILENT: Final = "silent"
 """Somebody takes it, and does not say what a NATS server says first."""
 ALIEN: Final = "alien"
@@ -50,6 +52,10 @@ COMPARE_CLOCKS: Final = (
     "compare both clocks, this machine's and that of whoever made the certificate: one may be wrong; the certificate "
     "says from when on it is valid (openssl x509 -startdate)"
 )
+CHECK_NAME: Final = (
+    "check the host in {}, and that the name server of this machine or container knows it (getent hosts NAME, "
+    "/etc/resolv.conf)"
+)
 _STEPS: Final = {
     BACALHAUS: "that is Bacalhau's own server, for bacalhau.url names it too: give nats.url another one's address, for "
     "our streams (if they are to be there all the same: nats.token_file, with Bacalhau's token)",
@@ -73,6 +79,8 @@ _TLS_WORDS: Final = ("certificate", "ssl", "tls")
 _EXPIRED_WORDS: Final = "certificate has expired"
 _TOO_EARLY_WORDS: Final = "certificate is not yet valid"
 """OpenSSL's own (`X509_verify_cert_error_string`)."""
+_UNRESOLVED_WORDS: Final = "does not resolve"
+"""`consumer.resolve`'s own."""
 _PORTS: Final = {"ws": 80, "wss": 443}
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -84,6 +92,8 @@ def fault_of(why: str) -> str:
         return NO_TLS
     if "permissions violation" in words:
         return DENIED
+    if _UNRESOLVED_WORDS in words:
+        return UNRESOLVED
     if "authorization" in words or "authentication" in words:
         return REFUSED
     if (fault := fault_of_time(words)) != OTHER:
@@ -138,6 +148,8 @@ def next_step(side: str, fault: str, *, worked: bool = False) -> str:
     match fault:
         case "away":
             return f"is the server up, and is {side}.url right?"
+        case "unresolved":
+            return CHECK_NAME.format(f"{side}.url")
         case "silent":
             ports = "Bacalhau's API is 1234, NATS is 4222"
             return f"is {side}.url another port's ({ports}), or does that server want TLS first ({side}.tls_first)?"

@@ -28,6 +28,7 @@ from consumer import reach
 from consumer.errors import DecodeError, OrchestratorError, SettingsError
 from consumer.join.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage, JobPage, Snapshot
+from consumer.resolve import Resolver
 from consumer.settings import Orchestrator as OrchestratorSettings
 from consumer.settings import Secret, is_host, secret_of, trust
 from consumer.wire.rest import KNOWN_VERSIONS, Node, decode_history, decode_job, decode_jobs, decode_node
@@ -127,6 +128,7 @@ NEXT_STEP: Final = {
     "unknown-history-entry": _NEWER,
     "unknown-state": _NEWER,
     "unreachable": "is the orchestrator up, and may we reach its API (port 1234) from here?",
+    "unresolved": reach.CHECK_NAME.format("orchestrator.url"),
     "wrong-shape": _NEWER,
     "wrong-status": _SOMETHING_ELSE,
 }
@@ -202,9 +204,9 @@ class Orchestrator:
     """`consumer.ports.Orchestrator` over HTTP. Use as `async with`; many reads may be under way at once.
 
     Raises `OrchestratorError` for every answer that is none, by kind, each with its `NEXT_STEP`:
-    unreachable, tls, tls-expired, tls-too-early, not-tls, needs-tls, slow, not-http, redirect, unauthorized, forbidden,
-    throttled, server-error, refused (another 4xx), wrong-status, not-an-api (a 404 that is not Bacalhau's),
-    compute-node (it has no list of jobs), html, not-json, encoded (compressed though we said not to);
+    unresolved, unreachable, tls, tls-expired, tls-too-early, not-tls, needs-tls, slow, not-http, redirect,
+    unauthorized, forbidden, throttled, server-error, refused (another 4xx), wrong-status, not-an-api (a 404 that is
+    not Bacalhau's), compute-node (it has no list of jobs), html, not-json, encoded (compressed though we said not to);
     and of this one read: cut, too-large, other-job, not-askable (no path can name this job), and the reasons that
     `consumer.wire.rest` has for a JSON body that it cannot take (wrong-shape, unknown-history-entry, …).
     """
@@ -253,7 +255,7 @@ class Orchestrator:
     async def __aenter__(self) -> Self:
         options = self._options
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls, limit=options.connections + PROBES),
+            connector=aiohttp.TCPConnector(ssl=self._tls, limit=options.connections + PROBES, resolver=Resolver()),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={hdrs.ACCEPT: "application/json", hdrs.ACCEPT_ENCODING: "identity"},
             auto_decompress=False,
@@ -384,7 +386,8 @@ class Orchestrator:
             # Its text quotes what the server sent.
             raise _error("not-http", f"the answer is no HTTP ({type(error).__name__})") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise _error("unreachable", f"{self._base.origin()}: {_why(error)}") from error
+            kind = "unresolved" if isinstance(error, aiohttp.ClientConnectorDNSError) else "unreachable"
+            raise _error(kind, f"{self._base.origin()}: {_why(error)}") from error
         finally:
             del self._under_way[this]
             self._heard_at = now()

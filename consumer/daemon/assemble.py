@@ -49,6 +49,7 @@ from consumer.jetstream.server import DISK_FULL, MEND_AFTER_S, EmbeddedServer
 from consumer.jetstream.writer import open_writer
 from consumer.model import NOWHERE, JobKey
 from consumer.observe import Health, Metrics, serve
+from consumer.resolve import join_host_port
 from consumer.rules import load
 from consumer.settings import RULES_FILE, Http, Settings, redact
 
@@ -81,7 +82,7 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
             nats=redact(url),
             bacalhau=redact(settings.bacalhau.url),
             orchestrator=redact(settings.orchestrator.url),
-            http=f"http://{settings.http.host}:{port}",
+            http=f"http://{join_host_port(settings.http.host, port)}",
             rules=daemon.rules.name,
         )
         if settings.derives:

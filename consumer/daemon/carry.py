@@ -294,7 +294,8 @@ class Carrier:
                 reason=answer.detail,
             )
             alone = answer.kind if one.alone else ""
-            began = now if answer.kind == "unreachable" else one.started_at  # it took none of the orchestrator's time
+            untouched = answer.kind in {"unreachable", "unresolved"}  # it took none of the orchestrator's time
+            began = now if untouched else one.started_at
             join.failed(one.read, now, alone=alone, too_large=answer.kind == "too-large", started=began)
         else:
             join.answered(one.read, answer, now, started=one.started_at)

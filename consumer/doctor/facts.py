@@ -9,9 +9,10 @@ from consumer.model.frame import HistoryEntry
 class Contact(msgspec.Struct, frozen=True, kw_only=True):
     """How the connection to a NATS server went.
 
-    `fault`: empty; `away` (nobody there), `silent` (a port that says nothing), `alien` (no NATS), `tls`, `tls-expired`,
-    `tls-too-early`, `no-tls` (it has none), `refused`, `bacalhaus` (refused, and it is Bacalhau's own), `denied` (a
-    subject may not be subscribed), `other`. `why` is its reason in a few words.
+    `fault`: empty; `away` (nobody there), `unresolved` (the host's name is unknown), `silent` (a port that says
+    nothing), `alien` (no NATS), `tls`, `tls-expired`, `tls-too-early`, `no-tls` (it has none), `refused`, `bacalhaus`
+    (refused, and it is Bacalhau's own), `denied` (a subject may not be subscribed), `other`. `why` is its reason in a
+    few words.
     `others_away`: further addresses of the setting where nobody answers. `private`: TLS is spoken. `secret`: we have a
     credential.
     """

@@ -8,12 +8,13 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from consumer.errors import SettingsError
 from consumer.observe.metrics import CONTENT_TYPE, Metrics
+from consumer.resolve import join_host_port, resolve
 from consumer.settings import Http
 
 STARTING: Final = "has not been ready yet"
@@ -97,13 +98,14 @@ async def serve(settings: Http, metrics: Metrics, health: Health, cluster: str) 
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, settings.host, settings.port).start()
+            addresses: Any = list(await resolve(settings.host))  # asyncio takes several; aiohttp hands them on
+            await web.TCPSite(runner, addresses, settings.port).start()
         except OSError as error:
             # asyncio's own words say the address once more; a name that is not found has no number of the system's.
             number = error.errno or 0
             why = os.strerror(number) if number > 0 else error.strerror
             raise SettingsError(
-                f"http.port: cannot listen on {settings.host}:{settings.port} ({why}); "
+                f"http.port: cannot listen on {join_host_port(settings.host, settings.port)} ({why}); "
                 "set http.port (JOBSTATE_HTTP__PORT) to a free one, or to 0 for any"
             ) from error
         yield runner.addresses[0][1]

@@ -501,7 +501,7 @@ async def test_a_name_that_nobody_has() -> None:
     async with Orchestrator(OrchestratorOptions(url="http://no-such-host.invalid:1234")) as orchestrator:
         with pytest.raises(OrchestratorError) as caught:
             await orchestrator.history(HISTORY)
-    assert checked(caught.value).kind == "unreachable"
+    assert checked(caught.value).kind == "unresolved"
 
 
 async def test_a_connection_that_does_not_come_about() -> None:

@@ -16,7 +16,7 @@ CLOCK_WARN_S: Final = 5.0
 CLOCK_FAIL_S: Final = 60.0
 """Of jobs that stand still a minute is the precision (docs/operations/troubleshooting.md, a job is stuck)."""
 
-_REACH: Final = frozenset({"unreachable"})
+_REACH: Final = frozenset({"unreachable", "unresolved"})
 _TLS: Final = frozenset({"tls", "tls-expired", "tls-too-early", "not-tls", "needs-tls"})
 _AUTH: Final = frozenset({"unauthorized", "forbidden"})
 _VERSION: Final = re.compile(r"v(\d+)\.(\d+)\.(\d*)")

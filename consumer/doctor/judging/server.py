@@ -19,7 +19,7 @@ _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.")
 def reach(side: str, contact: Contact) -> Finding:
     """*side* is "nats" or "bacalhau": the section of the settings, and what the checks' names begin with."""
     check, where, fault = f"{side}.reach", contact.address, contact.fault
-    if fault in {"away", "silent", "alien", "other"}:
+    if fault in {"away", "unresolved", "silent", "alien", "other"}:
         how = {"away": f"nobody answers at {where}", "other": f"no connection to {where}"}.get(fault, where)
         return fail(check, f"{how}: {saying.words(fault, contact.why)}", saying.next_step(side, fault))
     if contact.others_away:

@@ -12,7 +12,8 @@ from consumer.bacalhau.tap import Tap, TapOptions
 from consumer.doctor.facts import Contact
 from consumer.errors import ServerError, UnreachableError
 from consumer.jetstream.connection import Address, Connection, connect_writer
-from consumer.reach import fault_of
+from consumer.reach import UNRESOLVED, fault_of
+from consumer.resolve import UnresolvedError, open_connection
 from consumer.settings import Settings, redact
 
 KNOCK_S: Final = 2.0
@@ -47,8 +48,9 @@ async def knock(url: str, *, speaks_first: bool = True) -> Knock:
     web = parts.scheme in {"ws", "wss"}
     port = parts.port or ({"ws": 80, "wss": 443}.get(parts.scheme) or 4222)
     try:
-        async with asyncio.timeout(KNOCK_S):
-            reader, writer = await asyncio.open_connection(parts.hostname, port, limit=_LINE_MAX)
+        reader, writer = await open_connection(parts.hostname or "", port, limit=_LINE_MAX, within_s=KNOCK_S)
+    except UnresolvedError as error:
+        return Knock(where=where, fault=UNRESOLVED, why=_reason(error))
     except TimeoutError:
         return Knock(where=where, fault="away", why=f"no connection within {KNOCK_S:g} s")
     except OSError as error:

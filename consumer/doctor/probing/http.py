@@ -7,6 +7,7 @@ import msgspec
 from yarl import URL
 
 from consumer.doctor.facts import Monitor, Readiness
+from consumer.resolve import Resolver
 from consumer.settings import Http
 
 ANSWER_S: Final = 3.0
@@ -70,7 +71,12 @@ async def read_monitor(url: str) -> Monitor:
 async def _get(url: URL) -> bytes:
     timeout = aiohttp.ClientTimeout(total=ANSWER_S)
     async with (
-        aiohttp.ClientSession(timeout=timeout, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()) as session,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=Resolver()),
+            timeout=timeout,
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        ) as session,
         session.get(url, allow_redirects=False) as response,
     ):
         body = bytearray()
