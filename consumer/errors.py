@@ -21,6 +21,8 @@ class ExitCode(IntEnum):
     """The time that was given is over."""
     OUTPUT = 5
     """What was to be written could not be: the disk is full. The work itself may have been done."""
+    AMBIGUOUS = 6
+    """What was named may be several things: several jobs of that name, several ids that begin so."""
     TOPOLOGY = 10
     """A stream differs from what is needed, or belongs to other rules or another format."""
     SERVER = 11
@@ -144,6 +146,12 @@ class AbsentError(JobstateError):
     """What was named is not there: no log of that cluster, no such job. Says where it was looked for."""
 
     exit_code = ExitCode.NO_INPUT
+
+
+class AmbiguousError(JobstateError):
+    """What was named may be several things. Names them, a line each."""
+
+    exit_code = ExitCode.AMBIGUOUS
 
 
 class RecordingError(JobstateError):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from consumer.cli.naming import find_key, say_key
 from consumer.cli.options import (
     AsJson,
     Cluster,
@@ -14,12 +15,10 @@ from consumer.cli.options import (
     Where,
     carry_out,
     connected,
-    find_key,
     read_count,
     read_job,
     read_name,
     read_state,
-    say_key,
     tell,
 )
 from consumer.errors import AbsentError, ExitCode

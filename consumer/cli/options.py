@@ -5,7 +5,6 @@ Importing this is cheap on purpose (`jobstate VERB --help`): what talks to NATS 
 """
 
 import asyncio
-import contextlib
 import difflib
 import os
 import re
@@ -13,7 +12,7 @@ import shlex
 import shutil
 import sys
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,12 +20,11 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from consumer.errors import AbsentError, ExitCode, ServerError, quoted
+from consumer.errors import ExitCode, ServerError, quoted
 
 if TYPE_CHECKING:
     from consumer.fold.asks import Entry
     from consumer.jetstream.view import View
-    from consumer.model import JobKey
     from consumer.rules import Rules
     from consumer.settings import Settings
 
@@ -59,13 +57,6 @@ _GRANT: Final = "grant this user what docs/operations/running.md#permissions lis
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[smhd]))+\Z")
 _PART: Final = re.compile(r"([0-9.]+)(ms|[smhd])")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SHORT_ID: Final = re.compile(r"j-[0-9a-f]{8}\Z")
-ASK_DOCTOR: Final = "is a daemon running? jobstate doctor"
-"""Ends the word on a job that does not come: a verb sees the log, and not whether anybody writes it."""
-NAMED_MAX: Final = 5
-"""Of several that may be meant so many are named."""
-NAMED_S: Final = 2.0
-"""So long a name is looked for among all jobs: there may be a million, and it is only to help."""
 _COUNT: Final = re.compile(r"[0-9]{1,20}\Z")
 _COUNT_MAX: Final = 2**63 - 1
 _OURS: Final = ("JOBSTATE_NATS__", "JOBSTATE_CLUSTER", "JOBSTATE_RULES__FILE")
@@ -132,10 +123,10 @@ def read_name(text: str) -> str:
 
 
 def read_job(text: str) -> str:
-    """What names a job: an id, the beginning of one, or `<namespace>/<id>`."""
+    """What names a job: an id, the beginning of one, a name, or one of these after its namespace and a slash."""
     namespace, slash, job = text.rpartition("/")
     if slash and not (namespace.strip() and job.strip()):
-        raise typer.BadParameter(f"{quoted(text)} names no job: write an id, or NAMESPACE/JOB with both")
+        raise typer.BadParameter(f"{quoted(text)} names no job: write an id, a name, or NAMESPACE/JOB with both")
     return read_name(text)
 
 
@@ -258,90 +249,3 @@ async def connected(where: Where, within_s: float | None = None) -> AsyncIterato
         raise ServerError(f"{error}: {_GRANT}") from error
     finally:
         await client.close()
-
-
-async def find_key(view: "View", job: str) -> "JobKey":
-    """The key of the job that *job* names: its id, the unique beginning of one, or `<namespace>/<id>`.
-
-    Raises `AbsentError` for none and for more than one.
-    """
-    keys = await find_keys(view, job)
-    if not keys:
-        absent = f"no job {job} in cluster {view.names.cluster}: write the job's id, or its beginning"
-        if called := await _find_called(view, job):
-            first = [say_key(key) for key in called[:NAMED_MAX]]
-            more = " and more" if len(called) > NAMED_MAX else ""
-            raise AbsentError(f"{absent}; that is the name of {', '.join(first)}{more}")
-        raise AbsentError(f"{absent} (`jobstate list` shows those there are)")
-    if len(keys) > 1:
-        raise AbsentError(f"{job} may be {enumerate_some(map(say_key, keys))}: give more of the id, or NAMESPACE/JOB")
-    return keys[0]
-
-
-def enumerate_some(names: Iterable[str]) -> str:
-    """The first of *names*, and how many more there are."""
-    every = list(names)
-    more = f" and {len(every) - NAMED_MAX} more" if len(every) > NAMED_MAX else ""
-    return ", ".join(every[:NAMED_MAX]) + more
-
-
-async def _find_called(view: "View", job: str) -> list["JobKey"]:
-    """The jobs whose name, which is no id, *job* is: at most one more than are shown, and only those found soon."""
-    from consumer.cli.display import read_entry  # noqa: PLC0415
-    from consumer.wire.subjects import escape, job_key  # noqa: PLC0415
-
-    namespace, slash, name = job.rpartition("/")
-    found: list[JobKey] = []
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(NAMED_S), view.present(*([escape(namespace)] if slash else [])) as present:
-            async for entry in present:
-                update = read_entry(entry)
-                if update is not None and update.Job.Name in {job, name}:
-                    found.append(job_key(update.Job.Namespace, update.Job.ID))
-                    if len(found) > NAMED_MAX:
-                        break
-    return found
-
-
-async def tell_unknown(view: "View", jobs: Iterable[str]) -> None:
-    """Say which of *jobs* nobody knows yet: silence would look as if they were there."""
-    for job in jobs:
-        if not await find_keys(view, job):
-            tell(f"no job {job} is known yet in cluster {view.names.cluster}: waiting for it ({ASK_DOCTOR})")
-
-
-async def find_keys(view: "View", job: str) -> list["JobKey"]:
-    """The keys of all jobs in the bucket that *job* may name; an id in full hides those that only begin with it."""
-    from consumer.wire.subjects import escape  # noqa: PLC0415
-
-    whole = await view.keys(job=escape(job))
-    if whole:
-        return sorted(whole)
-    namespace, slash, name = job.rpartition("/")
-    if slash and (keys := await view.keys(escape(namespace), escape(name))):
-        return keys
-    within = escape(namespace) if slash else "*"
-    beginning = escape(name)
-    return sorted(key for key in await view.keys(within) if key.partition(".")[2].startswith(beginning))
-
-
-async def find_pattern(view: "View", job: str) -> "JobKey":
-    """As `find_key`, but a job that is not known yet is taken at its word: a whole id, in any or the named namespace.
-
-    What comes back for such a job is the pattern of its key, `*.<job>` if no namespace was named.
-    """
-    from consumer.model import JobKey  # noqa: PLC0415
-    from consumer.wire.subjects import escape, job_key  # noqa: PLC0415
-
-    namespace, slash, name = job.rpartition("/")
-    if _SHORT_ID.match(name) or await find_keys(view, job):
-        return await find_key(view, job)
-    return job_key(namespace, name) if slash else JobKey(f"*.{escape(name)}")
-
-
-def say_key(key: "JobKey") -> str:
-    """`<namespace>/<job>`, as people write it."""
-    from consumer.wire.subjects import unescape  # noqa: PLC0415
-
-    namespace, _, job = key.partition(".")
-    return "/".join(token if (text := unescape(token)) is None else text for token in (namespace, job))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
+from consumer.cli.naming import enumerate_some, say_key
 from consumer.cli.options import (
     AsJson,
     Cluster,
@@ -18,10 +19,8 @@ from consumer.cli.options import (
     Where,
     carry_out,
     connected,
-    enumerate_some,
     newest,
     read_name,
-    say_key,
 )
 from consumer.errors import AbsentError, ExitCode
 

@@ -2,12 +2,12 @@
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
+from consumer.cli.naming import ASK_DOCTOR, enumerate_some, find_patterns, say_key
 from consumer.cli.options import (
-    ASK_DOCTOR,
     AsJson,
     Cluster,
     Config,
@@ -16,16 +16,14 @@ from consumer.cli.options import (
     Where,
     carry_out,
     connected,
-    enumerate_some,
-    find_pattern,
     read_duration,
     read_job,
+    read_number,
     read_state,
-    say_key,
     tell,
-    tell_unknown,
 )
 from consumer.errors import ExitCode, UnreachableError
+from consumer.model import JobStateType
 
 if TYPE_CHECKING:
     from consumer.fold.asks import Entry
@@ -36,20 +34,49 @@ if TYPE_CHECKING:
     from consumer.wire.subjects import Names
 
 ENDED: Final = "terminal"
+"""What `--for` takes besides states: any of those that end a job."""
 REACHED: Final = "reached"
 OTHERWISE: Final = "ended otherwise"
+REPLACED: Final = "replaced"
+"""A later life began, and this one had not ended: nobody will ever say how."""
 TIMEOUT: Final = "timeout"
+
+
+class _Target(NamedTuple):
+    """What is waited for: a state, or `ENDED`; of the life *version*, or (None) of the one that is open."""
+
+    state: str
+    version: int | None
+
+    def __str__(self) -> str:
+        state = "its end" if self.state == ENDED else self.state
+        return state if self.version is None else f"{state} of version {self.version}"
 
 
 def wait(
     jobs: Annotated[
         list[str],
-        typer.Argument(metavar="JOB...", parser=read_job, help="Ids, short ids of known jobs, or NAMESPACE/JOB."),
+        typer.Argument(
+            metavar="JOB...", parser=read_job, help="Ids, beginnings of ids, names, or NAMESPACE/ID or NAMESPACE/NAME."
+        ),
     ],
     *,
     target: Annotated[
-        str, typer.Option("--for", metavar="STATE", help="What is waited for: a state, or any terminal one.")
-    ] = ENDED,
+        str | None,
+        typer.Option(
+            "--for", metavar="STATE", help="Wait for this state, or for any terminal one. [default: Completed]"
+        ),
+    ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option(
+            "--version",
+            metavar="N",
+            parser=read_number,
+            help="Wait for this life of the job, which may not have begun: 0 is the first, 1 the first rerun. "
+            "[default: the one that is open]",
+        ),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -62,32 +89,40 @@ def wait(
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Wait until each JOB is in the state that is waited for, now or later.
+    """Wait until each JOB has completed, or is in the state that --for names, now or later.
 
-    Of a job that is not there yet, or in another state, that is said on standard error.
+    Exit 0 only if all did. 1: one ended in another state. 4: the time was over before that was known of all. 11: the
+    time was over, and no server had said how the jobs stand. So `jobstate wait JOB && deploy` deploys only what worked.
 
-    Exit 0: all are or were since. 1: one ended in another state. 4: the time was over before that was known of all.
-    11: the time was over, and no server had said how the jobs stand. A job that is not known yet is waited for: name it
-    by its whole id. It never comes where no daemon runs: `jobstate doctor` looks.
+    The life of the job that is open counts: an earlier one, before a rerun, says nothing. Where none is open, the last
+    one does, at once. After a rerun whose first update may not be here yet, name the life: --version 1.
 
-    Example: jobstate wait j-1234abcd --for Completed --timeout 5m
+    A job that is not known yet is waited for: name it by its whole id. It never comes where no daemon runs: `jobstate
+    doctor` looks. What a job is waited for is said on standard error.
+
+    Example: jobstate wait j-1234abcd --timeout 5m && echo done
     """
     where = Where(nats, cluster, config, token_file)
     rules = where.rules()
-    state = read_state(rules, target, "--for", ENDED)
-    carry_out(_wait(jobs, rules, state, timeout, where, as_json=as_json))
+    state = read_state(rules, JobStateType.COMPLETED if target is None else target, "--for", ENDED)
+    carry_out(_wait(jobs, rules, _Target(state, version), timeout, where, as_json=as_json))
 
 
 class _Awaited:
-    """One job that is waited for: what the log says of it so far, and what came of waiting."""
+    """One job that is waited for: what the log says of it so far, and what came of waiting.
 
-    def __init__(self, names: "Names", pattern: "JobKey") -> None:
+    `update` and `entry` are the last of the life that is waited for; `latest` is the last of any life.
+    """
+
+    def __init__(self, names: "Names", pattern: "JobKey", version: int | None) -> None:
         self.names = names
         self.pattern = pattern
         self.known = "*" not in pattern
+        self.latest: Update | None = None
         self.update: Update | None = None
         self.entry: Entry | None = None
         self.outcome = ""
+        self._version = version
         self._judges: dict[JobKey, Judge] = {}
 
     def take(self, entry: "Entry") -> None:
@@ -103,25 +138,30 @@ class _Awaited:
         update = judge.take(entry)
         if update is not None:
             self.pattern, self.known = key, True
-            self.update, self.entry = update, entry
+            self.latest = update
+            if self._version is None or update.Job.Version == self._version:
+                self.update, self.entry = update, entry
 
     @property
     def seen(self) -> bool:
         """Whether the log has entries under its name, whosever they are."""
         return bool(self._judges)
 
-    def judge(self, rules: "Rules", target: str) -> str:
+    def judge(self, rules: "Rules", target: _Target) -> str:
         """What the job's last update says of waiting for *target*; empty: nothing yet."""
-        if self.update is None:
+        if self.update is not None:
+            ended = rules.is_terminal(self.update.StateType)
+            if self.update.StateType == target.state or (target.state == ENDED and ended):
+                return REACHED
+            if ended:
+                return OTHERWISE
+        if target.version is None or self.latest is None or (self.latest.Job.Version or 0) <= target.version:
             return ""
-        ended = rules.is_terminal(self.update.StateType)
-        if self.update.StateType == target or (target == ENDED and ended):
-            return REACHED
-        return OTHERWISE if ended else ""
+        return REPLACED
 
 
 async def _wait(
-    jobs: list[str], rules: "Rules", target: str, seconds: float | None, where: Where, *, as_json: bool
+    jobs: list[str], rules: "Rules", target: _Target, seconds: float | None, where: Where, *, as_json: bool
 ) -> ExitCode:
     from consumer.jetstream.view import FIRST  # noqa: PLC0415
 
@@ -130,9 +170,7 @@ async def _wait(
     try:
         # The connection has its own bound, and its own error: that nobody answers is no "still running".
         async with connected(where, within_s=seconds) as view, asyncio.timeout_at(deadline):
-            patterns = [await find_pattern(view, job) for job in jobs]
-            await tell_unknown(view, dict.fromkeys(jobs))
-            awaited = [_Awaited(view.names, pattern) for pattern in dict.fromkeys(patterns)]
+            awaited = [_Awaited(view.names, key, target.version) for key in await find_patterns(view, jobs)]
             filters = [f"{view.names.state_prefix}{job.pattern}.*" for job in awaited]
             # All of the jobs' entries, from the first, and then what comes: one reading, so nothing falls between what
             # was and what will be, and each update is seen to follow the one before. (The bucket would be shorter, and
@@ -154,17 +192,24 @@ async def _wait(
     return ExitCode.OK if all(job.outcome == REACHED for job in awaited) else ExitCode.WRONG
 
 
-async def _settle(rules: "Rules", target: str, awaited: list[_Awaited], entries: "Reading", *, as_json: bool) -> None:
+async def _settle(
+    rules: "Rules", target: _Target, awaited: list[_Awaited], entries: "Reading", *, as_json: bool
+) -> None:
     """Take entries until every job is settled. What was before now counts only by what it led to."""
     told = False
     async for entry in entries:
+        before = [job.latest for job in awaited]
         for job in awaited:
             job.take(entry)
         if not entries.caught_up:
             continue
-        for job in awaited:
+        for job, latest in zip(awaited, before, strict=True):
             if not job.outcome and (outcome := job.judge(rules, target)):
+                if not told:
+                    _tell_over(target, job)
                 _say(job, outcome, as_json=as_json)
+            elif told and not job.outcome and latest is not None and target.version is None:
+                _tell_rerun(target, job, latest)
         if all(job.outcome for job in awaited):
             return
         if not told:
@@ -172,14 +217,30 @@ async def _settle(rules: "Rules", target: str, awaited: list[_Awaited], entries:
             _tell_states(target, awaited)
 
 
-def _tell_states(target: str, awaited: list[_Awaited]) -> None:
+def _tell_over(target: _Target, job: _Awaited) -> None:
+    """Say of a job that had ended when the wait began which life that was: a rerun may be on its way."""
+    if target.version is None and job.update is not None and (version := job.update.Job.Version) is not None:
+        tell(
+            f"job {say_key(job.pattern)} is {job.update.StateType} already, in version {version}: to wait for a rerun "
+            f"that is to come, add --version {version + 1}"
+        )
+
+
+def _tell_rerun(target: _Target, job: _Awaited, before: "Update") -> None:
+    """Say that another life of the job has begun, which is waited for now: the one before it had not ended."""
+    assert job.latest is not None
+    if (version := job.latest.Job.Version) != before.Job.Version:
+        tell(f"job {say_key(job.pattern)} was begun anew: waiting for {target} of version {version}")
+
+
+def _tell_states(target: _Target, awaited: list[_Awaited]) -> None:
     """Say how the jobs stand that are known and not settled: silence would look as if nobody waited."""
-    wanted = "its end" if target == ENDED else target
     for job in awaited:
         if job.outcome:
             continue
-        if job.update is not None:
-            tell(f"job {say_key(job.pattern)} is {job.update.StateType}: waiting for {wanted}")
+        if job.latest is not None:
+            where = "" if target.version is None else f" in version {job.latest.Job.Version or 0}"
+            tell(f"job {say_key(job.pattern)} is {job.latest.StateType}{where}: waiting for {target}")
         elif job.seen:
             tell(f"the log holds no update of {say_key(job.pattern)} that is ours: waiting for one")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from consumer.cli.naming import find_patterns
 from consumer.cli.options import (
     AsJson,
     Cluster,
@@ -15,13 +16,11 @@ from consumer.cli.options import (
     Where,
     carry_out,
     connected,
-    find_pattern,
     read_count,
     read_job,
     read_name,
     read_state,
     read_time,
-    tell_unknown,
 )
 from consumer.errors import AbsentError, ExitCode
 
@@ -128,8 +127,7 @@ async def _filters(view: "View", jobs: list[str], namespaces: list[str], states:
     spaces = {escape(namespace) for namespace in namespaces} or {"*"}
     ends = {escape(state.lower()) for state in states} or {"*"}
     if jobs:
-        keys = [await find_pattern(view, job) for job in jobs]
-        await tell_unknown(view, jobs)
+        keys = await find_patterns(view, jobs)
         pairs = {str(key) for key in keys if spaces == {"*"} or key.partition(".")[0] in spaces}
         if not pairs:
             raise AbsentError(f"none of {', '.join(jobs)} is in namespace {' or '.join(namespaces)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import pytest
 from nats.aio.client import Client
 
@@ -22,7 +23,9 @@ from tests.bacalhau.servers import NatsServer, nats_server
 from tests.waiting import DEADLINE_S
 
 EPOCH: Final = datetime(2026, 11, 24, 5, 0, 0, 123456, tzinfo=UTC)
-UNKNOWN: Final = "no job {} is known yet in cluster main: waiting for it (is a daemon running? jobstate doctor)"
+UNKNOWN: Final = (
+    "no job {} is known yet in cluster main: waiting for one with this id (is a daemon running? jobstate doctor)"
+)
 """What is said of a job that nobody knows yet."""
 ROOT: Final = Path(__file__).parents[2]
 
@@ -186,6 +189,12 @@ def life(
             )
         )
     return updates[len(after) :]
+
+
+def named(job: str, name: str, state: str, namespace: str = "default") -> Update:
+    """The first update of a job that has a name."""
+    (update,) = life(job, state, namespace=namespace)
+    return msgspec.structs.replace(update, Job=msgspec.structs.replace(update.Job, Name=name))
 
 
 async def make_streams(client: Client, names: Names) -> None:

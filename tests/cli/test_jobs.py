@@ -11,7 +11,7 @@ import pytest
 from consumer.errors import ExitCode
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update
-from tests.cli.conftest import Stage, life, make_streams, staged
+from tests.cli.conftest import Stage, life, make_streams, named, staged
 from tests.waiting import DEADLINE_S
 
 LONG = "j-0123abcd-0000-4000-8000-000000000001"
@@ -113,7 +113,7 @@ async def test_an_id_in_full_hides_those_that_begin_with_it(stage: Stage) -> Non
 
 
 async def test_a_job_that_is_not_there_or_not_one_is_refused_with_the_next_step(stage: Stage) -> None:
-    """Unknown: exit 3 and where to look. Two that begin alike, or have one id: exit 3 and both."""
+    """Unknown: exit 3 and where to look. Two that begin alike, or have one id: exit 6 and both."""
     await stage.live("j-11", "Failed")
     await stage.live("j-12", "Running", namespace="other")
     await stage.live("j-3", "Running")
@@ -123,25 +123,57 @@ async def test_a_job_that_is_not_there_or_not_one_is_refused_with_the_next_step(
     alike = await stage.verb("history", "j-1")
     same = await stage.verb("get", "j-3")
 
-    absent = "no job j-2 in cluster main: write the job's id, or its beginning (`jobstate list` shows those there are)"
-    assert unknown == (3, "", f"jobstate: {absent}\n")
-    assert alike == (3, "", "jobstate: j-1 may be default/j-11, other/j-12: give more of the id, or NAMESPACE/JOB\n")
-    assert "default/j-3, other/j-3" in same.err
+    absent = "no job j-2 in cluster main: write the job's id, its beginning, or the job's name"
+    assert unknown == (3, "", f"jobstate: {absent} (`jobstate list` shows those there are)\n")
+    step = "write one of these, or more of the id"
+    assert alike == (6, "", f"jobstate: j-1 may be one of 2 jobs: {step}\n  default/j-11\n  other/j-12\n")
+    assert same == (6, "", f"jobstate: j-3 may be one of 2 jobs: {step}\n  default/j-3\n  other/j-3\n")
 
 
-async def test_a_name_is_no_id_and_the_jobs_of_that_name_are_named(stage: Stage) -> None:
-    """`get n`: exit 3, an id is wanted, and whose name that is: five of seven, or those of the namespace."""
-    for number in range(7):
-        await stage.live(f"j-{number}", "Pending")
-    await stage.live("j-7", "Pending", namespace="other")
+async def test_a_job_is_found_by_its_name(stage: Stage) -> None:
+    """In any namespace, or in its own; whatever a name is made of; an id in full comes before it."""
+    names = ("nightly", 'team/build "1" é', "j-9", "default/x")
+    for number, name in enumerate(names):
+        await stage.update(named(f"j-{number}", name, "Pending", namespace="a.b"))
+    await stage.live("j-9", "Running")
 
-    many = await stage.verb("get", "n")
-    one = await stage.verb("history", "other/n")
+    async def found(*arguments: str) -> str:
+        ended = await stage.verb(*arguments, "--json")
+        assert ended.code == ExitCode.OK, ended
+        (said,) = ended.objects
+        return str(said["update"]["Job"]["ID"])
 
-    absent = "in cluster main: write the job's id, or its beginning; that is the name of"
-    named = ", ".join(f"default/j-{number}" for number in range(5))
-    assert many == (3, "", f"jobstate: no job n {absent} {named} and more\n")
-    assert one == (3, "", f"jobstate: no job other/n {absent} other/j-7\n")
+    assert await found("get", "nightly") == "j-0"
+    assert await found("history", "a.b/nightly") == "j-0"
+    assert await found("get", names[1]) == "j-1"
+    assert await found("get", f"a.b/{names[1]}") == "j-1"
+    assert await found("get", "j-9") == "j-9", "an id, and another job's name"
+    assert await found("get", "a.b/j-9") == "j-2"
+    assert await found("get", "default/x") == "j-3"
+    assert await found("watch", "--job", "nightly", "--since", "start", "--count", "1") == "j-0"
+    assert (await stage.verb("get", "default/nightly")).code == ExitCode.NO_INPUT
+
+
+async def test_a_name_of_several_jobs_lists_them(stage: Stage) -> None:
+    """Exit 6 and a line each, at most twenty; also where it is one's name and the beginning of another's id."""
+    for number in range(23):
+        await stage.live(f"j-{number:02}", "Pending")
+    await stage.update(named("j-99", "build", "Pending", namespace="other"))
+    await stage.live("build-7", "Running")
+
+    many = await stage.verb("get", "n", "--json")
+    two = await stage.verb("history", "build")
+    one = await stage.verb("get", "other/build", "--json")
+    watched = await stage.verb("watch", "--job", "build")
+
+    step = "write one of these, or more of the id"
+    lines = ["  default/build-7", *(f"  default/j-{number:02}" for number in range(19))]
+    lines = [f"jobstate: n may be one of 24 jobs: {step}", *lines, "  and 4 more"]
+    assert (many.code, many.out, many.err.splitlines()) == (ExitCode.AMBIGUOUS, "", lines)
+    said = f"jobstate: build may be one of 2 jobs: {step}\n  default/build-7\n  other/j-99\n"
+    assert two == (ExitCode.AMBIGUOUS, "", said)
+    assert watched == two
+    assert one.objects[0]["update"]["Job"]["ID"] == "j-99"
 
 
 async def test_a_namespace_without_a_job_is_told(stage: Stage) -> None:

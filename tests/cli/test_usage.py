@@ -31,7 +31,7 @@ PLACE: Final = [
 
 STATES: Final = "write Pending, Queued, Running, Completed, Failed, Stopped"
 RULES: Final = ("/nowhere/x.toml: cannot be read", "name another rules file, or none")
-NOBODY: Final = ("JOB", "'ns/' names no job", "write an id, or NAMESPACE/JOB")
+NOBODY: Final = ("JOB", "'ns/' names no job", "write an id, a name, or NAMESPACE/JOB")
 COUNT: Final = "is no count: write a whole number from 0"
 
 WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
@@ -60,6 +60,7 @@ WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
     "wait": [
         ("j-1 ns/", *NOBODY),
         ("j-1 --for bogus", "'--for'", "'bogus' is no state", f"{STATES}, terminal"),
+        ("j-1 --version x", "'--version'", f"'x' {COUNT} to 4294967295"),
         ("j-1 --timeout 30", "'--timeout'", "'30' is no duration", "write 250ms, 30s"),
         *((f"j-1 {flags}", *words) for flags, *words in PLACE),
     ],
@@ -292,7 +293,7 @@ READERS: Final = (
     "get j-1",
     "history j-1",
     "watch --since start --count 2",
-    "wait j-1",
+    "wait j-1 --for terminal --version 0",
     "send j-2 Running",
     "quarantine list",
     "quarantine show 1-1",
@@ -388,7 +389,7 @@ async def test_a_closed_output_is_no_failure(stage: Stage) -> None:
     ("line", "code", "said"),
     [
         ("watch --since start", 0, ""),
-        ("wait j-1 --for Completed", 130, f"jobstate: {UNKNOWN.format('j-1')}\n"),
+        ("wait j-1 --for terminal --version 0", 130, f"jobstate: {UNKNOWN.format('j-1')}\n"),
         ("replay RECORDINGS", 130, ""),
     ],
 )

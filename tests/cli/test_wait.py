@@ -8,7 +8,7 @@ from consumer.errors import ExitCode
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update
 from tests.bacalhau.servers import mute_server, nats_server, peer
-from tests.cli.conftest import UNKNOWN, Running, Stage, life
+from tests.cli.conftest import UNKNOWN, Running, Stage, life, named
 from tests.cli.test_watch import watching
 
 
@@ -19,12 +19,89 @@ async def begin(stage: Stage, *arguments: str) -> Running:
     return running
 
 
-@pytest.mark.parametrize("target", [(), ("--for", "failed"), ("--for", "terminal")])
+ALREADY = "jobstate: job {} is {} already, in version 0: to wait for a rerun that is to come, add --version 1\n"
+
+
+@pytest.mark.parametrize("target", [("--for", "failed"), ("--for", "terminal")])
 async def test_a_state_that_is_reached_already_is_reached(stage: Stage, target: tuple[str, ...]) -> None:
-    """A job that has ended so is no wait: exit 0."""
+    """A job that has ended so is no wait: exit 0, and it is told which life that was."""
     await stage.live("j-1", "Pending", "Failed")
 
-    assert await stage.verb("wait", "j-1", *target) == (0, "default/j-1\tFailed\treached\n", "")
+    said = ALREADY.format("default/j-1", "Failed")
+    assert await stage.verb("wait", "j-1", *target) == (0, "default/j-1\tFailed\treached\n", said)
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "outcome"),
+    [("Completed", 0, "reached"), ("Failed", 1, "ended otherwise"), ("Stopped", 1, "ended otherwise")],
+)
+async def test_without_a_state_only_completed_is_0(stage: Stage, state: str, code: int, outcome: str) -> None:
+    """`wait JOB && deploy` deploys what completed, and nothing else; whether it had ended before, or ends now."""
+    await stage.live("j-1", "Pending", state)
+    before = await stage.verb("wait", "j-1")
+    running = await begin(stage, "j-2")
+    await stage.live("j-2", "Pending", state)
+    after = await running.end()
+
+    assert before[:2] == (code, f"default/j-1\t{state}\t{outcome}\n")
+    assert after[:2] == (code, f"default/j-2\t{state}\t{outcome}\n")
+
+
+async def test_a_rerun_is_waited_for_and_not_the_life_before(stage: Stage) -> None:
+    """The life that is open counts; that of a number may not be here yet; and one that can never be is told."""
+    first = await stage.live("j-1", "Pending", "Completed")
+    for update in life("j-1", "Pending", version=1, after=first):
+        await stage.update(update)
+    opened = life("j-1", "Pending", version=1, after=first)
+    running = await begin(stage, "j-1")
+    later = await begin(stage, "j-1", "--version", "2", "--for", "terminal")
+    assert await running.complaint() == "jobstate: job default/j-1 is Pending: waiting for Completed"
+    said = "jobstate: job default/j-1 is Pending in version 1: waiting for its end of version 2"
+    assert await later.complaint() == said
+
+    lives = first + opened
+    for state, version in (("Failed", 1), ("Pending", 2), ("Stopped", 2)):
+        for update in life("j-1", state, version=version, after=lives):
+            await stage.update(update)
+            lives = [*lives, update]
+
+    assert (await running.end())[:2] == (1, "default/j-1\tFailed\tended otherwise\n")
+    assert (await later.end())[:2] == (0, "default/j-1\tStopped\treached\n")
+    for asked, answer in (
+        ("0", (0, "default/j-1\tCompleted\treached\n", "")),
+        ("1", (1, "default/j-1\tFailed\tended otherwise\n", "")),
+        ("2", (1, "default/j-1\tStopped\tended otherwise\n", "")),
+    ):
+        assert await stage.verb("wait", "j-1", "--version", asked) == answer
+
+
+async def test_a_life_that_begins_before_the_one_waited_for_has_ended(stage: Stage) -> None:
+    """Without a number the new one is waited for, and that is told; one asked for by number was replaced: exit 1."""
+    first = await stage.live("j-1", "Pending", "Running")
+    running = await begin(stage, "j-1")
+    numbered = await begin(stage, "j-1", "--version", "0")
+    second = life("j-1", "Pending", "Completed", version=1, after=first)
+    await stage.update(second[0])
+
+    assert (await numbered.end())[:2] == (1, "default/j-1\tRunning\treplaced\n")
+    await running.complaint()
+    assert await running.complaint() == ("jobstate: job default/j-1 was begun anew: waiting for Completed of version 1")
+    await stage.update(second[1])
+    assert (await running.end())[:2] == (0, "default/j-1\tCompleted\treached\n")
+
+
+async def test_a_job_is_waited_for_by_its_name(stage: Stage) -> None:
+    """As by its id; a name that two jobs have is exit 6 with both."""
+    await stage.update(named("j-1", "nightly", "Running"))
+    await stage.update(named("j-2", "weekly", "Running"))
+    await stage.update(named("j-3", "weekly", "Running"))
+    running = await begin(stage, "default/nightly")
+    await stage.update(life("j-1", "Completed", after=[named("j-1", "nightly", "Running")])[0])
+
+    assert (await running.end())[:2] == (0, "default/j-1\tCompleted\treached\n")
+    both = await stage.verb("wait", "weekly")
+    assert (both.code, both.out) == (ExitCode.AMBIGUOUS, "")
+    assert both.err.splitlines()[1:] == ["  default/j-2", "  default/j-3"]
 
 
 async def test_a_state_that_comes_is_reached(stage: Stage) -> None:
@@ -107,13 +184,13 @@ async def test_all_jobs_are_waited_for(stage: Stage) -> None:
     """Three jobs, one of them not there yet and in another namespace: the wait ends with the last."""
     await stage.live("j-1", "Completed")
     await stage.live("j-2", "Running")
-    running = await begin(stage, "j-1", "default/j-2", "j-3")
+    running = await begin(stage, "j-1", "default/j-2", "j-3", "--for", "terminal")
     assert await running.line() == "default/j-1\tCompleted\treached"
     await stage.live("j-3", "Pending", "Failed", namespace="n.s")
     assert await running.line() == "n.s/j-3\tFailed\treached"
     await stage.update(life("j-2", "Stopped", after=life("j-2", "Running"))[0])
 
-    told = f"jobstate: {UNKNOWN.format('j-3')}\n"
+    told = f"jobstate: {UNKNOWN.format('j-3')}\n" + ALREADY.format("default/j-1", "Completed")
     told += "jobstate: job default/j-2 is Running: waiting for its end\n"
     assert await running.end() == (0, "default/j-2\tStopped\treached\n", told)
 
@@ -131,7 +208,7 @@ async def test_what_strangers_store_ends_no_wait(stage: Stage) -> None:
     """A Completed whose sequence does not follow, one that no daemon's headers come with, bytes: not believed."""
     await stage.live("j-1", "Pending", "Running")
     subject = stage.names.state(job_key("default", "j-1"), "Completed")
-    running = await begin(stage, "j-1")
+    running = await begin(stage, "j-1", "--for", "terminal")
     await stage.store(subject, encode_update(life("j-1", "Completed")[0]))
     await stage.store(subject, encode_update(life("j-1", "Completed", after=life("j-1", "Pending", "Running"))[0]))
     await stage.store(subject, b"{}")
