@@ -5,8 +5,8 @@ yours: what must be quick is proved by a ratio within one run, by an injected cl
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import pytest
 
@@ -14,6 +14,11 @@ DEADLINE_S: Final = 180.0
 """Seconds until a test that still waits for its fact fails."""
 
 LOOK_S: Final = 0.005
+LIMIT_S: Final = 0.3
+LIMIT_MAX_S: Final = 30.0
+"""Limits of the program's own, first and last (`given_time`)."""
+
+T = TypeVar("T")
 
 
 async def until(fact: Callable[[], object], what: str | Callable[[], str]) -> None:
@@ -24,3 +29,17 @@ async def until(fact: Callable[[], object], what: str | Callable[[], str]) -> No
                 await asyncio.sleep(LOOK_S)
     except TimeoutError:
         pytest.fail(f"never came: {what if isinstance(what, str) else what()}")
+
+
+async def given_time(attempt: Callable[[float], Awaitable[T]], shows: Callable[[T], object]) -> T:
+    """What *attempt* gives with a time limit (seconds) that is long enough for this machine.
+
+    For a limit of the program's own that must run out. It is short first, and doubled until the result *shows* the
+    fact: on a quick machine the test takes no longer than it must. Gives the last result even if that shows nothing.
+    """
+    limit_s = LIMIT_S
+    while True:
+        found = await attempt(limit_s)
+        if shows(found) or limit_s > LIMIT_MAX_S:
+            return found
+        limit_s *= 2

@@ -357,9 +357,10 @@ async def test_it_survives_its_server(server: Server, names: Names, how: str, mo
 
 
 async def test_a_consumer_that_is_deleted_again_and_again_is_no_hot_loop(
-    source: JetStreamInput, reader: Connection, names: Names
+    source: JetStreamInput, reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is made again at once, then after a pause, then after a longer one; what comes ends the pauses."""
+    monkeypatch.setattr("consumer.jetstream.input.CALM_S", DEADLINE_S)
     loop = asyncio.get_running_loop()
     await source.start(None)
     reading = asyncio.create_task(take(source, 1))
@@ -532,13 +533,18 @@ async def test_what_is_refused_at_once_is_no_hot_loop(
     assert bodies(await reading) == [1]
 
 
-async def test_it_is_proven_long_before_the_first_ordinary_heartbeat(source: JetStreamInput) -> None:
-    """Nothing is in the input, and a heartbeat comes each two seconds: the first one sooner."""
+async def test_it_is_proven_before_the_first_ordinary_heartbeat(
+    source: JetStreamInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is in the input, and the ordinary heartbeats come after the test's deadline: the first one sooner."""
+    monkeypatch.setattr("consumer.jetstream.pull.HEARTBEAT_S", 2 * DEADLINE_S)
+    monkeypatch.setattr("consumer.jetstream.pull.EXPIRES_S", 8 * DEADLINE_S)
+    monkeypatch.setattr("consumer.jetstream.pull.DOUBT_S", 4 * DEADLINE_S)
     proven = asyncio.Event()
     source.tell = proven.set
     await source.start(None)
     reading = asyncio.create_task(source.batch())
-    async with asyncio.timeout(1.5):
+    async with asyncio.timeout(DEADLINE_S):
         await proven.wait()
     assert (source.trouble, source.restarts) == ("", 0)
     reading.cancel()
