@@ -298,11 +298,19 @@ class Http(_Section, frozen=True, kw_only=True):
     host: Annotated[
         str,
         Meta(
-            description="Address to listen on. There is no authentication: think before it is not loopback.",
+            description="Address to listen on; `*` is every address, of IPv4 and IPv6. There is no authentication: "
+            "think before it is not loopback.",
             min_length=1,
         ),
     ] = "127.0.0.1"
     port: Annotated[int, Meta(description="Port; 0 takes any that is free.", ge=0, le=65_535)] = 9_090
+    address_file: Annotated[
+        _File,
+        Meta(
+            description="File to which the daemon writes its URL (`http://127.0.0.1:9090`), and which it removes when "
+            "it ends: so others learn which port it took. Empty: none.",
+        ),
+    ] = ""
 
 
 class Log(_Section, frozen=True, kw_only=True):

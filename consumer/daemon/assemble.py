@@ -48,8 +48,7 @@ from consumer.jetstream.recovery import Recovered, read_whole, recover
 from consumer.jetstream.server import DISK_FULL, MEND_AFTER_S, EmbeddedServer
 from consumer.jetstream.writer import open_writer
 from consumer.model import NOWHERE, JobKey
-from consumer.observe import Health, Metrics, serve
-from consumer.resolve import join_host_port
+from consumer.observe import Health, Metrics, serve, url_of
 from consumer.rules import load
 from consumer.settings import RULES_FILE, Http, Settings, redact
 
@@ -82,7 +81,7 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
             nats=redact(url),
             bacalhau=redact(settings.bacalhau.url),
             orchestrator=redact(settings.orchestrator.url),
-            http=f"http://{join_host_port(settings.http.host, port)}",
+            http=url_of(settings.http.host, port),
             rules=daemon.rules.name,
         )
         if settings.derives:

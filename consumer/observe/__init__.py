@@ -3,8 +3,8 @@
 Nothing here decides anything, and nothing that decides knows of it.
 """
 
-from consumer.observe.health import Health, serve
+from consumer.observe.health import Health, serve, url_of
 from consumer.observe.log import configure, tell_left_out
 from consumer.observe.metrics import Metrics
 
-__all__ = ["Health", "Metrics", "configure", "serve", "tell_left_out"]
+__all__ = ["Health", "Metrics", "configure", "serve", "tell_left_out", "url_of"]

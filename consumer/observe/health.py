@@ -7,7 +7,8 @@ parts say it of themselves; nobody is asked, so an answer costs nothing and hang
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
@@ -18,6 +19,9 @@ from consumer.resolve import join_host_port, resolve
 from consumer.settings import Http
 
 STARTING: Final = "has not been ready yet"
+EVERYWHERE: Final = "*"
+"""The setting `http.host` for every address of this machine, of IPv4 and IPv6."""
+_AT_HOME: Final = {EVERYWHERE: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listened on
 
 
 class Health:
@@ -98,8 +102,9 @@ async def serve(settings: Http, metrics: Metrics, health: Health, cluster: str) 
     await runner.setup()
     try:
         try:
-            addresses: Any = list(await resolve(settings.host))  # asyncio takes several; aiohttp hands them on
-            await web.TCPSite(runner, addresses, settings.port).start()
+            # asyncio takes several, and aiohttp hands them on; None is every address.
+            hosts: Any = None if settings.host == EVERYWHERE else list(await resolve(settings.host))
+            await web.TCPSite(runner, hosts, settings.port).start()
         except OSError as error:
             # asyncio's own words say the address once more; a name that is not found has no number of the system's.
             number = error.errno or 0
@@ -108,9 +113,37 @@ async def serve(settings: Http, metrics: Metrics, health: Health, cluster: str) 
                 f"http.port: cannot listen on {join_host_port(settings.host, settings.port)} ({why}); "
                 "set http.port (JOBSTATE_HTTP__PORT) to a free one, or to 0 for any"
             ) from error
-        yield runner.addresses[0][1]
+        port = runner.addresses[0][1]
+        with _written(settings.address_file, url_of(settings.host, port)):
+            yield port
     finally:
         await runner.cleanup()
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL at which this machine asks a server that listens on *host* (`http.host`) and *port*."""
+    return f"http://{join_host_port(_AT_HOME.get(host, host), port)}"
+
+
+@contextlib.contextmanager
+def _written(name: str, url: str) -> Iterator[None]:
+    """Keep *url* in the file *name* while the context is open; nobody reads half of it. Raises `SettingsError`."""
+    if not name:
+        yield
+        return
+    file, fresh = Path(name), Path(f"{name}.new")
+    try:
+        fresh.write_text(f"{url}\n", encoding="utf-8")
+        fresh.replace(file)
+    except OSError as error:
+        raise SettingsError(
+            f"http.address_file: cannot write {name} ({error.strerror}); name a file in a folder that this user may "
+            "write to (JOBSTATE_HTTP__ADDRESS_FILE), or leave it empty"
+        ) from error
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 _Answer = Callable[[web.Request], Awaitable[web.Response]]

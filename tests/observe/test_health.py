@@ -1,12 +1,17 @@
 """Alive is going round, ready is each part being ready, and HTTP says both."""
 
 import asyncio
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from consumer.errors import SettingsError
 from consumer.observe import Health, Metrics, serve
+from consumer.probe import FILE, ask
 from consumer.settings import Http
 
 ANY = Http(port=0)
@@ -126,3 +131,90 @@ async def test_the_port_is_free_again_afterwards() -> None:
             assert answer.status == 200
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1"),
+        ("::1", "http://[::1]"),
+        ("localhost", "http://localhost"),
+        ("0.0.0.0", "http://127.0.0.1"),  # noqa: S104 - listened on by a test
+        ("::", "http://[::1]"),
+        ("*", "http://127.0.0.1"),
+    ],
+)
+async def test_the_address_is_in_its_file(tmp_path: Path, host: str, url: str) -> None:
+    """Whatever the host, and with a port chosen at the start: the file says where the daemon answers, while it does."""
+    file = tmp_path / "address"
+    async with serve(Http(host=host, port=0, address_file=str(file)), Metrics(), Health(), "lab") as port:
+        assert file.read_text() == f"{url}:{port}\n"
+        assert await asyncio.to_thread(ask, file.read_text().strip()) == ""
+    assert not file.exists()
+
+
+async def test_every_address_is_ipv4_and_ipv6() -> None:
+    """`*` answers on both; `0.0.0.0` and `::` are one of them each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with serve(Http(host="*", port=port), Metrics(), Health(), "lab"):
+        for host in ("127.0.0.1", "[::1]"):
+            assert await asyncio.to_thread(ask, f"http://{host}:{port}") == ""
+
+
+async def test_an_address_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    """The error names the setting, the file and the way out; nothing listens any more."""
+    name = str(tmp_path / "none" / "address")
+    with pytest.raises(SettingsError, match=rf"http\.address_file: cannot write {name} \(No such file"):
+        async with serve(Http(port=0, address_file=name), Metrics(), Health(), "lab"):
+            pass
+
+
+async def test_the_probe_says_what_is_late() -> None:
+    """A loop that does not go round: the probe names it, as /livez does."""
+    clock = Clock()
+    health = Health(clock)
+    health.expect("writer", 5)
+    async with serve(ANY, Metrics(), health, "lab") as port:
+        clock.time += 6
+        said = await asyncio.to_thread(ask, f"http://127.0.0.1:{port}")
+    assert said.startswith("HTTP/1.0 503 Service Unavailable: {")
+    assert "writer" in said
+
+
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:1"])
+async def test_the_probe_as_it_is_run(tmp_path: Path, proxy: str) -> None:
+    """Exit 0 from the daemon's own address, whatever proxy is named; 1 with a sentence where nobody can tell."""
+    file = tmp_path / "address"
+
+    async def probe(**environ: str) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "consumer.probe"),
+            env={"HTTP_PROXY": proxy, "http_proxy": proxy, **environ},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+        return process.returncode, said.decode()
+
+    assert await probe(**{FILE: str(file)}) == (
+        1,
+        f"{file} is not there: the daemon has not come up yet, or has ended\n",
+    )
+    async with serve(Http(port=0, address_file=str(file)), Metrics(), Health(), "lab"):
+        assert await probe(**{FILE: str(file)}) == (0, "")
+    code, said = await probe()
+    assert code == 1
+    assert said.startswith(f"{FILE} is not set")
+    file.write_text("http://127.0.0.1:1\n")
+    assert await probe(**{FILE: str(file)}) == (1, f"{file}: [Errno 111] Connection refused\n")
+
+
+def test_the_probe_imports_next_to_nothing() -> None:
+    """It is run every ten seconds: no dependency, and of the standard library little beside what sockets need."""
+    said = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import consumer.probe"], capture_output=True, text=True, check=True
+    ).stderr
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in said.splitlines()}
+    assert "consumer" in imported
+    assert imported.isdisjoint({"aiohttp", "asyncio", "msgspec", "nats", "ssl", "typer", "urllib"})

@@ -7,12 +7,12 @@ import msgspec
 from yarl import URL
 
 from consumer.doctor.facts import Monitor, Readiness
+from consumer.observe import url_of
 from consumer.resolve import Resolver
 from consumer.settings import Http
 
 ANSWER_S: Final = 3.0
 BODY_MAX: Final = 1024 * 1024
-_ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - listened on, asked at home
 
 
 class _Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ async def read_readiness(http: Http) -> Readiness | None:
     """What the daemon at the configured address says of itself; None where no port is configured."""
     if not http.port:
         return None
-    url = URL.build(scheme="http", host=_ANYWHERE.get(http.host, http.host), port=http.port)
+    url = URL(url_of(http.host, http.port))
     try:
         body = await _get(url / "readyz")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
