@@ -461,6 +461,8 @@ class Life:
             lag = max(found.state.last_seq - place, 0)
             self._estate.metrics.input_lag.set(lag)
             self._input_reached = (found.state.last_seq if lag else 0, asked_at)
+            if lag:
+                self._reports.reaches(found.state.last_seq)
 
     def _tell_stuck(self, carrier: Carrier) -> None:
         reached, asked_at = self._input_reached

@@ -17,7 +17,7 @@ import structlog
 from consumer.errors import ConnectionLostError, UnreachableError
 from consumer.jetstream.api import NO_MESSAGE, TRACEPARENT, MessageAnswer, StreamInfo, header, time_ns
 from consumer.jetstream.connection import Connection
-from consumer.jetstream.pull import DoubtError, Pull, Pulled, refusal
+from consumer.jetstream.pull import DoubtError, Pull, Pulled, StallError, refusal
 from consumer.model import NOWHERE, Position
 from consumer.ports import Delivery
 from consumer.wire.subjects import Names
@@ -63,6 +63,8 @@ class JetStreamInput:
         self._opened_at = 0.0
         self._changed: Final = asyncio.Event()
         self._turns = 0
+        self._stalled = False  # then a heartbeat proves nothing: only an entry does
+        self._nothing_until = 0  # no entry waits up to this sequence: a new consumer said so
         self.breaks: list[Break] = []
         self.restarts = 0
         """How often a consumer that stood was given up, and another one made."""
@@ -81,6 +83,11 @@ class JetStreamInput:
     def turns(self) -> int:
         """Rises while it is read, or tried to be, whatever comes or does not: it stands still for 20 s at most."""
         return self._turns + (0 if self._pull is None else self._pull.turns)
+
+    def reaches(self, last_seq: int) -> None:
+        """Say that the stream holds an entry *last_seq*. If none comes for a while, the consumer is made anew."""
+        if self._pull is not None and last_seq > max(self._place.sequence, self._nothing_until):
+            self._pull.owe()
 
     async def start(self, after: Position | None) -> None:
         """Begin after the entry at *after* (None: with the first).
@@ -117,6 +124,7 @@ class JetStreamInput:
         if self._pull is not None:  # else it is the same trouble, and was told
             self.restarts += 1
             log.warning("input.doubt", stream=self._stream, reason=str(error))
+        self._stalled = isinstance(error, StallError)
         self._settle(str(error) or type(error).__name__)
         await self.stop()
         if self._connection.is_closed:
@@ -137,7 +145,8 @@ class JetStreamInput:
         self._failures += 1
 
     def _prove(self) -> None:
-        self._settle("")
+        if not self._stalled:
+            self._settle("")
 
     def _settle(self, trouble: str) -> None:
         self.trouble = trouble
@@ -161,6 +170,9 @@ class JetStreamInput:
         except BaseException:
             await pull.close()
             raise
+        if not pull.pending:
+            # An entry may have been deleted by itself: its sequence is the stream's last, and it never comes.
+            self._nothing_until, self._stalled = info.state.last_seq, False
         self._pull = pull
         self._opened_at = asyncio.get_running_loop().time()
 
@@ -194,6 +206,9 @@ class JetStreamInput:
 
     def _deliver(self, pulled: list[Pulled]) -> list[Delivery]:
         self._failures = 0
+        if self._stalled:
+            self._stalled = False
+            self._settle("")
         found = []
         place = self._place
         for number, time, subject, data, headers in pulled:

@@ -1,7 +1,7 @@
 """One ephemeral pull consumer without acknowledgements: a stream's entries in order, until it is in doubt.
 
-Deleted, lost with its server, cut off or silent: for all of it there is one answer, `DoubtError`, and its owner begins
-again after the last entry it got (design/nats.md 1.4). What the entries mean is the owner's.
+Deleted, lost with its server, cut off, silent or stalled: for all of it there is one answer, `DoubtError`, and its
+owner begins again after the last entry it got (design/nats.md 1.4). What the entries mean is the owner's.
 """
 
 import asyncio
@@ -27,6 +27,10 @@ PROOF_S: Final = 0.1
 DOUBT_S: Final = 2.25 * HEARTBEAT_S
 """Two heartbeats missed: `kill -9`, a frozen server and a lost way say nothing else (1.4)."""
 INACTIVE_S: Final = 60
+STALL_S: Final = 15.0
+"""Entries wait, and only heartbeats have come for so long: the consumer is given up."""
+STALL_BEATS: Final = 5
+"""And at least so many heartbeats: a process that was stopped, or was busy, has heard none meanwhile."""
 
 Pulled = tuple[int, int, bytes, bytes, bytes | None]
 """(stream sequence, time in ns, subject, body, header block or None): a tuple, because there are many."""
@@ -36,6 +40,10 @@ _STATUS: Final = slice(9, 12)
 
 class DoubtError(JobstateError):
     """The consumer may be gone, or something was lost on the way. What was not given yet must be asked for again."""
+
+
+class StallError(DoubtError):
+    """Entries wait in the stream; the consumer sends heartbeats and does not deliver them."""
 
 
 class Pull:
@@ -63,6 +71,8 @@ class Pull:
         self._asked = 0
         self._count = 0
         self._why = ""
+        self._owed_since: float | None = None
+        self._beats = 0
         self.pending = self.reached = 0
         self.turns = 0
         """How often it looked for what has come: at least once in `DOUBT_S` seconds, while `batch` waits."""
@@ -87,6 +97,8 @@ class Pull:
         if made.error is not None:
             raise refusal(self._connection, self.stream, made.error)
         self.pending, self.reached = made.num_pending, made.delivered.stream_seq
+        if self.pending:
+            self.owe()
 
     async def close(self) -> None:
         """End it. The server forgets it by itself too, a minute later."""
@@ -100,6 +112,11 @@ class Pull:
         except nats.errors.Error:
             return  # the connection is gone, and with it what was to be ended
 
+    def owe(self) -> None:
+        """Say that entries wait in the stream now. `batch` raises `StallError` if none of them comes for `STALL_S`."""
+        if self._owed_since is None:
+            self._owed_since, self._beats = asyncio.get_running_loop().time(), 0
+
     def doubt(self, why: str) -> None:
         """Say that it may be gone; `batch` raises it when what has come is given."""
         self._why = self._why or why
@@ -107,6 +124,9 @@ class Pull:
 
     async def batch(self) -> list[Pulled]:
         """Wait until entries came, then all that have. Raises `DoubtError`."""
+        if self._owed_since is not None:
+            self._owed_since = None
+            self.owe()  # how long nobody waited here is not the server's fault
         while True:
             self.turns += 1
             if self._arrived:
@@ -115,6 +135,7 @@ class Pull:
                     return found
             if self._why:
                 raise DoubtError(self._why)
+            self._require_entries()
             await self._ask()
             self._something.clear()
             if self._arrived:  # it came while the request went out
@@ -127,6 +148,16 @@ class Pull:
                     denied = self._connection.forbidden(self._subject, self._inbox)
                     why = f"nothing came from {self.stream} for {DOUBT_S:g} s, not even a heartbeat"
                     self.doubt(f"{why}: {denied}" if denied else why)
+
+    def _require_entries(self) -> None:
+        """Raise `StallError` if entries wait, and nothing but heartbeats has come for too long."""
+        if self._owed_since is None or self._beats < STALL_BEATS:
+            return
+        waited = asyncio.get_running_loop().time() - self._owed_since
+        if waited >= STALL_S:
+            raise StallError(
+                f"entries wait in {self.stream}, and its consumer has sent heartbeats only for {waited:.0f} s"
+            )
 
     def _put_aside(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         self._arrived.append((subject, reply, data, headers))
@@ -155,6 +186,10 @@ class Pull:
             found.append((number, time, subject, data, headers))
         self._asked -= count - self._count
         self._count = count
+        if found:
+            self._owed_since = None
+            if self.pending:
+                self.owe()
         return found
 
     def _hear(self, headers: bytes) -> None:
@@ -162,6 +197,7 @@ class Pull:
         status = headers[_STATUS]
         words = headers[13 : headers.find(b"\r\n")].decode("utf-8", "replace")
         if status == b"100":
+            self._beats += 1
             self._prove()
             return
         if status in (b"404", b"408") or words.startswith(("Message Size", "Batch Completed")):

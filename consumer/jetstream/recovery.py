@@ -112,6 +112,7 @@ async def _entries_of_jobs(
         while reached < until:
             if left <= 0 and await _get(connection, names.log, {"seq": until}) is None:
                 break  # it was purged: nothing more will come
+            pull.owe()
             pulled = await pull.batch()
             left -= len(pulled)
             for number, time, subject, data, headers in pulled:

@@ -29,6 +29,8 @@ from consumer.settings import Nats as NatsSettings
 from consumer.wire.subjects import Names
 
 RETRY_S: Final = 0.5
+QUIET_S: Final = 30.0
+"""A live read to which nothing came for so long looks whether something should have."""
 CONNECT_S: Final = 3.0
 
 
@@ -215,6 +217,7 @@ class Reading:
         self._number = 0
         self._given = 0
         self._stored = 0
+        self._checked = 0  # nothing under the filters waits up to this sequence of the stream
 
     @property
     def caught_up(self) -> bool:
@@ -250,7 +253,10 @@ class Reading:
         while not self._arrived:
             assert self._pull is not None
             try:
-                self._arrived.extend(await self._pull.batch())
+                async with asyncio.timeout(QUIET_S):
+                    self._arrived.extend(await self._pull.batch())
+            except TimeoutError:
+                await self._look_for_more(self._pull)
             except DoubtError as error:
                 await self._again(str(error))
         number, time_ns, subject, body, headers = self._arrived.popleft()
@@ -273,6 +279,27 @@ class Reading:
         pull, self._pull = self._pull, None
         if pull is not None:
             await pull.close()
+
+    async def _look_for_more(self, pull: Pull) -> None:
+        """Tell *pull*, which has heard nothing but heartbeats, if entries wait: another consumer counts them.
+
+        Nothing is asked of the server but the stream's last sequence, while that does not move.
+        """
+        try:
+            last = (await self._view.info(self._stream)).state.last_seq
+            if last <= max(self._number, self._checked):
+                return
+            other = Pull(self._connection, self._stream)
+            try:
+                await other.open(msgspec.to_builtins(after(self._number)), self._filters)
+            finally:
+                await other.close()
+        except (ServerError, AbsentError, LogWentBackError):
+            return  # that a stream or connection is gone, the consumer tells by itself
+        if other.pending:
+            pull.owe()
+        else:
+            self._checked = last
 
     async def _again(self, why: str) -> None:
         """Make the consumer anew, after the last entry given; try until the server answers."""

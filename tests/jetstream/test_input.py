@@ -6,12 +6,14 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
 from consumer.errors import ConnectionLostError, LogWentBackError, UnreachableError
 from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.input import Break, JetStreamInput, _foreign
+from consumer.jetstream.pull import Pull
 from consumer.jetstream.topology import ensure
 from consumer.model import NOWHERE, Position
 from consumer.ports import Delivery
@@ -563,3 +565,131 @@ async def test_it_moves_while_nothing_comes(source: JetStreamInput, monkeypatch:
     assert source.restarts == 0
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
+
+
+FAR: Final = "2199-01-01T00:00:00Z"
+"""Until then nobody waits."""
+
+
+async def pause(reader: Connection, stream: str) -> None:
+    """Have each consumer of *stream* deliver nothing from now on. It goes on sending heartbeats."""
+    for name in json.loads(await api(reader, f"CONSUMER.NAMES.{stream}"))["consumers"]:
+        answer = json.loads(
+            await api(reader, f"CONSUMER.PAUSE.{stream}.{name}", b'{"pause_until":"%s"}' % FAR.encode())
+        )
+        assert answer["paused"]
+
+
+async def test_a_consumer_that_delivers_nothing_of_what_waits_is_replaced(
+    source: JetStreamInput, reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends heartbeats, and entries wait: a new one brings each entry once, and the restart is counted."""
+    monkeypatch.setattr("consumer.jetstream.pull.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("consumer.jetstream.pull.STALL_S", 0.3)
+    troubles: list[str] = []
+    source.tell = lambda: troubles.append(source.trouble)
+    await source.start(None)
+    await pause(reader, names.input)
+    await put(reader, names, 1, 5)
+    reading = asyncio.create_task(take(source, 5))
+    await until(lambda: source.trouble == "", "a heartbeat")
+    source.reaches(5)
+    assert bodies(await reading) == [1, 2, 3, 4, 5]
+    assert source.restarts == 1
+    assert f"entries wait in {names.input}, and its consumer has sent heartbeats only" in troubles[-2]
+    assert troubles[-1] == ""
+
+
+async def test_a_new_consumer_that_is_no_better_is_no_end_of_the_trouble(
+    source: JetStreamInput, reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each one hangs: its heartbeats prove nothing while entries wait. The first entry does."""
+    monkeypatch.setattr("consumer.jetstream.pull.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("consumer.jetstream.pull.STALL_S", 0.3)
+    opens, mended = Pull.open, False
+
+    async def hang(self: Pull, start: dict[str, Any], filters: tuple[str, ...] = ()) -> None:
+        await opens(self, start if mended else {**start, "pause_until": FAR}, filters)
+
+    monkeypatch.setattr(Pull, "open", hang)
+    await put(reader, names, 1, 3)
+    await source.start(None)
+    reading = asyncio.create_task(take(source, 3))
+    await until(lambda: source.restarts >= 1, "the first restart")
+    seen: set[bool] = set()
+    source.tell = lambda: seen.add(bool(source.trouble))
+    await until(lambda: source.restarts >= 3, "more restarts")
+    assert seen == {True}, "it never said that all is well"
+    mended = True
+    assert bodies(await reading) == [1, 2, 3]
+    assert source.trouble == ""
+
+
+async def test_heartbeats_alone_are_no_trouble_while_nothing_waits(
+    source: JetStreamInput, reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Idle, also where the stream's last entry was deleted, so that its last sequence never comes."""
+    monkeypatch.setattr("consumer.jetstream.pull.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("consumer.jetstream.pull.STALL_S", 0.0)
+    await put(reader, names, 1, 3)
+    answer = json.loads(await api(reader, f"STREAM.MSG.DELETE.{names.input}", b'{"seq":3}'))
+    assert answer["success"]
+    await source.start(None)
+    assert bodies(await take(source, 2)) == [1, 2]
+    for waits in (4, 5):
+        reading = asyncio.create_task(source.batch())
+        turns = source.turns
+        await until(lambda turns=turns: source.turns > turns + 12, "many heartbeats")  # type: ignore[misc]
+        assert source.restarts == 0
+        await put(reader, names, waits, waits)
+        assert bodies(await reading) == [waits]
+        await source.stop()
+        await put(reader, names, 9, 9)
+        last = json.loads(await api(reader, f"STREAM.INFO.{names.input}"))["state"]["last_seq"]
+        await api(reader, f"STREAM.MSG.DELETE.{names.input}", b'{"seq":%d}' % last)
+        await source.start(source.place)
+        source.reaches(last)
+
+
+async def test_an_entry_that_is_deleted_while_it_is_waited_for_costs_one_restart(
+    source: JetStreamInput, reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new consumer says that nothing waits, and is believed."""
+    monkeypatch.setattr("consumer.jetstream.pull.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("consumer.jetstream.pull.STALL_S", 0.0)
+    await source.start(None)
+    await pause(reader, names.input)
+    await put(reader, names, 1, 1)
+    await api(reader, f"STREAM.MSG.DELETE.{names.input}", b'{"seq":1}')
+    reading = asyncio.create_task(source.batch())
+    source.reaches(1)
+    await until(lambda: source.restarts == 1 and source.trouble == "", "the restart")
+    turns = source.turns
+    source.reaches(1)
+    await until(lambda: source.turns > turns + 12, "many heartbeats")
+    assert source.restarts == 1
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+
+async def test_the_time_in_which_nobody_reads_is_not_the_servers(
+    source: JetStreamInput, reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon held back for an hour, and heartbeats came: what waits comes, with no restart."""
+    monkeypatch.setattr("consumer.jetstream.pull.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("consumer.jetstream.pull.EXPIRES_S", 2)
+    await source.start(None)
+    await put(reader, names, 1, 1)
+    assert bodies(await take(source, 1)) == [1]
+    pull = source._pull
+    assert pull is not None
+    source.reaches(2)
+    assert pull._owed_since is not None
+    pull._owed_since -= 3600
+    await until(lambda: len(pull._arrived) > 6, "heartbeats that nobody reads")
+    turns = source.turns
+    reading = asyncio.create_task(source.batch())
+    await until(lambda: source.turns > turns + 2, "that it is read again")
+    await put(reader, names, 2, 2)
+    assert bodies(await reading) == [2]
+    assert source.restarts == 0

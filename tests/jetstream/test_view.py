@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
 
 from consumer.errors import AbsentError, LogWentBackError, ServerError
 from consumer.jetstream.connection import Connection
+from consumer.jetstream.pull import Pull
 from consumer.jetstream.view import FIRST, LAST, View, connect_reader
 from consumer.settings import Nats
 from consumer.wire.subjects import job_key
@@ -113,6 +115,52 @@ async def test_a_follower_says_that_the_server_is_frozen_and_that_it_goes_on(
 
     assert told[0].startswith(f"nothing came from {stage.names.log} for 4.5 s, not even a heartbeat (")
     assert told[-1] == "reading again after entry 1"
+
+
+@pytest.mark.parametrize("everything", [True, False])
+async def test_a_follower_whose_consumer_only_sends_heartbeats_goes_on(
+    stage: Stage, view: View, told: list[str], monkeypatch: pytest.MonkeyPatch, *, everything: bool
+) -> None:
+    """Paused by the server, or what looks the same: what is stored comes, once; of other jobs' entries nothing does."""
+    monkeypatch.setattr("consumer.jetstream.pull.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("consumer.jetstream.pull.STALL_S", 0.3)
+    monkeypatch.setattr("consumer.jetstream.view.QUIET_S", 0.5)
+    await store(stage, 1)
+    filters = ">" if everything else stage.names.states(KEY)
+    async with asyncio.timeout(DEADLINE_S), view.follow(filters, start=LAST) as entries:
+        assert (await anext(entries)).number == 1
+        other = job_key("default", "j-2")
+        await stage.client.jetstream().publish(stage.names.state(other, "Running"), b"{}")
+        if everything:
+            assert (await anext(entries)).number == 2
+        following = asyncio.ensure_future(anext(entries))
+        await until(lambda: everything or entries._checked == 2, "that nothing waits")
+        before = entries._pull
+        for consumer in await stage.client.jsm().consumers_info(stage.names.log):
+            body = b'{"pause_until":"2199-01-01T00:00:00Z"}'
+            await stage.client.request(f"$JS.API.CONSUMER.PAUSE.{stage.names.log}.{consumer.name}", body)
+        await stage.client.jetstream().publish(stage.names.state(KEY, "Running"), b"{}")
+        assert (await following).number == 3
+        assert entries._pull is not before
+    assert told == []
+
+
+async def test_a_stored_stream_that_does_not_come_is_an_error(
+    stage: Stage, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries are counted and never delivered: `get` does not wait for ever."""
+    monkeypatch.setattr("consumer.jetstream.pull.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("consumer.jetstream.pull.STALL_S", 0.3)
+    await store(stage, 1)
+    opens = Pull.open
+
+    async def hang(self: Pull, start: dict[str, Any], filters: tuple[str, ...]) -> None:
+        await opens(self, {**start, "pause_until": "2199-01-01T00:00:00Z"}, filters)
+
+    monkeypatch.setattr(Pull, "open", hang)
+    async with asyncio.timeout(DEADLINE_S), view.entries(stage.names.states(KEY)) as entries:
+        with pytest.raises(ServerError, match=r"entries wait in .* was read: try again"):
+            await anext(entries)
 
 
 async def test_a_log_made_anew_is_not_read_on(stage: Stage, view: View) -> None:
