@@ -40,7 +40,7 @@ from consumer.jetstream.pull import Pull, Pulled
 from consumer.jetstream.server import EmbeddedServer
 from consumer.jetstream.topology import ensure
 from consumer.model import Position
-from consumer.observe import configure, tell_left_out
+from consumer.observe import configure, never_wait, tell_left_out
 from consumer.settings import Http, Log, Nats, Settings, Streams
 from consumer.wire.subjects import Names
 
@@ -266,6 +266,7 @@ async def follow(part: Part) -> Took | None:
                 stop.set()
 
     settings = Settings(nats=Nats(url=part.url), http=Http(port=0), log=Log(level="info"))
+    never_wait()
     configure(settings.log)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     with (

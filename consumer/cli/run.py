@@ -12,7 +12,7 @@ import typer
 
 from consumer.daemon.assemble import run_daemon
 from consumer.errors import ExitCode, JobstateError, SettingsError
-from consumer.observe import configure, tell_left_out
+from consumer.observe import configure, never_wait, tell_left_out
 from consumer.settings import CONFIG, Given, Settings, load
 
 log = structlog.get_logger()
@@ -45,6 +45,7 @@ def run(
             f"streams.replicas is {settings.streams.replicas}, and a server of our own (--embedded) is alone: set "
             "streams.replicas (JOBSTATE_STREAMS__REPLICAS) to 1, or name the servers of a cluster in nats.url"
         )
+    never_wait()
     configure(settings.log)
     try:
         code = _runner()(_until_told(settings, embedded=embedded))

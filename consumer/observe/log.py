@@ -5,7 +5,9 @@ escapes, no secrets in URLs or in fields that are named after one. Lines of libr
 line is decided where it happens.
 """
 
+import atexit
 import contextlib
+import io
 import json
 import logging
 import re
@@ -18,6 +20,7 @@ import structlog
 from structlog.processors import NAME_TO_LEVEL
 from structlog.typing import EventDict, WrappedLogger
 
+from consumer.observe.output import QueuedStream
 from consumer.settings import Log
 
 VALUE_MAX: Final = 2_000
@@ -28,6 +31,8 @@ TRACEBACK_MAX: Final = 20_000
 
 LEFT_OUT_EVERY_S: Final = 60.0
 """Seconds between two lines `log.left-out` about the same event."""
+
+LOST: Final = "standard error took no more: it was full, or whoever reads it stood still"
 
 _SECRET_NAME: Final = re.compile(r"token|password|secret|authorization|credential", re.IGNORECASE)
 _SECRET_IN_URL: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
@@ -105,34 +110,57 @@ class _Lossy:
 
     def __init__(self, out: TextIO) -> None:
         self._out: Final = out
-        self.lost = 0
-        """Lines that could not be written, since somebody was last told."""
 
     def write(self, text: str) -> None:
-        """Hand *text* on. What fails here fails in `flush` too, which every line ends with, and is counted there."""
+        """Hand *text* on."""
         with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
             self._out.write(text)
 
     def flush(self) -> None:
-        """End a line; one that could not be written is counted."""
-        try:
+        """End a line."""
+        with contextlib.suppress(OSError, ValueError):
             self._out.flush()
-        except (OSError, ValueError):
-            self.lost += 1
 
 
 _bound: RateBound = RateBound(20)
-_out: _Lossy = _Lossy(sys.stderr)
+_queued: QueuedStream | None = None
+
+
+def never_wait() -> None:
+    """Put a stream in the place of standard error that nobody who writes to it waits for (`QueuedStream`).
+
+    For the daemon, once and before `configure`. At the end of the process what waits is written if somebody reads.
+    """
+    global _queued
+    out, _queued = sys.stderr, QueuedStream(sys.stderr, _render_lost)
+    sys.stderr = _queued
+    atexit.register(_end_waiting, _queued, out)
+
+
+def _end_waiting(queued: QueuedStream, out: TextIO) -> None:
+    if queued.drain():  # else whoever writes now would wait, too
+        sys.stderr = out
+
+
+def lost_lines() -> int:
+    """Lines that could not be written since the start of the process."""
+    return _queued.lost if _queued is not None else 0
+
+
+def _render_lost(lines: int) -> str:
+    """The line that tells of *lines* lost; empty if lines of its level are not wanted."""
+    out = io.StringIO()
+    structlog.wrap_logger(structlog.WriteLogger(out)).warning("log.lost", lines=lines, reason=LOST)
+    return out.getvalue()
 
 
 def configure(settings: Log, stream: TextIO | None = None) -> None:
     """Send every line of the program to *stream* (standard error) as *settings* say. May be called again."""
-    global _bound, _out  # noqa: PLW0603 - there is one log in a process, as there is one standard error
+    global _bound  # noqa: PLW0603 - there is one log in a process
     out = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     _bound = RateBound(settings.lines_per_s)
-    _out = _Lossy(out)
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
             colors=out.isatty(),
@@ -153,7 +181,7 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _out)),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Lossy(out))),
         cache_logger_on_first_use=False,
     )
     # Debug lines of libraries may hold whole messages: theirs begin at warning, whatever ours do.
@@ -167,10 +195,8 @@ def tell_left_out(*, at_end: bool = False) -> None:
     """
     for event, left_out in _bound.take(at_end=at_end).items():
         _write(left_out.level, "log.left-out", of=event, lines=left_out.lines)
-    lost = _out.lost
-    if lost:
-        _write(logging.WARNING, "log.lost", lines=lost, reason="standard error could not be written")
-        _out.lost = 0 if _out.lost == lost else lost  # a try to tell is no line that anybody misses
+    if _queued is not None:
+        _queued.tell_lost()
 
 
 def _write(level: int, event: str, **facts: object) -> None:

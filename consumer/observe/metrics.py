@@ -4,7 +4,7 @@ A label value is one of a bounded number: what comes after that many is `other`.
 is never one. Every `…(labels)` gives the child to count with; it costs a look into a dictionary.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Final, Generic, TypeVar
 
@@ -17,6 +17,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from consumer.model import (
     DERIVED,
@@ -27,6 +29,7 @@ from consumer.model import (
     UNCHANGED_REASONS,
     FrameKind,
 )
+from consumer.observe.log import lost_lines
 from consumer.wire.decoding import REASONS
 
 OTHER: Final = "other"
@@ -102,6 +105,16 @@ class Family(Generic[M]):
         return value
 
 
+class _LostLines(Collector):
+    """The log's own count, read when somebody asks: a thread counts there, and nobody is told of each line."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """The one metric."""
+        yield CounterMetricFamily(
+            "jobstate_log_lines_lost", "Log lines that standard error did not take.", value=lost_lines()
+        )
+
+
 class Metrics:
     """Everything that is counted. `label_values` is `limits.label_values` of the settings.
 
@@ -112,6 +125,7 @@ class Metrics:
         self.registry: Final = CollectorRegistry()
         self._bound = label_values
         ProcessCollector(registry=self.registry)
+        self.registry.register(_LostLines())
 
         # What events came to.
         decisions = (
