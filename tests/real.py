@@ -1,11 +1,16 @@
 """The daemon beside a real Bacalhau, whatever happens to it: `make real ARGS="BINARY…"`. Not run by CI.
 
-`python -m tests.real BINARY… [--rounds N] [--only PHASE…] [--seed N] [--json]`: for each binary of Bacalhau (1.5 or
-later) a cluster of its own on loopback, one orchestrator and three compute nodes with a token, and `jobstate run` with
-nothing but the four settings. Then bursts with stops, jobs that wait for a node, reruns, updates, all of these at once,
-a node killed and started again, the orchestrator killed and started again, the daemon killed, two daemons. In the end
-the log is held against the record, state by state. Ends with 1 if they differ. Many rounds of `--only burst` are one
-daemon's long run without a fault: `memory_mb` is what it has in memory after each round.
+`python -m tests.real BINARY… [--rounds N] [--only PHASE…] [--large N] [--users] [--seed N] [--json]`: for each binary
+of Bacalhau (1.5 or later) a cluster of its own on loopback, one orchestrator and three compute nodes with a token, and
+`jobstate run` with nothing but the four settings. Then bursts with stops, jobs without a frame, jobs that wait for a
+node, reruns, updates, all of these at once, a node killed and started again, the orchestrator killed and started again,
+the daemon killed, two daemons. In the end the log is held against the record, state by state. Ends with 1 if they
+differ. Many rounds of `--only burst` are one daemon's long run without a fault: `memory_mb` is what it has in memory
+after each round.
+
+`--large N` stores N jobs of 600 KB of inline input first: each list is dear from then on, and `unheard` shows by how
+much later a job without a frame is found. `--users` has the API ask for a user (1.7 or later); the phase `refused`
+gives the daemon an API key that is none, one that may not read jobs, and the right one.
 
 What jobs are made of is in the recordings, as it was sent. The record is read with the decoder under test,
 which is held against the recordings in `tests.wire`; a job's version and last state are read without it.
@@ -23,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
@@ -53,8 +59,18 @@ QUIET: Final = ("DisableAnalytics=true", "UpdateConfig.Interval=0s", "API.Host=1
 """Nothing leaves this machine."""
 SETTLED_S: Final = 60.0
 """So long the log may take to say all that the record says, and not more than the record takes to come to rest."""
+LARGE_BYTES: Final = 600_000
+"""Of the inline input of a large job: it fits into a NATS message, which may have 1 MiB."""
+UNHEARD: Final = 8
+"""Jobs without a frame in one phase, one after the other."""
+OPERATOR: Final = ("operator", "operators-password")
+"""User and password of whoever submits and stops, where the API asks for users."""
+KEYS: Final = {"read:job": "key-that-may-read-jobs", "read:node": "key-that-may-read-nodes"}
+"""API keys, by all that each may do. The daemon has the first: it needs no more."""
+USERS_SINCE: Final = (1, 7)
 PHASES: Final = (
     "burst",
+    "unheard",
     "queued",
     "reruns",
     "at once",
@@ -62,8 +78,11 @@ PHASES: Final = (
     "orchestrator killed",
     "daemon killed",
     "two daemons",
+    "refused",
 )
-"""In this order. Delays are told of each: where somebody is killed they are those of the absence."""
+"""In this order; the last one only with `--users`.
+
+Delays are told of each: where somebody is killed they are those of the absence."""
 
 NOBODYS: Final = f"nobody-{random.Random(time.time_ns()).getrandbits(64):x}"
 """A namespace without jobs: there an id is not taken for another job's name."""
@@ -100,8 +119,10 @@ class Process:
 class Bacalhau:
     """A cluster of its own: the orchestrator, which has the NATS server within, and its compute nodes by name."""
 
-    def __init__(self, binary: Path, folder: Path, session: aiohttp.ClientSession) -> None:
+    def __init__(self, binary: Path, folder: Path, session: aiohttp.ClientSession, *, users: bool) -> None:
+        """*users*: the API asks for `OPERATOR`, or one of `KEYS`."""
         self._binary: Final = binary
+        self._users: Final = users
         self._folder: Final = folder
         self._session: Final = session
         self._api_port, self._nats_port = free_ports(2)
@@ -124,13 +145,25 @@ class Bacalhau:
         settings = [*QUIET, *SHORT[1:], "Orchestrator.Enabled=true", "Compute.Enabled=false"]
         settings += [f"API.Port={self._api_port}", "Orchestrator.Host=127.0.0.1"]
         settings += [f"Orchestrator.Port={self._nats_port}", f"Orchestrator.Auth.Token={TOKEN}"]
-        self._running["orchestrator"] = Process(self._binary, self._folder / "orchestrator", settings)
+        more = ["--config", str(self._write_users())] if self._users else []
+        self._running["orchestrator"] = Process(self._binary, self._folder / "orchestrator", settings, *more)
         async with asyncio.timeout(60):
             while not self.version or await self.jobs() is None:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with self._session.get(f"{self.api}/api/v1/agent/version") as answer:
                         self.version = str((await answer.json())["GitVersion"])
                 await asyncio.sleep(0.05)
+
+    def _write_users(self) -> Path:
+        users: list[Document] = [
+            {"Alias": able, "APIKey": key, "Capabilities": [{"Actions": [able]}]} for able, key in KEYS.items()
+        ]
+        operator = {"Username": OPERATOR[0], "Password": OPERATOR[1]}
+        users.append({"Alias": "operator", **operator, "Capabilities": [{"Actions": ["read:*", "write:*"]}]})
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / "users.yaml"
+        file.write_text(json.dumps({"API": {"Auth": {"Users": users}}}))  # JSON is YAML
+        return file
 
     def start_node(self, name: str, *labels: str) -> None:
         """Start a compute node, again in the same folder if it was killed."""
@@ -253,8 +286,11 @@ def number(version: str) -> tuple[int, ...]:
 class Run:
     """One cluster, one or two daemons, one log. Nothing is judged before the end."""
 
-    def __init__(self, bacalhau: Bacalhau, server: Server, folder: Path, dice: random.Random, burst_of: int) -> None:
+    def __init__(  # noqa: PLR0913 - the options, as they were given
+        self, bacalhau: Bacalhau, server: Server, folder: Path, dice: random.Random, burst_of: int, *, users: bool
+    ) -> None:
         self._bacalhau: Final = bacalhau
+        self._users: Final = users
         self._burst_of: Final = burst_of
         self._server: Final = server
         self._folder: Final = folder
@@ -264,6 +300,10 @@ class Run:
         self._stops: Final[set[asyncio.Task[None]]] = set()
         self._phase = ""
         self._submitted = 0
+        self.found_s: Final[list[float]] = []
+        """How long after its submission the end of each job without a frame was in the log."""
+        self._over: Final[set[str]] = set()
+        """Jobs whose end was seen in the log."""
         self.memory_mb: Final[list[float]] = []
         self.lags: Final[dict[str, list[float]]] = defaultdict(list)
         self.done: Final[Counter[str]] = Counter()
@@ -275,15 +315,22 @@ class Run:
         self._daemons[name] = Daemon(self._folder / name, self._settings())
 
     def _settings(self) -> dict[str, str]:
-        token = self._folder / "token"
-        token.touch(mode=0o600)
-        token.write_text(TOKEN)
-        return {
+        given = {
             "JOBSTATE_NATS__URL": self._server.url,
+            **({"JOBSTATE_LOG__LEVEL": "debug"} if os.environ.get("XDEBUG") else {}),
             "JOBSTATE_BACALHAU__URL": self._bacalhau.bus,
-            "JOBSTATE_BACALHAU__TOKEN_FILE": str(token),
+            "JOBSTATE_BACALHAU__TOKEN_FILE": str(self._write_secret("token", TOKEN)),
             "JOBSTATE_ORCHESTRATOR__URL": self._bacalhau.api,
         }
+        if self._users:
+            given["JOBSTATE_ORCHESTRATOR__TOKEN_FILE"] = str(self._write_secret("key", KEYS["read:job"]))
+        return given
+
+    def _write_secret(self, name: str, secret: str) -> Path:
+        file = self._folder / name
+        file.touch(mode=0o600)
+        file.write_text(secret)
+        return file
 
     async def examine(self) -> list[str]:
         """What `jobstate doctor` finds wrong, with the daemon's settings; it asks the daemon nothing."""
@@ -313,6 +360,14 @@ class Run:
         self.done["submitted" if job else "not submitted"] += 1
         return job
 
+    async def store_large(self, count: int) -> None:
+        """So many jobs with a large inline input: from now on each list is dear."""
+        spec = json.loads(json.dumps(self._kinds["ok"]))
+        large = {"Type": "inline", "Params": {"URL": "data:text/plain," + "x" * LARGE_BYTES}}
+        spec["Tasks"][0].setdefault("InputSources", []).append({"Target": "/large", "Source": large})
+        for number in range(count):
+            self.done["large"] += bool(await self._bacalhau.submit(spec | {"Name": f"large-{number}"}))
+
     async def submit_some(self, count: int, *, every_s: float, stops: float = 0.3) -> None:
         """So many, of any kind, a share of them stopped soon after, at any moment."""
         for _ in range(count):
@@ -339,12 +394,41 @@ class Run:
             "orchestrator killed": self._orchestrator_killed,
             "daemon killed": self._daemon_killed,
             "two daemons": self._two_daemons,
+            "unheard": self._unheard,
+            "refused": self._refused,
         }
         await acts[phase]()
 
     async def _burst(self) -> None:
         await self.submit_some(self._burst_of, every_s=2.0 / self._burst_of)
         await asyncio.sleep(4)
+
+    async def _unheard(self) -> None:
+        """Jobs that no node matches, one after the other: no frame tells of them, so only a list finds them."""
+        for _ in range(UNHEARD):
+            await asyncio.sleep(self._dice.uniform(1.0, 3.0))
+            job, began = await self.submit("nonode"), time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLED_S):
+                    while job not in self._over:  # noqa: ASYNC110 - what the log says sets no event
+                        await asyncio.sleep(0.05)
+                    self.done["unheard"] += 1
+                    self.found_s.append(time.monotonic() - began)
+
+    async def _refused(self) -> None:
+        """A credential that is none, one that may not read jobs, and the right one, without a restart."""
+        self._daemons["first"].kill()
+        settings = self._settings() if self._users else {}
+        key = self._write_secret("key", "key-of-nobody")
+        daemon = self._daemons["first"] = Daemon(self._folder / "first", settings)
+        await daemon.until_status(503, "unauthorized")
+        key.write_text(KEYS["read:node"])
+        await daemon.until_status(503, "forbidden")
+        key.write_text(KEYS["read:job"])
+        await daemon.until_ready()
+        self.done["mended"] += 1
+        await self.submit_some(5, every_s=0.2)
+        await asyncio.sleep(2)
 
     async def _queued(self) -> None:
         for kind in ("queued", "queued", "nonode", "queued"):
@@ -435,6 +519,8 @@ class Run:
             update: Update = decode_update(message.data)
             self.done[update.Source] += 1
             self.done["corrected"] += "corrected" in update.Flags
+            if update.StateType in OVER:
+                self._over.add(update.Job.ID)
             if update.Time is not None:
                 self.lags[self._phase].append(time.time() - update.Time.timestamp())
 
@@ -465,8 +551,11 @@ class Run:
 
     def _not_done(self, phases: Sequence[str]) -> list[str]:
         """What was to be done in *phases*, and never was. Before 1.8 a job has no second life."""
-        wanted = ["submitted", "jobs", "updates", "derived", "observed"]
+        wanted = ["submitted", "jobs", "updates", "observed"]
+        wanted += [] if set(phases) <= {"unheard"} else ["derived"]
         wanted += ["stopped"] if "burst" in phases else []
+        wanted += ["unheard"] if "unheard" in phases else []
+        wanted += ["mended"] if "refused" in phases else []
         wanted += ["rerun", "updated"] if "reruns" in phases and number(self._bacalhau.version) >= (1, 8) else []
         return [what for what in wanted if not self.done[what]]
 
@@ -513,10 +602,11 @@ def percentiles(lags: list[float]) -> dict[str, float | int]:
 
 
 @contextlib.asynccontextmanager
-async def cluster(binary: Path, folder: Path) -> AsyncIterator[Bacalhau]:
+async def cluster(binary: Path, folder: Path, *, users: bool) -> AsyncIterator[Bacalhau]:
     """A cluster of three nodes that may get work."""
-    async with aiohttp.ClientSession() as session:
-        bacalhau = Bacalhau(binary, folder, session)
+    headers = {"Authorization": "Basic " + b64encode(":".join(OPERATOR).encode()).decode()} if users else {}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        bacalhau = Bacalhau(binary, folder, session, users=users)
         try:
             await bacalhau.start_orchestrator()
             for name in ("n-c1", "n-c2", "n-c3"):
@@ -530,19 +620,20 @@ async def cluster(binary: Path, folder: Path) -> AsyncIterator[Bacalhau]:
 
 
 async def play(  # noqa: PLR0913 - the options, as they were given
-    binary: Path, *, rounds: int, phases: Sequence[str], burst_of: int, seed: int, folder: Path
+    binary: Path, *, rounds: int, phases: Sequence[str], burst_of: int, large: int, users: bool, seed: int, folder: Path
 ) -> Document:
     """The *phases*, so many rounds; gives what was done, how late updates were, and what is wrong."""
     server = Server(folder / "nats")
     await server.start()
     try:
-        async with cluster(binary, folder / "bacalhau") as bacalhau:
-            run = Run(bacalhau, server, folder, random.Random(seed), burst_of)
+        async with cluster(binary, folder / "bacalhau", users=users) as bacalhau:
+            run = Run(bacalhau, server, folder, random.Random(seed), burst_of, users=users)
             client = await nats.connect(server.url)
             try:
                 run.start_daemon("first")
                 await run.ready("first")
                 await run.watch(client)
+                await run.store_large(large)
                 run.weigh()
                 for _ in range(rounds):
                     for phase in phases:
@@ -560,6 +651,7 @@ async def play(  # noqa: PLR0913 - the options, as they were given
                 "done": dict(run.done),
                 "memory_mb": run.memory_mb,
                 "lag_ms": {phase: percentiles(lags) for phase, lags in run.lags.items()},
+                "found_ms": percentiles(run.found_s),
                 "wrong": wrong,
             }
     finally:
@@ -571,12 +663,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.real", description=__doc__.partition("\n")[0])
     parser.add_argument("binaries", nargs="+", type=Path, metavar="BINARY", help="an executable of Bacalhau")
     parser.add_argument("--rounds", type=int, default=1, help="times all phases (default: 1, some 80 s)")
-    parser.add_argument("--only", nargs="+", choices=PHASES, default=PHASES, metavar="PHASE", help="of the phases")
+    parser.add_argument(
+        "--only", nargs="+", choices=PHASES, metavar="PHASE", help=f"only these phases, of {', '.join(PHASES)}"
+    )
     parser.add_argument("--burst", type=int, default=40, help="jobs of a burst, in two seconds (default: 40)")
+    parser.add_argument(
+        "--large", type=int, default=0, metavar="N", help="store N jobs of 600 KB of inline input first (default: 0)"
+    )
+    parser.add_argument("--users", action="store_true", help="have the API ask for a user (1.7 or later)")
     parser.add_argument("--seed", type=int, default=1, help="of what is thrown: kinds, stops, pauses (default: 1)")
     parser.add_argument("--keep", type=Path, help="keep what the processes wrote, in this folder")
     parser.add_argument("--json", action="store_true", help="one object for each binary")
     given = parser.parse_args()
+    phases = given.only or [phase for phase in PHASES if given.users or phase != "refused"]
+    if "refused" in phases and not given.users:
+        parser.error("the phase `refused` needs --users")
     wrong = 0
     for binary in given.binaries:
         with contextlib.ExitStack() as held:
@@ -585,8 +686,10 @@ def main() -> int:
                 play(
                     binary.resolve(),
                     rounds=given.rounds,
-                    phases=given.only,
+                    phases=phases,
                     burst_of=given.burst,
+                    large=given.large,
+                    users=given.users,
                     seed=given.seed,
                     folder=folder,
                 )
@@ -599,6 +702,7 @@ def main() -> int:
             sys.stdout.write(f"  memory {told['memory_mb'][0]} MB, in the end {told['memory_mb'][-1]} MB\n")
             for phase, lag in told["lag_ms"].items():
                 sys.stdout.write(f"  {phase:20} {lag}\n")
+            sys.stdout.write(f"  from submission to the log, without a frame: {told['found_ms']}\n")
             sys.stdout.writelines(f"  {one}\n" for one in told["wrong"])
         sys.stdout.flush()
     return 1 if wrong else 0

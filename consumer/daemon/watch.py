@@ -15,6 +15,7 @@ from consumer.fold import Decided, Lanes, Published
 from consumer.fold.dwell import Dwell
 from consumer.fold.lanes import FULL, Tally
 from consumer.join import Derivation, Join, OrchestratorRead, ReadHistory, ReadJobs
+from consumer.join.options import COST_OF_LISTS, slow_lists_s
 from consumer.join.reads import Missing
 from consumer.model import Accepted, Event, Frame, Junk, Notice, Record, Rejected, Report, Undecodable
 from consumer.observe import Health, Metrics
@@ -108,6 +109,7 @@ class Watch:
         self._log_down = False
         self._agreement: Final = Agreement()
         self._behind = False
+        self._slow_lists = False
         self._away: tuple[str, float] | None = None  # what keeps the orchestrator away, and since when
         self._confirmed_at = clock.now()
         self._unconfirmed = (0.0, clock.now())
@@ -327,6 +329,8 @@ class Watch:
         if life.join is not None:
             metrics.hints_waiting.set(life.join.hints_open)
             metrics.executions_known.set(life.join.executions_known)
+        if isinstance(life.join, Join):
+            self._say_discovery(life.join)
         before, life.tally = life.tally, lanes.tally.copy()
         for kind in SURPRISES:
             if more := getattr(life.tally, kind) - getattr(before, kind):
@@ -339,6 +343,24 @@ class Watch:
             log.warning("jobs.crowded", looked_at=life.join.open_jobs, next_step=step)
         self._take_stock_of_appends(life)
         self._say_log(life)
+
+    def _say_discovery(self, join: Join) -> None:
+        """How soon a change without a frame is found; where that is late, once, and again when it is over."""
+        found_within_s = join.found_within_s(self._clock.now())
+        self._metrics.discovery.set(found_within_s)
+        late_s = slow_lists_s(join.list_every_s)
+        if found_within_s > late_s and self._away is None and not self._slow_lists:  # of an absence more is said
+            self._slow_lists = True
+            log.warning(
+                "lists.slow",
+                found_within_s=round(found_within_s, 1),
+                list_took_s=round(join.list_took_s, 3),
+                reason="a change that no frame tells of is found this late: lists take a twentieth of the time at most",
+                next_step=COST_OF_LISTS,
+            )
+        elif self._slow_lists and found_within_s < late_s / 2:
+            self._slow_lists = False
+            log.info("lists.quick", found_within_s=round(found_within_s, 1))
 
     def _take_stock_of_jobs(self, lanes: Lanes) -> None:
         by_state, rules = lanes.by_state, lanes.rules

@@ -159,6 +159,20 @@ class Join:
         """The newest ModifyTime of the first list (0: no job at all); None until it was answered."""
         return self._lists.newest_ns
 
+    def found_within_s(self, now: float) -> float:
+        """Seconds within which a change is found that no frame tells of; 0: there was no list yet, or there is none."""
+        return self._lists.found_within_s(now)
+
+    @property
+    def list_took_s(self) -> float:
+        """What the last page of a list took."""
+        return self._lists.took_s
+
+    @property
+    def list_every_s(self) -> float:
+        """So long is between two lists at least, by the settings."""
+        return self._settings.list_every_s
+
     @property
     def open_jobs(self) -> int:
         """Jobs that are read in turn."""

@@ -5,6 +5,7 @@ Pure: the time and the answers' outlines go in, the page to read next comes out.
 (design/bacalhau.md 6.3): so each page is followed by a pause that is a multiple of what it took.
 """
 
+from collections import deque
 from typing import Final
 
 import msgspec
@@ -18,6 +19,14 @@ ALWAYS: Final = float("-inf")
 
 
 PATIENCE_MAX: Final = 64
+
+GROWTH: Final = 4
+"""So many times more jobs are asked for after a page of nothing but news."""
+
+LAST: Final = 5
+"""What a list costs the orchestrator is told by the quickest of so many: the others waited for something else."""
+SLOWER_MAX: Final = 5.0
+"""But so many times that is the most that one may take without being paid for."""
 
 AHEAD_NS: Final = 60_000_000_000
 """A job that was written so much later than the orchestrator's clock says now was written by a clock that was wrong."""
@@ -36,9 +45,9 @@ class Limit:
         self._grown = False
         self.now = most
 
-    def shrink(self) -> None:
-        """A page was too large."""
-        self.now = max(self.now // 2, 1)
+    def shrink(self, asked: int) -> None:
+        """A page of *asked* jobs was too large."""
+        self.now = max(asked // 2, 1)
         if self._grown:
             self._patience = min(self._patience * 2, PATIENCE_MAX)
         self._grown = False
@@ -56,7 +65,9 @@ class Limit:
 class Lists:
     """Two kinds of rounds, a page at a time, newest first: of what has changed, and (the sweep) of all there is.
 
-    A sweep may take an hour at a huge orchestrator; so that a change still is found meanwhile, the two take turns.
+    A round of changes begins with a small page. One of nothing but news is asked for again from the top, four times
+    larger: a list costs by all that is stored, and little by its page. A sweep may take an hour at a huge orchestrator;
+    so that a change still is found meanwhile, the two take turns.
     """
 
     def __init__(self, pacing: JoinSettings) -> None:
@@ -72,9 +83,12 @@ class Lists:
         self._saved_s = 0.0
         """The orchestrator's time that lists might have taken and did not; below zero until a pause has paid for it."""
         self._failures = 0
-        self._list_limit: Final = Limit(pacing.list_limit)
+        self._took_s: Final = {of_sweep: deque[float](maxlen=LAST) for of_sweep in (False, True)}
+        """What the last pages of either kind took, that were answered."""
+        self._list_limit: Final = Limit(pacing.full_limit)
         self._full_limit: Final = Limit(pacing.full_limit)
         # -- the round of changes: pages until one reaches what was seen before --
+        self._first_limit = pacing.list_limit
         self._changes: ReadJobs | None = None
         self._changes_due = ALWAYS
         self._newest = 0
@@ -98,6 +112,11 @@ class Lists:
         """
         self.count = 0
         """Pages asked for, so far."""
+        self._seen_from: float | None = None
+        """When the last page left that showed what is newest, and was answered."""
+        self._found_within_s = 0.0
+        self.took_s = 0.0
+        """What the last page took that was answered."""
 
     # -- what is wanted -----------------------------------------------------------------------------------------------
 
@@ -149,11 +168,14 @@ class Lists:
             return None
         within = self._sweep is not None and self._of_sweep  # at its top there is what has changed, too
         self._of_sweep = sweep_due and not (changes_due and within)
-        read = self._next_of_sweep() if self._of_sweep else self._changes or ReadJobs(limit=self._list_limit.now)
+        read = self._next_of_sweep() if self._of_sweep else self._changes or self._first_of_changes()
         self._asked, self._asked_at = read, now
         self._unheard = self._unheard and bool(read.next_token)
         self.count += 1
         return read
+
+    def _first_of_changes(self) -> ReadJobs:
+        return ReadJobs(limit=min(self._first_limit, self._list_limit.now))
 
     def _next_of_sweep(self) -> ReadJobs:
         if self._sweep is not None:
@@ -180,6 +202,16 @@ class Lists:
         """Whether the page that is being read is one of a sweep."""
         return self._of_sweep
 
+    def found_within_s(self, now: float) -> float:
+        """Seconds within which a change is found that no frame tells of: from one list to the answer of the next.
+
+        By the last two of them; more, while the next one does not come. 0: there was no list yet, or there shall be
+        none.
+        """
+        if self._seen_from is None or not self._pacing.lists:
+            return 0.0
+        return max(self._found_within_s, now - self._seen_from)
+
     def started(self, at: float) -> None:
         """The request left at *at*: the pause is measured by the orchestrator's time, not by that in our queue."""
         self._asked_at = at
@@ -192,10 +224,13 @@ class Lists:
         read, pacing = self._asked, self._pacing
         self._asked = None
         self._failures = self._tries = 0
-        self._free_at = now + self._spend(now)
+        self.took_s = now - self._asked_at
+        self._free_at = now + self._spend(now, self._cost_s(now))
         went_back = False
         self._clock_agreed = self._clock_agreed or agrees_with_clock(page)
         if read is None or not read.next_token:
+            self._found_within_s = 0.0 if self._seen_from is None else now - self._seen_from
+            self._seen_from = self._asked_at
             self._newest = self._newest_of(page)
             self.newest_ns = self._newest if self.newest_ns is None else self.newest_ns
             if not self._unheard and self.heard_from_ns is None:
@@ -223,11 +258,20 @@ class Lists:
             self._sweep_due = min(self._sweep_due, now + self._pacing.full_every_s)  # sooner, if a job had no room
 
     def _end_of_changes_page(self, read: ReadJobs | None, page: JobPage, now: float) -> None:
-        oldest = min(_times(page), default=0)
-        self._changes = _following(read, page) if oldest > self.high_water else None
-        if self._changes is None:
+        times = _times(page)
+        following = _following(read, page) if min(times, default=0) > self.high_water else None
+        if read is None or following is None:
+            news = sum(time > self.high_water for time in times)
+            if read is not None and not read.next_token:
+                # As many as this time, but no more than that: a busy minute is no reason to ask for much for ever.
+                less = max(read.limit // GROWTH, self._pacing.list_limit)
+                self._first_limit = less if news < less else max(read.limit, self._pacing.list_limit)
             self._list_limit.end_round()
             self._seen(now)
+        elif read.limit < self._list_limit.now:
+            self._changes = ReadJobs(limit=min(read.limit * GROWTH, self._list_limit.now))
+        else:
+            self._changes = following
 
     def _seen(self, now: float) -> None:
         self.high_water = max(self.high_water, self._newest)
@@ -266,22 +310,40 @@ class Lists:
         self._tries += not too_large
         # One that was given up for once may tell of a moment's freeze, and not of what lists cost.
         at_most = pacing.retry_max_s * 2.0 ** min(max(self._failures - 1, 0), 30)
-        self._free_at = now + self._spend(now, at_most)
+        self._free_at = now + self._spend(now, self._lasted_s(now), at_most)
         self._retry_at = now + pacing.retry_after(self._tries)
         if read is not None and not read.next_token and self.heard_from_ns is None:
             self._unheard = True
         if too_large and self._of_sweep:
-            self._full_limit.shrink()
+            self._full_limit.shrink(self._full_limit.now if read is None else read.limit)
             self._sweep, self._sweep_wanted = None, True  # a token holds its limit: from the first page
         elif too_large:
-            self._list_limit.shrink()
+            self._list_limit.shrink(self._list_limit.now if read is None else read.limit)
             self._changes = None
         elif self._of_sweep and self._sweep is None:
             self._sweep_wanted = True
         self._of_sweep = not self._of_sweep  # so that the same kind comes next
 
-    def _spend(self, now: float, at_most: float = NEVER) -> float:
-        """The pause that keeps the page that ends now within the share; what is above *at_most* is let off.
+    def _lasted_s(self, now: float) -> float:
+        """How long the page has lasted that ends now.
+
+        What took longer than a list may was not the orchestrator: we stood still meanwhile.
+        """
+        return min(now - self._asked_at, self._pacing.list_max_s)
+
+    def _cost_s(self, now: float) -> float:
+        """What the page that is answered now has cost the orchestrator, as far as that can be seen from here.
+
+        Each list decodes and sorts the same jobs, so the quickest of the last ones shows it. Where one lasts longer, it
+        has waited: for a core that others had, for the network, or for us. Twenty times such a wait (a list of 0.3 s
+        that took 1.3 s while ten large jobs were stored) would keep changes without a frame unseen for half a minute.
+        """
+        last, lasted_s = self._took_s[self._of_sweep], self._lasted_s(now)
+        last.append(lasted_s)
+        return max(min(last), lasted_s / SLOWER_MAX)
+
+    def _spend(self, now: float, cost_s: float, at_most: float = NEVER) -> float:
+        """The pause that keeps the page that ends now, and costs *cost_s*, within the share, but for *at_most*.
 
         What quick lists have left of their share is kept, up to one list of the longest: so a single slow one is paid
         for already, and changes without a frame are not looked for 20 times as long as it took.
@@ -291,8 +353,7 @@ class Lists:
             idle_s = max(self._asked_at - self._ended_at, 0.0)
             self._saved_s = min(self._saved_s + idle_s / pacing.list_share, pacing.list_max_s)
         self._ended_at = now
-        # What took longer than a list may was not the orchestrator: we stood still meanwhile.
-        self._saved_s -= min(now - self._asked_at, pacing.list_max_s)
+        self._saved_s -= cost_s
         pause_s = min(pacing.list_share * max(-self._saved_s, 0.0), at_most)
         self._saved_s = max(self._saved_s, -pause_s / pacing.list_share)
         return pause_s

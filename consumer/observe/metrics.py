@@ -233,6 +233,9 @@ class Metrics:
             product((*states, OTHER)),
         )
         self.jobs_open: Final = self._gauge("jobs_open", "Jobs of the log that have not ended, reported ones too.")
+        self.discovery: Final = self._gauge(
+            "discovery_seconds", "Within how many seconds a change that no frame tells of is found, as lists come now."
+        )
         self.jobs_known: Final = self._gauge("jobs_known", "Jobs in memory.")
         self.executions_known: Final = self._gauge("executions_known", "Executions whose job is remembered.")
         self.jobs_stuck: Final = Family(

@@ -172,6 +172,47 @@ def test_a_job_that_goes_on_or_is_forgotten_counts_where_it_stands(place: Place)
     assert place.risen("jobstate_jobs") == {}
 
 
+def test_lists_that_come_late_are_told_once_and_when_they_are_quick_again(place: Place) -> None:
+    """From 10 s on, with what a list takes and what to do; not while nobody answers, of which more is said."""
+    join = Join(load(), lambda _: None, JoinSettings(), since_ns=0)
+    place.follow(join)
+    with capture_logs() as lines:
+        told = []
+        for took_s in (0.01, 0.01, *[0.6] * 12, *[0.01] * 12):
+            read = next(read for read in join.take(place.clock.time) if isinstance(read, ReadJobs))
+            place.clock.time += took_s
+            join.answered(read, JobPage(jobs=(), next_token=""), place.clock.time)
+            place.watch.take_stock()
+            told.append(place.samples("jobstate_discovery_seconds")[()])
+            place.clock.time = join.wake_at() or 0.0
+        place.answer(ReadJobs(), error="unreachable", away="unreachable")
+        place.clock.time += 60.0
+        place.watch.take_stock()
+
+    said = [line for line in lines if str(line["event"]).startswith("lists.")]
+    assert [line["event"] for line in said] == ["lists.slow", "lists.quick"]
+    assert said[0]["list_took_s"] == 0.6
+    assert 10.0 < float(said[0]["found_within_s"]) < 15.0
+    assert "large inputs" in str(said[0]["next_step"])
+    assert 13.0 < max(told) < 13.5  # from the leaving of one list to the answer of the next
+    assert told[-1] < 1.1
+    assert place.samples("jobstate_discovery_seconds")[()] > 60.0
+
+
+def test_a_time_between_lists_that_was_asked_for_is_not_late(place: Place) -> None:
+    """`scan.list` of a minute: no word of it."""
+    join = Join(load(), lambda _: None, JoinSettings(list_every_s=60.0), since_ns=0)
+    place.follow(join)
+    with capture_logs() as lines:
+        for _ in range(3):
+            read = next(read for read in join.take(place.clock.time) if isinstance(read, ReadJobs))
+            join.answered(read, JobPage(jobs=(), next_token=""), place.clock.time)
+            place.clock.time = join.wake_at() or 0.0
+            place.watch.take_stock()
+    assert place.samples("jobstate_discovery_seconds") == {(): 60.0}
+    assert not lines
+
+
 def test_reads_that_the_rate_holds_back_are_told_once_and_when_they_caught_up(place: Place) -> None:
     """Said when the oldest has waited for more than two seconds, not again each second; not of an orchestrator away."""
     with capture_logs() as lines:

@@ -918,14 +918,14 @@ class TestLists:
         assert read == ReadJobs(limit=5000, next_token="t")
         scene.answer(read, JobPage(jobs=done[1:], next_token=""), 0.001)
         read = scene.read(2.0)
-        assert read == ReadJobs(limit=100)
+        assert read == ReadJobs(limit=10)
         scene.answer(read, JobPage(jobs=done, next_token="t"), 2.001)
         assert scene.reads(2.001) == []
 
     def test_all_pages_again_after_a_reconnect_and_once_an_hour(self) -> None:
         """What was missed meanwhile may be anywhere."""
         scene = Scene(JoinSettings(scan_rate=0))
-        full, short = ReadJobs(limit=5000), ReadJobs(limit=100)
+        full, short = ReadJobs(limit=5000), ReadJobs(limit=10)
         nothing = JobPage(jobs=(), next_token="")
         for now, wanted in ((0.0, full), (2.0, short)):
             assert scene.read(now) == wanted

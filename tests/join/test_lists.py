@@ -47,21 +47,39 @@ class TestShare:
             lists.answered(page(*range(100, 105), more="t"), now, begun=True)
         assert 0.045 < busy / now <= 0.05
 
-    def test_one_that_is_slow_for_once_has_been_paid_for(self) -> None:
-        """Lists of 5 ms for ten minutes, one of 25 s, and the next comes after a second; all of them a twentieth."""
-        lists, now, busy, after = Lists(SMALL), 0.0, 0.0, []
-        for number in range(800):
+    def pauses(self, *took_s: float) -> list[float]:
+        """Lists that take so long, one after the other: the pause after each."""
+        lists, now, pauses = Lists(SMALL), 0.0, []
+        for took in took_s:
+            lists.take(now)
+            now += took
+            lists.answered(page(9), now, begun=True)
             due = lists.wake_at()
             assert due is not None
-            if number in (701, 702):
-                after.append(due - now)
-            now = max(now, due)
-            lists.take(now)
-            took = 25.0 if number in (700, 701) else 0.005
-            now, busy = now + took, busy + took
-            lists.answered(page(9), now, begun=True)
-        assert after == pytest.approx([1.0, 20 * (50.0 - 30.0)], rel=0.05)  # a second one had not been paid for
-        assert busy / now <= 0.05
+            pauses.append(due - now)
+            now = due
+        return pauses
+
+    def test_one_that_has_to_wait_costs_what_the_quickest_of_the_last_ones_did(self) -> None:
+        """Each decodes the same jobs: what one takes longer, it has waited for a core, for the network or for us."""
+        assert self.pauses(0.3, 0.3, 1.3, 0.3, 0.4) == pytest.approx([6, 6, 6, 6, 6])
+
+    def test_one_that_has_to_wait_for_very_long_is_paid_for_by_a_fifth(self) -> None:
+        """So even an orchestrator that has far too much to do sees a list at most a fifth of the time."""
+        assert self.pauses(0.3, 0.3, 10.0, 10.0) == pytest.approx([6, 6, 40, 40])
+
+    def test_those_that_have_become_dear_are_paid_for_after_five(self) -> None:
+        """Ten large jobs were stored: the quick lists from before are forgotten."""
+        assert self.pauses(0.01, 0.01, *[0.3] * 6) == pytest.approx([1, 1, 1, 1.2, 1.2, 1.2, 6, 6], abs=1.0)
+
+    def test_one_that_is_slow_for_once_has_been_paid_for(self) -> None:
+        """Lists of 5 ms for ten minutes, then two of 25 s: the next come after a second; all of them a twentieth.
+
+        The quick ones had left 30 s, and what is seen of each of the two is a fifth.
+        """
+        pauses = self.pauses(*[0.005] * 700, 25.0, 25.0, *[0.005] * 600)
+        assert pauses[700:702] == pytest.approx([1.0, 1.0])
+        assert (1_300 * 0.005 + 50.0) / sum(pauses) <= 0.05
 
     def test_what_took_longer_than_a_list_may_was_our_own_standing_still(self) -> None:
         """Stopped for an hour while a list was under way: the next comes after ten minutes, not after twenty hours."""
@@ -162,6 +180,41 @@ class TestSweep:
         assert lists.take(4.0) == further
         lists.failed(4.001, too_large=False)
         assert lists.take(9.0) == further
+
+    def test_a_page_full_of_news_is_asked_for_again_four_times_larger(self) -> None:
+        """From the top, so that nothing slips between two pages; as large as a page may be, and then the next page."""
+        lists = Lists(JoinSettings(list_limit=2, full_limit=20))
+        lists.take(0.0)
+        lists.answered(page(9), 0.001, begun=True)
+        now, asked = 2.0, []
+        for more in ("t", "u", "v", "w", ""):
+            read = lists.take(now)
+            assert read is not None
+            asked.append((read.limit, read.next_token))
+            lists.answered(page(*range(100 + read.limit, 100, -1), more=more), now + 0.001, begun=True)
+            now += 1.0
+        assert asked == [(2, ""), (8, ""), (20, ""), (20, "v"), (20, "w")]
+        assert lists.high_water == 120
+
+    def test_the_next_round_asks_for_as_many_as_the_last_one_brought(self) -> None:
+        """Where forty jobs change between two lists each page would be asked for twice; a quiet hour ends that."""
+        lists = Lists(JoinSettings(list_limit=10))
+        lists.take(0.0)
+        lists.answered(page(1), 0.001, begun=True)
+        now, newest, limits = 2.0, 1, []
+        for news in (30, 30, 5, 0, 0):
+            fresh = range(newest + news, newest, -1)
+            newest += news
+            while True:
+                read = lists.take(now)
+                assert read is not None
+                limits.append(read.limit)
+                rows = [*fresh, *range(newest - news, 0, -1)][: read.limit]
+                lists.answered(page(*rows, more="t" if len(rows) == read.limit else ""), now + 0.001, begun=True)
+                now += 1.5
+                if lists.high_water == newest:
+                    break
+        assert limits == [10, 40, 40, 40, 10, 10]
 
     def test_a_round_of_changes_ends_where_the_last_began(self) -> None:
         """The newest that was seen before is on the page: nothing behind it has changed."""
@@ -339,8 +392,8 @@ class TestAhead:
         assert (lists.high_water, lists.newest_ns) == (990 * self.S, 990 * self.S)
         assert lists.take(2.0) == TOP
         lists.answered(self.page(4000, 1002, clock=1002, more="t"), 2.001, begun=True)
-        assert lists.take(3.0) == ReadJobs(limit=TOP.limit, next_token="t")
-        lists.answered(self.page(1001, 990, clock=1003), 3.001, begun=True)
+        assert lists.take(3.0) == SWEEP  # as many as a page may have, from the top
+        lists.answered(self.page(4000, 1002, 1001, 990, clock=1003), 3.001, begun=True)
         assert lists.high_water == 1002 * self.S
 
     def test_it_was_not_written_since_we_listen(self) -> None:
@@ -365,9 +418,11 @@ class TestAhead:
         lists = self.seen(self.page(4000, 3990, 990, clock=1000))
         assert lists.take(2.0) == TOP
         lists.answered(self.page(4000, 3990, clock=1002, more="t"), 2.001, begun=True)
-        assert lists.take(3.0) == ReadJobs(limit=TOP.limit, next_token="t")
-        lists.answered(self.page(1001, 990, clock=1003), 3.001, begun=True)
-        assert lists.high_water == 1002 * self.S
+        assert lists.take(3.0) == SWEEP
+        lists.answered(self.page(4000, 3990, 1004, 1003, 1001, clock=1004, more="u"), 3.001, begun=True)
+        assert lists.take(4.0) == ReadJobs(limit=SWEEP.limit, next_token="u")
+        lists.answered(self.page(1000, 990, clock=1005), 4.001, begun=True)
+        assert lists.high_water == 1004 * self.S
 
     def test_where_every_job_is_ahead_the_clock_is_wrong(self) -> None:
         """Somebody between us and the orchestrator says when it is."""

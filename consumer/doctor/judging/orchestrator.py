@@ -6,12 +6,11 @@ from typing import Final
 from consumer.doctor.facts import Answer, History, Listed
 from consumer.doctor.finding import Finding, fail, ok, say_seconds, skipped, warn
 from consumer.doctor.judging.streams import say_ahead
-from consumer.join.options import JoinSettings
+from consumer.join.options import COST_OF_LISTS, JoinSettings, slow_lists_s
 from consumer.wire.rest import KNOWN_VERSIONS
 
 LIST_COST_S: Final = 40e-6
 """What a list costs an orchestrator for each job that it has ever stored (design/bacalhau.md 6.3)."""
-WAIT_WARN_S: Final = 60.0
 CLOCK_WARN_S: Final = 5.0
 CLOCK_FAIL_S: Final = 60.0
 """Of jobs that stand still a minute is the precision (docs/operations/troubleshooting.md, a job is stuck)."""
@@ -116,11 +115,15 @@ def clock(answer: Answer, jetstream_ahead_s: float | None) -> Finding:
 
 
 def lists(listed: Listed, every_s: float | None) -> Finding:
-    """How often there will be a list: the pause is a multiple of what one takes. *every_s*: `scan.list`, None: auto."""
+    """How soon a change is found that no frame tells of: the pause between lists is a multiple of what one takes.
+
+    *every_s*: `scan.list`, None: auto.
+    """
     check, pacing = "orchestrator.list", JoinSettings()
     if listed.kind:
         return fail(check, f"the list of jobs is none: {listed.kind}: {listed.detail}", listed.step)
-    pause = max(every_s or pacing.list_every_s, pacing.list_share * listed.seconds)
+    every_s = every_s or pacing.list_every_s
+    within_s = max(every_s, pacing.list_share * listed.seconds) + 2 * listed.seconds
     took = say_seconds(listed.seconds)
     if not listed.complete:
         took = f"a list took {took}, as of some {int(listed.seconds / LIST_COST_S):,} stored jobs at most"
@@ -128,15 +131,8 @@ def lists(listed: Listed, every_s: float | None) -> Finding:
         took = f"a list of all {len(listed.jobs)} jobs took {took}"
     else:
         took = f"it stores no job yet, and a list took {took}"
-    said = f"{took}: there will be one every {say_seconds(pause)}"
-    if pause > WAIT_WARN_S:
-        return warn(
-            check,
-            said,
-            "a change that no frame tells of, of a job that was not open, is found that late; jobs are never deleted "
-            "by Bacalhau: only a new database has fewer",
-        )
-    return ok(check, said)
+    said = f"{took}: a change that no frame tells of is found within {say_seconds(within_s)}"
+    return warn(check, said, COST_OF_LISTS) if within_s > slow_lists_s(every_s) else ok(check, said)
 
 
 def history(found: History | None) -> Finding:
