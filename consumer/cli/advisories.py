@@ -6,13 +6,18 @@ from consumer.cli.options import (
     AsJson,
     Cluster,
     Config,
+    Headers,
     Limit,
     Nats,
+    Output,
+    Shown,
     TokenFile,
     Where,
     carry_out,
     connected,
     newest,
+    tell,
+    wants_json,
 )
 from consumer.errors import DecodeError, ExitCode
 
@@ -20,13 +25,15 @@ if TYPE_CHECKING:
     from consumer.fold.asks import Entry
     from consumer.wire.entries import Advisory
 
-HEAD: Final = ("TIME", "KIND", "JOB", "TEXT", "FACTS")
+HEAD: Final = ("TIME", "AGE", "KIND", "JOB", "TEXT", "FACTS")
 
 
 def advisories(
     *,
     limit: Limit = 0,
+    headers: Headers = False,
     as_json: AsJson = False,
+    output: Output = None,
     nats: Nats = None,
     cluster: Cluster = None,
     config: Config = None,
@@ -34,25 +41,28 @@ def advisories(
 ) -> None:
     """What was announced in the log: jobs that are stuck or gone, entries of strangers, …; newest last.
 
-    Not on a terminal: tab-separated, without a head: time, kind, job, text, facts. docs/guide/promise.md says of each
-    kind what it means and what to do.
+    Not on a terminal: tab-separated, without a head (--headers adds one): time, kind, job, text, facts.
+    docs/guide/promise.md says of each kind what it means and what to do.
 
     Example: jobstate advisories --limit 20
     """
-    carry_out(_list(limit, Where(nats, cluster, config, token_file), as_json=as_json))
+    shown = Shown(wants_json(output, as_json=as_json), headers)
+    carry_out(_list(limit, Where(nats, cluster, config, token_file), shown))
 
 
-async def _list(limit: int, where: Where, *, as_json: bool) -> ExitCode:
+async def _list(limit: int, where: Where, shown: Shown) -> ExitCode:
     from consumer.cli.display import Page, say_ns, shorten, write_json  # noqa: PLC0415
     from consumer.wire.display import printable  # noqa: PLC0415
 
     async with connected(where) as view, view.advisories() as entries:
         found = await newest(entries, limit)
-    page = Page(HEAD)
+    if not found:
+        tell(f"nothing was announced in cluster {view.names.cluster}")
+    page = Page(HEAD, headers=shown.headers)
     for entry in found:
         kind, said = entry.subject.split(".")[-2], _read(entry)
         job = f"{said.Job.Namespace}/{said.Job.ID}" if said is not None and said.Job is not None else ""
-        if as_json:
+        if shown.as_json:
             place = {"subject": entry.subject, "sequence": entry.number, "stored": say_ns(entry.time_ns), "kind": kind}
             told = None if said is None else {"job": job, "text": said.Text, "facts": said.Facts}
             write_json(place | (told or {"job": "", "text": "", "facts": {}}))

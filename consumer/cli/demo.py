@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from consumer.cli.display import HEAD, Page, update_row, write_json
-from consumer.cli.options import AsJson, called, read_name
+from consumer.cli.options import AsJson, Output, called, read_name, wants_json
 from consumer.daemon.supervise import unless
 from consumer.errors import ExitCode, RecordingError, quoted
 from consumer.fold.asks import Entry
@@ -74,6 +74,7 @@ def demo(
     ] = None,
     speed: Annotated[str, typer.Option(metavar="N|max", help="Multiple of the recorded pace.")] = "1",
     as_json: AsJson = False,
+    output: Output = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave all running until Ctrl-C, and keep its folder.")] = False,
 ) -> None:
     """See it work: real Bacalhau traffic becomes a clean stream of job states.
@@ -84,6 +85,7 @@ def demo(
 
     Example: jobstate demo --recording tests/recordings/bacalhau-v1.9.3/burst --speed 10
     """
+    as_json = wants_json(output, as_json=as_json)
     configure(Log(level="warning", format="console"))
     pace = _read_speed(speed)
     paths = _find_recordings(recording)

@@ -7,14 +7,14 @@ plain ASCII, so no terminal acts on it.
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
 from consumer.errors import DecodeError
 from consumer.model import JobKey
-from consumer.wire.display import printable
+from consumer.wire.display import printable, printable_lines
 from consumer.wire.update import decode_update, encode_update
 
 if TYPE_CHECKING:
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 HEAD: Final = ("TIME", "STATE", "NAMESPACE", "JOB", "NAME", "SEQUENCE", "VERSION", "SOURCE", "MESSAGE")
 """The columns of an update, on a terminal and (without this line) in tab-separated text."""
+AGED: Final = ("TIME", "AGE", *HEAD[1:])
+"""`HEAD` with how long ago that was: the time is the cell before it. On a terminal only, where it is read at once."""
 MESSAGE_MAX: Final = 500
-"""Characters of a message in a line. JSON has it whole."""
+"""Characters of a message in a row. JSON has it whole, and `get`."""
+LINES_MAX: Final = 10
+"""Lines of a message in a row of a terminal."""
 
 INDENT: Final = 4
 """Blanks before what a table has on the second line of a row."""
@@ -38,6 +42,9 @@ _SHORT_HEAD: Final = {"SEQUENCE": "SEQ", "VERSION": "VER"}
 _TEXT: Final = {"NAME": 10, "TO": 10, "MESSAGE": 24, "RULE": 24, "TEXT": 24, "FACTS": 24, "WHEN": 24}
 """Columns that may wrap, and the least width at which one can still read them."""
 _LONG_ID: Final = re.compile(r"(j-[0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+_LIVE: Final = {"TIME": 9, "STATE": 9, "NAMESPACE": 10, "JOB": 10, "NAME": 16, "SEQUENCE": 3, "VERSION": 3, "SOURCE": 8}
+"""How wide the columns of live lines are, at least: what comes is not known."""
+_UNITS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _COLORS: Final = {
     "Pending": "yellow",
     "Queued": "yellow",
@@ -86,7 +93,7 @@ def update_object(
 
 
 def update_row(entry: "Entry", update: "Update | None", *, foreign: bool = False) -> tuple[str, ...]:
-    """The cells of an update, in the order of `HEAD`, fit to be shown."""
+    """The cells of an update, in the order of `HEAD`, fit to be shown. The message has its line breaks."""
     if update is None:
         return (say_ns(entry.time_ns), "?", "", "", "", str(entry.number), "", "foreign", printable(entry.subject))
     job = update.Job
@@ -100,9 +107,8 @@ def update_row(entry: "Entry", update: "Update | None", *, foreign: bool = False
         str(update.Sequence),
         "" if job.Version is None else str(job.Version),
         source,
-        shorten(update.Message),
     )
-    return tuple(printable(cell) for cell in cells)
+    return (*(printable(cell) for cell in cells), printable_lines(shorten(update.Message)))
 
 
 def say_update(entry: "Entry", update: "Update") -> None:
@@ -117,6 +123,7 @@ def say_update(entry: "Entry", update: "Update") -> None:
         "message": update.Message,
         "previous": update.Previous or "",
         "time": say_time(update.Time),
+        "age": "" if update.Time is None else say_age(update.Time, datetime.now(UTC)),
         "sequence": str(update.Sequence),
         "version": "" if job.Version is None else str(job.Version),
         "revision": "" if job.Revision is None else str(job.Revision),
@@ -128,15 +135,24 @@ def say_update(entry: "Entry", update: "Update") -> None:
 
 
 def say_facts(facts: Mapping[str, str]) -> None:
-    """Show names and texts, one a line, the texts one below the other."""
+    """Show names and texts, one a line, the texts one below the other, and so the lines of a text that has several."""
     width = max(map(len, facts), default=0)
     for name, text in facts.items():
-        sys.stdout.write(f"{name:<{width}}  {printable(text)}\n")
+        first, *rest = printable_lines(text).split("\n")
+        sys.stdout.write(f"{name:<{width}}  {first}\n")
+        sys.stdout.writelines(f"{'':<{width}}  {line}\n" for line in rest)
 
 
 def shorten(text: str, limit: int = MESSAGE_MAX) -> str:
     """At most *limit* characters of *text*, and then how many it has."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
+def say_age(time: datetime, now: datetime) -> str:
+    """How long before *now* that was, in the largest unit of which it is at least two: `0s`, `90s`, `45m`, `12d`."""
+    seconds = max(int((now - time).total_seconds()), 0)
+    found = next((size, unit) for size, unit in _UNITS if seconds >= 2 * size or size == 1)
+    return f"{seconds // found[0]}{found[1]}"
 
 
 def say_time(time: datetime | None) -> str:
@@ -153,36 +169,58 @@ def say_ns(time_ns: int) -> str:
 class Page:
     """Where rows go: tab-separated lines as they come, or on a terminal one table at the end, or (*live*) lines.
 
-    On a terminal nothing is cut. Columns for which a line has no room stand on the next one, indented, each below its
-    head; only texts wrap.
+    On a terminal nothing is cut but long messages, and the head comes first; elsewhere it does if *headers*, and each
+    row is one line. *begun*: the head stands above already. Columns for which a line of a terminal has no room stand on
+    the next one, indented, each below its head; only texts wrap, and the lines of a message stand one below the other.
+
+    A column AGE of *head* is made of the TIME before it. It is on terminals only: it says how long ago that was.
     """
 
-    def __init__(self, head: Sequence[str] = HEAD, *, live: bool = False) -> None:
+    def __init__(
+        self, head: Sequence[str] = HEAD, *, live: bool = False, headers: bool = False, begun: bool = False
+    ) -> None:
         self._head = head
         self._live = live
         self._rows: list[tuple[str, ...]] = []
         self._console = terminal()
+        self._begun = begun or (self._console is None and not headers)
 
     def add(self, row: tuple[str, ...]) -> None:
-        """Show a row; *row* is printable already."""
-        if self._console is None:
-            sys.stdout.write("\t".join(row) + "\n")
-            if self._live:
-                sys.stdout.flush()
+        """Show a row, without its AGE; *row* is printable already, but for its line breaks."""
+        console = self._console
+        if console is None:
+            self._begin(lambda: self._write(self._titles()))
+            self._write(cell.replace("\n", "\\n") for cell in row)
         elif self._live:
-            self._line(self._console, row)
+            self._begin(lambda: self._line(console, self._heads()))
+            self._line(console, self._cells(row))
         else:
             self._rows.append(row)
 
+    def _titles(self) -> list[str]:
+        """The columns that a row has: an age is made of its time."""
+        return [title for title in self._head if title != "AGE"]
+
+    def _begin(self, show: Callable[[], None]) -> None:
+        if not self._begun:
+            self._begun = True
+            show()
+
+    def _write(self, cells: Iterable[str]) -> None:
+        sys.stdout.write("\t".join(cells) + "\n")
+        if self._live:
+            sys.stdout.flush()
+
     def end(self) -> None:
         """Show what is still to be shown."""
+        if self._console is None:
+            self._begin(lambda: self._write(self._titles()))
         if self._console is None or self._live or not self._rows:
             return
         from rich.text import Text  # noqa: PLC0415 (only a terminal needs it)
 
-        head = [Text(_SHORT_HEAD.get(title, title), style="bold") for title in self._head]
-        table = [head, *(self._cells(row) for row in self._rows)]
-        natural = [max(cell.cell_len for cell in column) for column in zip(*table, strict=True)]
+        table = [self._heads(), *(self._cells(row) for row in self._rows)]
+        natural = [max(map(_width, column)) for column in zip(*table, strict=True)]
         least = [min(width, _TEXT.get(title, width)) for title, width in zip(self._head, natural, strict=True)]
         lines, gap = lay_out(natural, least, self._console.width)
         shown = [line for row in table for line in self._lines(self._console, row, lines, gap)]
@@ -202,30 +240,60 @@ class Page:
                 shown.rstrip()
                 yield shown
 
-    def _line(self, console: "Console", row: tuple[str, ...]) -> None:
+    def _line(self, console: "Console", cells: "Sequence[Text]") -> None:
+        """Show cells as a line that is as wide as they want; further lines of a message are indented."""
         from rich.text import Text  # noqa: PLC0415
 
-        widths = (9, 9, 10, 10)
-        cells = self._cells(row)
-        for cell, width in zip(cells, widths, strict=False):
-            cell.pad_right(max(0, width - len(cell)))
-        console.print(Text(" ").join(cell for cell in cells if cell.plain), soft_wrap=True)
+        line = Text()
+        for title, cell in zip(self._head, cells, strict=True):
+            first, *rest = cell.split("\n", allow_blank=True)
+            line.append_text(first).append(" " * max(_LIVE.get(title, 0) - first.cell_len, 0) + " ")
+            for further in rest:
+                line.rstrip()
+                line.append("\n" + " " * INDENT).append_text(further)
+        line.rstrip()
+        console.print(line, soft_wrap=True)
+
+    def _heads(self) -> "list[Text]":
+        from rich.text import Text  # noqa: PLC0415
+
+        return [Text(_SHORT_HEAD.get(title, title), style="bold") for title in self._head]
 
     def _cells(self, row: Iterable[str]) -> list["Text"]:
         """For eyes: short times, ids as Bacalhau's own CLI shortens them, states in color. Never read as markup."""
         from rich.text import Text  # noqa: PLC0415
 
         cells, now = [], datetime.now(UTC)
-        for title, text in zip(self._head, row, strict=True):
+        for title, text in zip(self._titles(), row, strict=True):
             if title == "TIME":
                 cells.append(Text(shorten_time(text, now), style="dim"))
+                if "AGE" in self._head:
+                    cells.append(Text(_age(text, now)))
             elif title == "JOB":
                 cells.append(Text(_LONG_ID.sub(r"\1", text)))
             elif title == "STATE":
                 cells.append(Text(text, style=_COLORS.get(text, "bold")))
             else:
-                cells.append(Text(text))
+                cells.append(Text(_cut_lines(text)))
         return cells
+
+
+def _width(cell: "Text") -> int:
+    """How wide the widest line of a cell is."""
+    return max(line.cell_len for line in cell.split("\n", allow_blank=True))
+
+
+def _cut_lines(text: str) -> str:
+    lines = text.split("\n")
+    return text if len(lines) <= LINES_MAX else "\n".join([*lines[:LINES_MAX], f"… ({len(lines)} lines)"])
+
+
+def _age(text: str, now: datetime) -> str:
+    """`say_age` of what `say_time` said; nothing where it knew no time."""
+    try:
+        return say_age(datetime.fromisoformat(text), now)
+    except ValueError:
+        return ""
 
 
 def shorten_time(text: str, now: datetime) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.options import AsJson, carry_out, read_duration
+from consumer.cli.options import AsJson, Output, carry_out, read_duration, wants_json
 from consumer.errors import ExitCode, quoted
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def doctor(
         ),
     ] = "",
     as_json: AsJson = False,
+    output: Output = None,
 ) -> None:
     """Go through both sides as an operator would, and say of each thing what to do next.
 
@@ -48,6 +49,7 @@ def doctor(
 
     Example: jobstate doctor --config jobstate.toml --listen 30s
     """
+    as_json = wants_json(output, as_json=as_json)
     from consumer.doctor.examination import Plan  # noqa: PLC0415
 
     if monitor and not monitor.startswith(("http://", "https://")):

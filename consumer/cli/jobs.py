@@ -1,16 +1,22 @@
 """`list`, `get`, `history`: what a cluster's jobs are and were. Read from NATS, once, and shown."""
 
+import sys
 from collections import deque
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from consumer.cli.naming import find_key, say_key
+from consumer.cli.naming import ASK_DOCTOR, find_key, find_keys, only, say_key
 from consumer.cli.options import (
+    INTERRUPTED,
     AsJson,
     Cluster,
     Config,
+    Headers,
     Nats,
+    Output,
+    Shown,
     TokenFile,
     Where,
     carry_out,
@@ -18,10 +24,11 @@ from consumer.cli.options import (
     read_count,
     read_job,
     read_name,
-    read_state,
+    read_states,
     tell,
+    wants_json,
 )
-from consumer.errors import AbsentError, ExitCode
+from consumer.errors import AbsentError, AmbiguousError, ExitCode, JobstateError
 
 if TYPE_CHECKING:
     from consumer.fold.asks import Entry
@@ -31,7 +38,17 @@ if TYPE_CHECKING:
 Job = Annotated[
     str,
     typer.Argument(
-        metavar="JOB", parser=read_job, help="A job's id, the unique beginning of one (j-1234abcd), or NAMESPACE/JOB."
+        metavar="JOB",
+        parser=read_job,
+        help="A job's id, the unique beginning of one (j-1234abcd), its name, or NAMESPACE/ID or NAMESPACE/NAME.",
+    ),
+]
+Jobs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="JOB...",
+        parser=read_job,
+        help="Ids, unique beginnings of ids (j-1234abcd), names, or NAMESPACE/ID or NAMESPACE/NAME.",
     ),
 ]
 
@@ -39,7 +56,12 @@ Job = Annotated[
 def list_jobs(
     *,
     state: Annotated[
-        list[str] | None, typer.Option("--state", metavar="STATE", help="Only jobs in this state; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--state",
+            metavar="STATE,...",
+            help="Only jobs in these states, or in `open` or `terminal` ones; may be repeated.",
+        ),
     ] = None,
     namespace: Annotated[
         list[str] | None,
@@ -47,120 +69,197 @@ def list_jobs(
     ] = None,
     limit: Annotated[
         int,
-        typer.Option("--limit", metavar="N", parser=read_count, help="Only so many, the newest entries. 0: all."),
+        typer.Option("--limit", metavar="N", parser=read_count, help="Show only the newest N entries. 0: all."),
     ] = 0,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with each change as it comes, until Ctrl-C (exit 0).")
+    ] = False,
+    headers: Headers = False,
     as_json: AsJson = False,
+    output: Output = None,
     nats: Nats = None,
     cluster: Cluster = None,
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Jobs and their present states, in the order in which the log stored them: the newest entry comes last.
+    """Show jobs and their present states, in the order in which the log stored them: the newest entry comes last.
 
     That is not always the order of the times: they are the orchestrator's or a producer's, who may be late.
 
     Read from the KV bucket. Where its copy is known not to be ours (no update of the job, or announced as foreign),
     the log itself is read; a job that has only such entries is marked `foreign`.
 
-    Not on a terminal: tab-separated, without a head: time, state, namespace, job, name, sequence, version, source,
-    message.
+    With --watch and --state, what follows is each change to one of these states, and what becomes of the jobs shown.
 
-    Example: jobstate list --state running --state queued --namespace default
+    Not on a terminal: tab-separated, without a head (--headers adds one): time, state, namespace, job, name, sequence,
+    version, source, message. On a terminal AGE says for how long the job has been in its state.
+
+    Example: jobstate list --state running,queued --namespace default
     """
     where = Where(nats, cluster, config, token_file)
-    states: set[str] = set()
+    states: list[str] = []
     if state:
-        rules = where.rules()
-        states = {read_state(rules, one, "--state") for one in state}
-    carry_out(_list(states, list(dict.fromkeys(namespace or [])), limit, where, as_json=as_json))
+        states = read_states(where.rules(), state, "--state")
+    wanted = _Wanted(states, list(dict.fromkeys(namespace or [])))
+    shown = Shown(wants_json(output, as_json=as_json), headers)
+    work = _list(wanted, limit, where, shown, watch=watch)
+    carry_out(work, interrupted=ExitCode.OK if watch else INTERRUPTED)
 
 
-async def _list(states: set[str], namespaces: list[str], limit: int, where: Where, *, as_json: bool) -> ExitCode:
-    from consumer.cli.display import Page, update_object, update_row, write_json  # noqa: PLC0415
+class _Wanted(NamedTuple):
+    """Which jobs are shown; empty: all."""
+
+    states: list[str]
+    namespaces: list[str]
+
+
+async def _list(wanted: _Wanted, limit: int, where: Where, shown: Shown, *, watch: bool) -> ExitCode:
+    from consumer.cli.display import AGED, Page, update_object, update_row, write_json  # noqa: PLC0415
     from consumer.wire.subjects import escape  # noqa: PLC0415
 
     found: deque[tuple[Entry, Update | None, bool]] = deque(maxlen=limit or None)
-    unknown = {escape(namespace): namespace for namespace in namespaces}
+    unknown = {escape(namespace): namespace for namespace in wanted.namespaces}
+    known = reached = 0
     async with connected(where) as view:
         announced = await _announced(view)
         async with view.present(*unknown) as present:
             async for copy in present:
+                known, reached = known + 1, max(reached, copy.number)
                 unknown.pop(_key_of(view, copy).partition(".")[0], None)
                 entry, update, foreign = await _look_at(view, copy, announced)
-                if not states or (update is not None and not foreign and update.StateType in states):
+                if not wanted.states or (update is not None and not foreign and update.StateType in wanted.states):
                     found.append((entry, update, foreign))
-    for namespace in unknown.values():
-        tell(f"no job is known in namespace {namespace} of cluster {view.names.cluster}")
-    page = Page()
-    for entry, update, foreign in found:
-        if as_json:
-            write_json(update_object(view.names, entry, update, foreign=foreign))
-        else:
-            page.add(update_row(entry, update, foreign=foreign))
-    page.end()
+        for namespace in unknown.values():
+            tell(f"no job is known in namespace {namespace} of cluster {view.names.cluster}")
+        if not known and not wanted.namespaces:
+            tell(f"no job is known in cluster {view.names.cluster} yet ({ASK_DOCTOR})")
+        elif known and not found:
+            tell(f"no job is {' or '.join(wanted.states)}: {known} are not")
+        page = Page(AGED, headers=shown.headers)
+        for entry, update, foreign in found:
+            if shown.as_json:
+                write_json(update_object(view.names, entry, update, foreign=foreign))
+            else:
+                page.add(update_row(entry, update, foreign=foreign))
+        page.end()
+        if watch:
+            await _follow(view, wanted, reached, [update for _, update, foreign in found if not foreign], shown)
     return ExitCode.OK
 
 
+async def _follow(view: "View", wanted: _Wanted, reached: int, before: "Iterable[Update | None]", shown: Shown) -> None:
+    """Show what the log stores after entry *reached*, which is the last that was listed; *before*: what was shown."""
+    from consumer.cli.display import Page, update_object, update_row, write_json  # noqa: PLC0415
+    from consumer.fold.truth import read_update  # noqa: PLC0415
+    from consumer.jetstream.view import after  # noqa: PLC0415
+    from consumer.wire.subjects import escape, job_key  # noqa: PLC0415
+
+    page = Page(live=True, begun=True)
+    keys = {job_key(update.Job.Namespace, update.Job.ID) for update in before if update is not None}
+    # A copy that does not name its original counts by another stream, which may be far ahead.
+    start = after(min(reached, (await view.info(view.names.log)).state.last_seq))
+    filters = [f"{view.names.state_prefix}{escape(namespace)}.*.*" for namespace in wanted.namespaces]
+    async with view.follow(*(filters or [f"{view.names.state_prefix}*.*.*"]), start=start) as entries:
+        async for entry in entries:
+            key = view.names.key_of_state(entry.subject)
+            update = None if key is None else read_update(view.names, key, entry)
+            if key is None or update is None:
+                continue  # a stranger's: it says nothing of a job
+            inside = not wanted.states or update.StateType in wanted.states
+            if not inside and key not in keys:
+                continue
+            (keys.add if inside else keys.discard)(key)
+            if shown.as_json:
+                write_json(update_object(view.names, entry, update))
+            else:
+                page.add(update_row(entry, update))
+
+
 def get(
-    job: Job,
+    jobs: Jobs,
     *,
     as_json: AsJson = False,
+    output: Output = None,
     nats: Nats = None,
     cluster: Cluster = None,
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """The present state of one job: its last update in the log that is ours. Exit 3: there is no such job.
+    """Show the present state of each JOB: its last update in the log that is ours.
 
-    Example: jobstate get j-1234abcd
+    Exit 3: there is no such job; 6: it may be several. The others are shown all the same.
+
+    Example: jobstate get j-1234abcd nightly
     """
-    carry_out(_get(job, Where(nats, cluster, config, token_file), as_json=as_json))
+    carry_out(_get(jobs, Where(nats, cluster, config, token_file), as_json=wants_json(output, as_json=as_json)))
 
 
-async def _get(job: str, where: Where, *, as_json: bool) -> ExitCode:
+async def _get(jobs: list[str], where: Where, *, as_json: bool) -> ExitCode:
     from consumer.cli.display import say_update, update_object, write_json  # noqa: PLC0415
 
+    found: dict[JobKey, tuple[Entry, Update]] = {}
+    failures: list[JobstateError] = []
     async with connected(where) as view:
-        key = await find_key(view, job)
-        last = await _last(view, key)
+        for job, keys in (await find_keys(view, jobs)).items():
+            try:
+                key = only(view, job, keys)
+                found[key] = await _present(view, key, job)
+            except (AbsentError, AmbiguousError) as error:
+                failures.append(error)
+    for number, (entry, update) in enumerate(found.values()):
+        if as_json:
+            write_json(update_object(view.names, entry, update))
+            continue
+        if number:
+            sys.stdout.write("\n")
+        say_update(entry, update)
+    for failure in failures:
+        tell(str(failure))
+    return failures[0].exit_code if failures else ExitCode.OK
+
+
+async def _present(view: "View", key: "JobKey", job: str) -> "tuple[Entry, Update]":
+    """The job's last update in the log that is ours. Raises `AbsentError`; *job* is what it was called."""
+    last = await _last(view, key)
     if last is None:
         raise AbsentError(f"the log holds no update of {say_key(key)} that is ours: `jobstate history {job}` shows all")
-    entry, update = last
-    if as_json:
-        write_json(update_object(view.names, entry, update))
-    else:
-        say_update(entry, update)
-    return ExitCode.OK
+    return last
 
 
 def history(
     job: Job,
     *,
+    headers: Headers = False,
     as_json: AsJson = False,
+    output: Output = None,
     nats: Nats = None,
     cluster: Cluster = None,
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Every update of one job, in order. Exit 3: there is no such job.
+    """Show every update of one job, in order. Exit 3: there is no such job; 6: it may be several.
 
     An entry that no daemon of ours wrote is marked `foreign`; its content says nothing about the job.
 
+    Not on a terminal: tab-separated, without a head (--headers adds one): time, state, namespace, job, name, sequence,
+    version, source, message.
+
     Example: jobstate history default/j-1234abcd --json
     """
-    carry_out(_history(job, Where(nats, cluster, config, token_file), as_json=as_json))
+    shown = Shown(wants_json(output, as_json=as_json), headers)
+    carry_out(_history(job, Where(nats, cluster, config, token_file), shown))
 
 
-async def _history(job: str, where: Where, *, as_json: bool) -> ExitCode:
+async def _history(job: str, where: Where, how: Shown) -> ExitCode:
     from consumer.cli.display import Page, read_entry, update_object, update_row, write_json  # noqa: PLC0415
 
     async with connected(where) as view:
         key = await find_key(view, job)
         found = await _judged(view, key)
-    page = Page()
+    page = Page(headers=how.headers)
     for entry, update in found:
         shown, foreign = (update, False) if update is not None else (read_entry(entry), True)
-        if as_json:
+        if how.as_json:
             write_json(update_object(view.names, entry, shown, foreign=foreign))
         else:
             page.add(update_row(entry, shown, foreign=foreign))

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -51,7 +51,7 @@ TokenFile = Annotated[
         "--token-file", metavar="FILE", help="A file with the token for NATS. [env var: JOBSTATE_NATS__TOKEN_FILE]"
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON object per line: the same as -o json.")]
 
 _GRANT: Final = "grant this user what docs/operations/running.md#permissions lists for a reader (to send: a producer)"
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[smhd]))+\Z")
@@ -61,6 +61,49 @@ _COUNT: Final = re.compile(r"[0-9]{1,20}\Z")
 _COUNT_MAX: Final = 2**63 - 1
 _OURS: Final = ("JOBSTATE_NATS__", "JOBSTATE_CLUSTER", "JOBSTATE_RULES__FILE")
 """What the variables begin with that a reader goes by."""
+
+
+OPEN: Final = "open"
+"""What `--state` takes for every state in which a job has not ended."""
+TERMINAL: Final = "terminal"
+"""What `--state` takes for every state that ends a job."""
+
+
+def read_output(text: str) -> str:
+    """`json` or `text`."""
+    if text not in {"json", "text"}:
+        raise typer.BadParameter(f"{quoted(text)} is no form: write json or text")
+    return text
+
+
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="json|text",
+        parser=read_output,
+        help="Write one JSON object per line, or text. [default: text]",
+    ),
+]
+Headers = Annotated[
+    bool,
+    typer.Option("--headers", help="Begin with the names of the columns also where the output is no terminal."),
+]
+
+
+class Shown(NamedTuple):
+    """How rows are shown: as JSON; else with a head also where the output is no terminal."""
+
+    as_json: bool
+    headers: bool
+
+
+def wants_json(output: str | None, *, as_json: bool) -> bool:
+    """Whether JSON is asked for, by `-o json` or by `--json`."""
+    if as_json and output == "text":
+        raise typer.BadParameter("does not go together with -o text: give one of them", param_hint="'--json'")
+    return as_json or output == "json"
 
 
 def read_count(text: str | int) -> int:
@@ -144,6 +187,18 @@ def read_state(rules: "Rules", text: str, option: str, *words: str, else_: str =
     return found
 
 
+def read_states(rules: "Rules", texts: Iterable[str], option: str) -> list[str]:
+    """The states that *texts* name, each once, in the order of the rules. A text may be several, parted by commas."""
+    found: set[str] = set()
+    for part in ",".join(texts).split(","):
+        word = read_state(rules, part.strip(), option, OPEN, TERMINAL)
+        if word in {OPEN, TERMINAL}:
+            found.update(state for state in rules.states if rules.is_terminal(state) == (word == TERMINAL))
+        else:
+            found.add(word)
+    return [state for state in rules.states if state in found]
+
+
 Limit = Annotated[
     int, typer.Option("--limit", metavar="N", parser=read_count, help="Only so many, the newest. 0: all.")
 ]
@@ -157,7 +212,11 @@ async def newest(entries: AsyncIterable["Entry"], limit: int) -> "Sequence[Entry
     return found
 
 
-def carry_out(work: Coroutine[None, None, ExitCode], *, interrupted: int = 130) -> None:
+INTERRUPTED: Final = 130
+"""As a shell has it for Ctrl-C."""
+
+
+def carry_out(work: Coroutine[None, None, ExitCode], *, interrupted: int = INTERRUPTED) -> None:
     """Run *work* and end with its exit code. Ctrl-C ends it quietly, with *interrupted* (130: as a shell expects)."""
     try:
         code = int(asyncio.run(work))
@@ -168,10 +227,13 @@ def carry_out(work: Coroutine[None, None, ExitCode], *, interrupted: int = 130) 
 
 
 def tell(sentence: str) -> None:
-    """Say something about the run itself: on stderr, so that the output stays what was asked for."""
+    """Say something about the run itself: on stderr, so that the output stays what was asked for.
+
+    A line break of *sentence* is one: what others wrote must have none.
+    """
     from consumer.wire.display import printable  # noqa: PLC0415
 
-    sys.stderr.write(f"jobstate: {printable(sentence)}\n")
+    sys.stderr.write("jobstate: " + "\n".join(printable(line) for line in sentence.split("\n")) + "\n")
     sys.stderr.flush()
 
 

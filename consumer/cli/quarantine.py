@@ -13,14 +13,19 @@ from consumer.cli.options import (
     AsJson,
     Cluster,
     Config,
+    Headers,
     Limit,
     Nats,
+    Output,
+    Shown,
     TokenFile,
     Where,
     carry_out,
     connected,
     newest,
     read_name,
+    tell,
+    wants_json,
 )
 from consumer.errors import AbsentError, ExitCode
 
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from consumer.jetstream.view import View
     from consumer.wire.subjects import Names
 
-HEAD: Final = ("TIME", "KIND", "REASON", "JOB", "ORIGIN", "RULE")
+HEAD: Final = ("TIME", "AGE", "KIND", "REASON", "JOB", "ORIGIN", "RULE")
 DATA_MAX: Final = 2000
 """Characters of one text of a refused event that are shown to a person. JSON has it whole."""
 
@@ -47,7 +52,9 @@ def about() -> None:
 def list_refused(
     *,
     limit: Limit = 0,
+    headers: Headers = False,
     as_json: AsJson = False,
+    output: Output = None,
     nats: Nats = None,
     cluster: Cluster = None,
     config: Config = None,
@@ -55,11 +62,12 @@ def list_refused(
 ) -> None:
     """What was refused, newest last.
 
-    Not on a terminal: tab-separated, without a head: time, kind, reason, job, origin, rule.
+    Not on a terminal: tab-separated, without a head (--headers adds one): time, kind, reason, job, origin, rule.
 
     Example: jobstate quarantine list --limit 20
     """
-    carry_out(_list(limit, Where(nats, cluster, config, token_file), as_json=as_json))
+    shown = Shown(wants_json(output, as_json=as_json), headers)
+    carry_out(_list(limit, Where(nats, cluster, config, token_file), shown))
 
 
 @quarantine.command("show")
@@ -74,6 +82,7 @@ def show_refused(
     ],
     *,
     as_json: AsJson = False,
+    output: Output = None,
     nats: Nats = None,
     cluster: Cluster = None,
     config: Config = None,
@@ -83,6 +92,7 @@ def show_refused(
 
     Example: jobstate quarantine show 12-1764000000000000000
     """
+    as_json = wants_json(output, as_json=as_json)
     carry_out(_show(origin, Where(nats, cluster, config, token_file), as_json=as_json))
 
 
@@ -104,15 +114,17 @@ def _read_place(names: "Names", subject: str) -> _Place:
     return _Place(kind=kind, reason=tokens[0], job=job, origin=tokens[-1])
 
 
-async def _list(limit: int, where: Where, *, as_json: bool) -> ExitCode:
+async def _list(limit: int, where: Where, shown: Shown) -> ExitCode:
     from consumer.cli.display import Page, say_ns, shorten, write_json  # noqa: PLC0415
     from consumer.wire.display import printable  # noqa: PLC0415
 
     async with connected(where) as view, view.refused() as entries:
         found = await newest(entries, limit)
-    page = Page(HEAD)
+    if not found:
+        tell(f"nothing was refused in cluster {view.names.cluster}")
+    page = Page(HEAD, headers=shown.headers)
     for entry in found:
-        if as_json:
+        if shown.as_json:
             write_json(_object(view.names, entry))
         else:
             place = _read_place(view.names, entry.subject)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from consumer.cli.display import write_json
-from consumer.cli.options import AsJson, read_count, read_name
+from consumer.cli.options import AsJson, Output, read_count, read_name, wants_json
 from consumer.errors import ExitCode, quoted
 from consumer.fold import Published
 from consumer.replay.derived import DerivedReplay, DerivedVerdict, add_up, derived_lines, derived_object, judge_derived
@@ -39,6 +39,7 @@ def replay(
     ],
     *,
     as_json: AsJson = False,
+    output: Output = None,
     rules: Annotated[Path | None, typer.Option(metavar="FILE", help="Rules in place of Bacalhau's.")] = None,
     no_scan: Annotated[
         bool, typer.Option("--no-scan", help="No open jobs in turn, and no list but one at the end.")
@@ -58,6 +59,7 @@ def replay(
 
     Example: jobstate replay tests/recordings/bacalhau-v1.9.3/rerun
     """
+    as_json = wants_json(output, as_json=as_json)
     table = load(rules, "--rules")
     recordings = [Recording.load(path) for path in paths]
     if derived:

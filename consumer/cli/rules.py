@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from consumer.cli.display import Page, write_json
-from consumer.cli.options import AsJson, read_state
+from consumer.cli.options import AsJson, Output, read_state, wants_json
 from consumer.errors import ExitCode
 from consumer.rules import Rules, graph, load
 from consumer.wire.display import printable
@@ -41,6 +41,7 @@ def rules(
         typer.Option(metavar="FROM TO", help="May TO follow FROM (`new`: a job that nobody knew), and why?"),
     ] = None,
     as_json: AsJson = False,
+    output: Output = None,
 ) -> None:
     """States and transitions: print, check, draw, explain.
 
@@ -49,6 +50,7 @@ def rules(
 
     Example: jobstate rules --explain Running Pending
     """
+    as_json = wants_json(output, as_json=as_json)
     given = {"--check": check, "--mermaid": mermaid, "--explain": explain, "--json": as_json, "--file": file}
     for one, other in _APART:
         if given[one] and given[other]:

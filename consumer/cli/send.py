@@ -12,6 +12,7 @@ from consumer.cli.options import (
     Cluster,
     Config,
     Nats,
+    Output,
     TokenFile,
     Where,
     carry_out,
@@ -22,6 +23,7 @@ from consumer.cli.options import (
     read_state,
     read_text,
     read_time,
+    wants_json,
 )
 from consumer.errors import ExitCode, quoted
 
@@ -65,6 +67,7 @@ def send(
         bool, typer.Option("--any-state", help="Send what these rules do not know: the daemon has others.")
     ] = False,
     as_json: AsJson = False,
+    output: Output = None,
     nats: Nats = None,
     cluster: Cluster = None,
     config: Config = None,
@@ -77,6 +80,7 @@ def send(
 
     Example: jobstate send j-1 Running --message "by hand" --type batch
     """
+    as_json = wants_json(output, as_json=as_json)
     where = Where(nats, cluster, config, token_file)
     _check(where.rules(), state, job_type, any_state=any_state)
     from consumer.wire.subjects import DIGEST, job_key  # noqa: PLC0415

@@ -5,10 +5,12 @@ needs.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from consumer import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -28,6 +30,7 @@ VERBS: Final["Mapping[str, tuple[str, str]]"] = {
     "replay": ("consumer.cli.replay:replay", "Judge recordings in virtual time, without a server."),
     "demo": ("consumer.cli.demo:demo", "See it work: recorded traffic through a real daemon and a real server."),
     "version": ("consumer.cli.version:version", "Our version, and of what we stand on."),
+    "completion": ("consumer.cli.completion:completion", "A script that completes this command in a shell."),
 }
 """Verb: (module:function or module:typer app, one line of help). In the order in which they are listed."""
 
@@ -64,13 +67,30 @@ class Verbs(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Verbs, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    cls=Verbs,
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # every verb inherits it
 )
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"jobstate {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def jobstate() -> None:
+def jobstate(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show our version and exit.")
+    ] = False,
+) -> None:
     """Bacalhau's missing push feed: one clean stream of job states, on NATS JetStream.
 
     Verbs that read a running log need NATS alone. Each has --help with an example. `jobstate demo` shows it at work.
     """
+    del version

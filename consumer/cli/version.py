@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import consumer
-from consumer.cli.options import AsJson, Cluster, Config, TokenFile, Where, carry_out, connected
+from consumer.cli.options import AsJson, Cluster, Config, Output, TokenFile, Where, carry_out, connected, wants_json
 from consumer.errors import ExitCode
 
 
@@ -17,6 +17,7 @@ def version(
         str | None, typer.Option("--nats", metavar="URL", help="Say also which version that server is.")
     ] = None,
     as_json: AsJson = False,
+    output: Output = None,
     cluster: Cluster = None,
     config: Config = None,
     token_file: TokenFile = None,
@@ -25,6 +26,7 @@ def version(
 
     Example: jobstate version --nats nats://127.0.0.1:4222
     """
+    as_json = wants_json(output, as_json=as_json)
     for option, given in (("--cluster", cluster), ("--config", config), ("--token-file", token_file)):
         if nats is None and given is not None:
             raise typer.BadParameter("says how a server is asked: name it with --nats URL", param_hint=f"'{option}'")

@@ -12,6 +12,7 @@ from consumer.cli.options import (
     Cluster,
     Config,
     Nats,
+    Output,
     TokenFile,
     Where,
     carry_out,
@@ -21,6 +22,7 @@ from consumer.cli.options import (
     read_number,
     read_state,
     tell,
+    wants_json,
 )
 from consumer.errors import ExitCode, UnreachableError
 from consumer.model import JobStateType
@@ -84,6 +86,7 @@ def wait(
         ),
     ] = None,
     as_json: AsJson = False,
+    output: Output = None,
     nats: Nats = None,
     cluster: Cluster = None,
     config: Config = None,
@@ -102,6 +105,7 @@ def wait(
 
     Example: jobstate wait j-1234abcd --timeout 5m && echo done
     """
+    as_json = wants_json(output, as_json=as_json)
     where = Where(nats, cluster, config, token_file)
     rules = where.rules()
     state = read_state(rules, JobStateType.COMPLETED if target is None else target, "--for", ENDED)

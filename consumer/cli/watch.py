@@ -11,7 +11,10 @@ from consumer.cli.options import (
     AsJson,
     Cluster,
     Config,
+    Headers,
     Nats,
+    Output,
+    Shown,
     TokenFile,
     Where,
     carry_out,
@@ -19,8 +22,9 @@ from consumer.cli.options import (
     read_count,
     read_job,
     read_name,
-    read_state,
+    read_states,
     read_time,
+    wants_json,
 )
 from consumer.errors import AbsentError, ExitCode
 
@@ -38,7 +42,7 @@ def watch(
             "--job",
             metavar="JOB",
             parser=read_job,
-            help="Only this job (id, short id, NAMESPACE/JOB); may be repeated.",
+            help="Only this job (id, beginning of one, name, NAMESPACE/JOB); may be repeated.",
         ),
     ] = None,
     namespace: Annotated[
@@ -46,41 +50,54 @@ def watch(
         typer.Option("--namespace", metavar="NS", parser=read_name, help="Only this namespace; may be repeated."),
     ] = None,
     state: Annotated[
-        list[str] | None, typer.Option("--state", metavar="STATE", help="Only changes to this state; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--state",
+            metavar="STATE,...",
+            help="Only changes to these states, or to `open` or `terminal` ones; may be repeated.",
+        ),
     ] = None,
     since: Annotated[
         str,
         typer.Option(
-            "--since", metavar="WHEN", help="`now`, `start` of the log, a time (2026-11-24T05:00:00Z) or 10m ago."
+            "--since",
+            metavar="WHEN",
+            help="`now`, `start` of the log, a time (2026-11-24T05:00:00Z) or 10m ago: by when the log stored the "
+            "update, not by when the change happened (TIME).",
         ),
     ] = "now",
     count: Annotated[
         int,
         typer.Option("--count", metavar="N", parser=read_count, help="End after so many updates. 0: at Ctrl-C."),
     ] = 0,
+    headers: Headers = False,
     as_json: AsJson = False,
+    output: Output = None,
     nats: Nats = None,
     cluster: Cluster = None,
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Updates as they come, until Ctrl-C (exit 0). Nothing is left out, also where the connection is lost in between.
+    """Show updates as they come, until Ctrl-C (exit 0). Nothing is left out, even where the connection is lost.
 
     An entry that by itself shows that no daemon of ours wrote it is marked `foreign`; `history` judges by all of them.
 
-    Not on a terminal: tab-separated, without a head: time, state, namespace, job, name, sequence, version, source,
-    message.
+    --since goes by the NATS server's clock: by when the log stored an update. What happened earlier and was stored
+    later, because the daemon or the orchestrator was away, is shown; TIME is when it happened.
 
-    Example: jobstate watch --state failed --since 1h --json
+    Not on a terminal: tab-separated, without a head (--headers adds one): time, state, namespace, job, name, sequence,
+    version, source, message.
+
+    Example: jobstate watch --state failed,stopped --since 1h --json
     """
+    shown = Shown(wants_json(output, as_json=as_json), headers)
     start = since if since in _WORDS else read_time(since, datetime.now(UTC), "--since", *_WORDS)
     where = Where(nats, cluster, config, token_file)
     states: list[str] = []
     if state:
-        rules = where.rules()
-        states = [read_state(rules, one, "--state") for one in state]
+        states = read_states(where.rules(), state, "--state")
     wanted = (job or [], namespace or [], states)
-    carry_out(_watch(wanted, start, count, where, as_json=as_json), interrupted=ExitCode.OK)
+    carry_out(_watch(wanted, start, count, where, shown), interrupted=ExitCode.OK)
 
 
 async def _watch(
@@ -88,13 +105,12 @@ async def _watch(
     since: str | datetime,
     count: int,
     where: Where,
-    *,
-    as_json: bool,
+    shown: Shown,
 ) -> ExitCode:
     from consumer.cli.display import Page, read_entry, update_object, update_row, write_json  # noqa: PLC0415
     from consumer.fold.truth import read_update  # noqa: PLC0415
 
-    page = Page(live=True)
+    page = Page(live=True, headers=shown.headers)
     async with connected(where) as view:
         filters = await _filters(view, *wanted)
         async with view.follow(*filters, start=_start(since)) as entries:
@@ -102,7 +118,7 @@ async def _watch(
                 update = read_entry(entry)
                 key = view.names.key_of_state(entry.subject)
                 foreign = key is None or read_update(view.names, key, entry) is None
-                if as_json:
+                if shown.as_json:
                     write_json(update_object(view.names, entry, update, foreign=foreign))
                 else:
                     page.add(update_row(entry, update, foreign=foreign))

@@ -1,6 +1,11 @@
 """Text of others, made fit to be shown to a person. What is stored and sent is never changed."""
 
 
+def printable_lines(text: str) -> str:
+    """*text* as `printable` has it, but for its line breaks, which stay: whoever shows it sets each line apart."""
+    return "\n".join(map(printable, text.replace("\r\n", "\n").split("\n")))
+
+
 def printable(text: str) -> str:
     r"""*text* with everything escaped that a terminal would obey or hide, as Python spells it (`\x1b`, `\u202e`).
 

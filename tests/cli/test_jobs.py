@@ -4,10 +4,12 @@ import asyncio
 import json
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
+from consumer.cli.naming import ASK_DOCTOR
 from consumer.errors import ExitCode
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update
@@ -188,8 +190,79 @@ async def test_a_namespace_without_a_job_is_told(stage: Stage) -> None:
         1,
         [f"jobstate: no job is known in namespace {name} of cluster main" for name in ("nosuch", "nor=this")],
     )
-    assert await stage.verb("list", "--namespace", "default", "--state", "failed") == (0, "", "")
-    assert await stage.verb("list", "--state", "failed") == (0, "", "")
+    nothing = (0, "", "jobstate: no job is Failed or Stopped: 1 are not\n")
+    assert await stage.verb("list", "--namespace", "default", "--state", "failed", "--state", "stopped") == nothing
+    assert await stage.verb("list", "--state", "stopped,failed", "-o", "json") == nothing
+
+
+async def test_an_empty_list_says_so(stage: Stage) -> None:
+    """On standard error, and nothing in a pipe: of jobs, of what was refused, of what was announced."""
+    for verb, said in (
+        (("list",), f"no job is known in cluster main yet ({ASK_DOCTOR})"),
+        (("quarantine", "list"), "nothing was refused in cluster main"),
+        (("advisories",), "nothing was announced in cluster main"),
+    ):
+        for flags in ((), ("--json",)):
+            assert await stage.verb(*verb, *flags) == (0, "", f"jobstate: {said}\n")
+
+
+async def test_several_states_are_named_at_once(stage: Stage) -> None:
+    """Parted by commas, repeated, and `open` and `terminal`: what has not ended, and what has."""
+    for number, state in enumerate(("Pending", "Queued", "Running", "Completed", "Failed", "Stopped")):
+        await stage.live(f"j-{number}", state)
+
+    async def shown(*flags: str) -> str:
+        ended = await stage.verb("list", "--json", *flags)
+        return "".join(said["update"]["Job"]["ID"][-1] for said in ended.objects)
+
+    assert await shown("--state", "open") == "012"
+    assert await shown("--state", "Terminal") == "345"
+    assert await shown("--state", "failed, queued", "--state", "stopped") == "145"
+    assert await shown("--state", "open,failed") == "0124"
+    ended = await stage.verb("watch", "--since", "start", "--state", "terminal", "--count", "3", "-o", "json")
+    assert [said["update"]["StateType"] for said in ended.objects] == ["Completed", "Failed", "Stopped"]
+
+
+async def test_several_jobs_are_got_at_once(stage: Stage) -> None:
+    """Each once, in the order in which they were named; what is not there is told, and is the exit code."""
+    for job in ("j-1", "j-2", "j-31", "j-32"):
+        await stage.live(job, "Running")
+
+    both = await stage.verb("get", "j-2", "default/j-1", "j-2", "--json")
+    text = await stage.verb("get", "j-1", "j-2")
+    partly = await stage.verb("get", "nosuch", "j-1", "j-3", "--json")
+
+    assert [said["update"]["Job"]["ID"] for said in both.objects] == ["j-2", "j-1"]
+    assert [part.splitlines()[0] for part in text.out.split("\n\n")] == ["job        j-1", "job        j-2"]
+    assert [said["update"]["Job"]["ID"] for said in partly.objects] == ["j-1"]
+    assert partly.code == ExitCode.NO_INPUT
+    assert [line.split(":")[0] for line in partly.err.splitlines()] == [
+        "jobstate",
+        "jobstate",
+        "  default/j-31",
+        "  default/j-32",
+    ]
+
+
+async def test_a_list_goes_on_with_what_comes(stage: Stage) -> None:
+    """--watch: first the jobs, then each change of them and of new ones, none twice, none lost; Ctrl-C is 0."""
+    first = await stage.live("j-1", "Running")
+    await stage.live("j-2", "Failed")
+    running = await stage.begin("list", "--watch", "--state", "open", "--json", environ={"PYTHONUNBUFFERED": "1"})
+    assert json.loads(await running.line())["update"]["Job"]["ID"] == "j-1"
+    await stage.store(stage.names.state(job_key("default", "j-9"), "Running"), b"{}")  # a stranger's
+    await stage.live("j-3", "Pending")
+    await stage.update(life("j-1", "Completed", after=first)[0])
+    await stage.live("j-4", "Failed")  # was never open
+    await stage.live("j-5", "Queued")
+
+    said = [json.loads(await running.line())["update"] for _ in range(3)]
+    assert [(update["Job"]["ID"], update["StateType"]) for update in said] == [
+        ("j-3", "Pending"),
+        ("j-1", "Completed"),
+        ("j-5", "Queued"),
+    ]
+    assert await running.end(signal.SIGINT) == (0, "", "")
 
 
 @pytest.mark.parametrize(
@@ -316,10 +389,10 @@ async def test_on_a_terminal_there_is_a_table_and_messages_are_no_markup(stage: 
 
     assert (await running.end()).code == ExitCode.OK
     head, row = shown.splitlines()[:2]
-    assert head.split()[:4] == ["TIME", "STATE", "NAMESPACE", "JOB"]
+    assert head.split()[:5] == ["TIME", "AGE", "STATE", "NAMESPACE", "JOB"]
     assert "j-0123abcd " in row
     assert LONG not in shown
-    assert "<b>[red]" in row
+    assert "<b>[red]" in shown
     assert "\x1b" not in shown
 
 

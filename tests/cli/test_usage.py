@@ -11,11 +11,15 @@ from typing import Final, NamedTuple
 
 import pytest
 
+import consumer
 from consumer.cli import main
 from consumer.cli.verbs import VERBS, Verb
 from consumer.errors import ExitCode
 from tests.cli.conftest import ROOT, UNKNOWN, Stage
 from tests.logs import untouched_log
+
+FORM: Final = ("-o xml", "'-o' / '--output'", "'xml' is no form: write json or text")
+"""What every verb that can write JSON takes."""
 
 FAR: Final = "nats://127.0.0.1:1"
 """Where no server is: an error that needs none comes first."""
@@ -41,15 +45,21 @@ WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
         ("--embedded --folder ''", "--folder: embedded.folder: ", "(given: '')"),
     ],
     "list": [
+        FORM,
         ("--state bogus", "'--state'", "'bogus' is no state", STATES),
         ("--state runing", "'--state'", "'runing' is no state", "did you mean Running?"),
         ("--namespace ''", "'--namespace'", "'' names nothing", "write text that is not blank"),
         ("--limit -1", "'--limit'", f"'-1' {COUNT}"),
         *PLACE,
     ],
-    "get": [("ns/", *NOBODY), *((f"j-1 {flags}", *words) for flags, *words in PLACE)],
-    "history": [("ns/", *NOBODY), *((f"j-1 {flags}", *words) for flags, *words in PLACE)],
+    "get": [(f"j-1 {FORM[0]}", *FORM[1:]), ("ns/", *NOBODY), *((f"j-1 {flags}", *words) for flags, *words in PLACE)],
+    "history": [
+        (f"j-1 {FORM[0]}", *FORM[1:]),
+        ("ns/", *NOBODY),
+        *((f"j-1 {flags}", *words) for flags, *words in PLACE),
+    ],
     "watch": [
+        FORM,
         ("--job ns/", "--job", *NOBODY[1:]),
         ("--namespace ' '", "'--namespace'", "' ' names nothing", "write text that is not blank"),
         ("--state bogus", "'--state'", "'bogus' is no state", STATES),
@@ -58,6 +68,7 @@ WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
         *PLACE,
     ],
     "wait": [
+        (f"j-1 {FORM[0]}", *FORM[1:]),
         ("j-1 ns/", *NOBODY),
         ("j-1 --for bogus", "'--for'", "'bogus' is no state", f"{STATES}, terminal"),
         ("j-1 --version x", "'--version'", f"'x' {COUNT} to 4294967295"),
@@ -65,6 +76,7 @@ WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
         *((f"j-1 {flags}", *words) for flags, *words in PLACE),
     ],
     "send": [
+        (f"j-1 Running {FORM[0]}", *FORM[1:]),
         ("'' Running", "'JOB'", "'' names nothing", "write text that is not blank"),
         ("' ' Running", "'JOB'", "' ' names nothing"),
         ("j-1 ''", "'STATE'", "'' names nothing"),
@@ -82,13 +94,15 @@ WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
         ("j-1 Running --time later", "'--time'", "'later' is no time", "write now, 2026-11-24T05:00:00Z or 10m"),
         *((f"j-1 Running {flags}", *words) for flags, *words in PLACE),
     ],
-    "quarantine list": [("--limit x", "'--limit'", f"'x' {COUNT}"), *PLACE],
+    "quarantine list": [FORM, ("--limit x", "'--limit'", f"'x' {COUNT}"), *PLACE],
     "quarantine show": [
+        (f"1-1 {FORM[0]}", *FORM[1:]),
         ("''", "'ORIGIN'", "'' names nothing", "write text that is not blank"),
         *((f"1-1 {flags}", *words) for flags, *words in PLACE),
     ],
-    "advisories": [("--limit x", "'--limit'", f"'x' {COUNT}"), *PLACE],
+    "advisories": [FORM, ("--limit x", "'--limit'", f"'x' {COUNT}"), *PLACE],
     "rules": [
+        FORM,
         ("--file /nowhere/x.toml", "--file: ", *RULES),
         ("--check /nowhere/x.toml", "--check: ", *RULES),
         ("--check README.md", "--check: README.md: ", "mend the file, and check it again"),
@@ -101,6 +115,7 @@ WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
         ("--explain Running Runing", "'--explain'", "'Runing' is no state", "did you mean Running?"),
     ],
     "replay": [
+        (f"x {FORM[0]}", *FORM[1:]),
         ("''", "'PATH...'", "'' names nothing"),
         ("x --rules /nowhere/x.toml", "--rules: ", *RULES),
         ("x --loss 2", "'--loss'", "'2' is no share", "write a number from 0 to 1"),
@@ -108,15 +123,19 @@ WRONG: Final[dict[str, list[tuple[str, ...]]]] = {
         ("x --seed x", "'--seed'", f"'x' {COUNT}"),
     ],
     "doctor": [
+        FORM,
         ("--config /nowhere/x.toml", "/nowhere/x.toml: cannot be read", "name another file with --config"),
         ("--listen 30", "'--listen'", "'30' is no duration", "write 250ms, 30s"),
         ("--monitor host:8222", "'--monitor'", "'host:8222' is no address", "write http://host:8222"),
     ],
     "demo": [
+        FORM,
         ("--recording ''", "'--recording'", "'' names nothing"),
         ("--recording /nowhere --speed x", "'--speed'", "'x' is no speed", "write a number above 0, or max"),
     ],
+    "completion": [("tcsh", "'bash|zsh|fish'", "'tcsh' is no shell that we know: write bash, zsh, fish")],
     "version": [
+        FORM,
         ("--cluster main", "'--cluster'", "name it with --nats URL"),
         *((flags if "--nats" in flags else f"--nats {FAR} {flags}", *words) for flags, *words in PLACE),
     ],
@@ -173,7 +192,7 @@ def test_what_is_wrong_is_named_with_the_reason_and_what_to_write(
     call: Call, verb: str, line: str, words: list[str], flags: str
 ) -> None:
     """Exit 2, nothing on stdout; on stderr the option, what was given, what may be: also where JSON is asked for."""
-    if flags and verb == "run":
+    if flags and verb in {"run", "completion"}:
         pytest.skip("it has no --json")
     ended = call(*verb.split(), *parted(line + flags))
 
@@ -207,6 +226,29 @@ def test_every_option_is_in_the_table(verb: str, option: str) -> None:
         assert any(option in line for line in lines)
 
 
+@pytest.mark.parametrize("verb", ["", *VERBS, "quarantine list", "quarantine show"])
+def test_h_is_help(call: Call, verb: str) -> None:
+    """`-h` of each verb is its `--help`."""
+    short, long = call(*verb.split(), "-h"), call(*verb.split(), "--help")
+    assert short == long
+    assert (short.code, short.err) == (0, "")
+    assert "-h, --help" in short.out
+
+
+def test_the_version_may_be_asked_as_of_any_program(call: Call) -> None:
+    """`jobstate --version`."""
+    assert call("--version") == (0, f"jobstate {consumer.__version__}\n", "")
+
+
+def test_json_and_text_leave_each_other_out(call: Call) -> None:
+    """`--json -o text` is a usage error; `-o text` alone is what there is without it, `-o json` what --json is."""
+    ended = call("rules", "--json", "-o", "text")
+    assert (ended.code, ended.out) == (ExitCode.USAGE, "")
+    assert "'--json': does not go together with -o text" in ended.err
+    assert call("rules", "-o", "text") == call("rules")
+    assert call("rules", "-o", "json") == call("rules", "--json") == call("rules", "--output=json", "--json")
+
+
 def test_a_diagram_is_no_json(call: Call) -> None:
     """`--mermaid --json`: one of them would be left out."""
     ended = call("rules", "--mermaid", "--json")
@@ -219,8 +261,8 @@ def test_a_diagram_is_no_json(call: Call) -> None:
     [
         ("", "Usage: jobstate"),
         ("bogus", "No such command 'bogus'"),
-        ("get", "Missing argument 'JOB'"),
-        ("get a b", "unexpected extra argument"),
+        ("get", "Missing argument 'JOB"),
+        ("history a b", "unexpected extra argument"),
         ("list --bogus", "No such option: --bogus"),
         ("list --limit", "'--limit' requires an argument"),
         ("quarantine bogus", "No such command 'bogus'"),
