@@ -35,6 +35,7 @@ from consumer.wire.update import encode_update
 from tests.bacalhau.servers import NatsServer
 from tests.replay.shared import recording
 from tests.server import Server
+from tests.waiting import given_time
 
 CANARY: Final = "canary-7d3f"
 """A secret: whatever is found, it is not in it."""
@@ -94,7 +95,7 @@ class World:
             "JOBSTATE_NATS__URL": self.ours.url,
             "JOBSTATE_BACALHAU__URL": self.bacalhau.url,
             "JOBSTATE_ORCHESTRATOR__URL": self.orchestrator.url,
-            "JOBSTATE_ORCHESTRATOR__TIMEOUT_S": "1",
+            "JOBSTATE_ORCHESTRATOR__TIMEOUT_S": "60",
             "JOBSTATE_HTTP__PORT": "0",
             "JOBSTATE_STREAMS__LOG_MAX_BYTES": str(self.streams.log_max_bytes),
             "JOBSTATE_STREAMS__INPUT_MAX_BYTES": str(self.streams.input_max_bytes),
@@ -200,12 +201,20 @@ class World:
         except SettingsError as error:
             return error
 
-    async def examine(self, listen_s: float = 0.3, monitor: str = "") -> list[Finding]:
-        """Let the doctor look."""
-        told: list[Finding] = []
-        findings = await examine(Plan(settings=self.settings(), listen_s=listen_s, monitor=monitor), told.append)
-        assert told == findings
-        return findings
+    async def examine(self, monitor: str = "") -> list[Finding]:
+        """Let the doctor look; where somebody talks, for as long as it takes to hear that."""
+
+        async def attempt(listen_s: float) -> list[Finding]:
+            told: list[Finding] = []
+            findings = await examine(Plan(settings=self.settings(), listen_s=listen_s, monitor=monitor), told.append)
+            assert told == findings
+            return findings
+
+        def heard(findings: list[Finding]) -> bool:
+            silent = any(one.found.startswith("no frame within") for one in findings)
+            return self.heard is None or not silent or bool(of(findings, Verdict.FAIL))
+
+        return await given_time(attempt, heard)
 
 
 def says(status: int, body: bytes = b"", content_type: str = "application/json", **headers: str) -> Answer:
