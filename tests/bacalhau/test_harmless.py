@@ -5,7 +5,6 @@ Who plays them speaks as design/bacalhau.md 1 and 2.4 say; what a real one would
 
 import asyncio
 import contextlib
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -159,15 +158,13 @@ async def test_every_answer_is_the_peers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("subject", [CTRL, REQUESTS, MANAGEMENT, LOGS])
-async def test_a_missing_peer_is_noticed_at_once(tmp_path: Path, subject: str) -> None:
+async def test_a_missing_peer_is_noticed_as_without_us(tmp_path: Path, subject: str) -> None:
     """Where nobody of Bacalhau's listens, its "no responders" comes as it would without us, and not a timeout."""
     async with nats_server(tmp_path) as server, peer(server) as alone:
         tap = Tap(options(server))
         async with running(tap):
-            began = time.monotonic()
             with pytest.raises(NoRespondersError):
                 await alone.request(subject, b"{}", timeout=DEADLINE_S)
-            assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("subject", [IN, OUT, ASK, APPROVE])
@@ -176,8 +173,17 @@ async def test_where_a_missing_peer_is_noticed_later(tmp_path: Path, subject: st
     async with nats_server(tmp_path) as server, peer(server) as alone:
         tap = Tap(options(server))
         async with running(tap):
-            with pytest.raises(TimeoutError):
-                await alone.request(subject, b"{}", timeout=0.2)
+            answers: list[Msg] = []
+
+            async def keep(answer: Msg) -> None:
+                answers.append(answer)
+
+            await alone.subscribe("_INBOX.alone.*", cb=keep)
+            # The server says "no responders" at once, on the connection of whoever asks: before its answer to a PING.
+            for asked in (subject, CTRL):
+                await alone.publish(asked, b"{}", reply=f"_INBOX.alone.{asked.split('.')[-1]}")
+            await settle(alone)
+            assert [answer.subject for answer in answers] == ["_INBOX.alone.ctrl"]
 
 
 async def test_the_order_of_a_life_is_heard(tmp_path: Path) -> None:

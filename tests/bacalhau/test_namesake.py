@@ -79,12 +79,12 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene(*urls: str, again_s: float = 60.0, listed: bool = True) -> AsyncIterator[Scene]:
+async def scene(*urls: str, again_s: float = 60.0, listed: bool = True, max_rate: float = 1.0) -> AsyncIterator[Scene]:
     """A tap that listens at the first of *urls*, and an orchestrator that has answered a list, or not yet."""
     api = Api()
     async with http_server(api.answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
         tap = CountedTap(TapOptions(urls=urls, pause_s=0.02, pause_max_s=0.1))
-        made = Scene(api, tap, orchestrator, Reads(orchestrator, LoopClock(), PaceOptions(max_rate=1)))
+        made = Scene(api, tap, orchestrator, Reads(orchestrator, LoopClock(), PaceOptions(max_rate=max_rate)))
         if listed:
             await orchestrator.jobs(ReadJobs())
         with structlog.testing.capture_logs() as made.lines:
@@ -118,8 +118,8 @@ async def test_another_server_is_told_once_with_both_names_and_the_next_step(tmp
 
 
 async def test_the_question_counts_for_the_rate(tmp_path: Path) -> None:
-    """At one request a second: the read that is asked for next leaves a second later."""
-    async with nats_server(tmp_path, f"server_name: {NODE}") as server, scene(server.url) as it:
+    """At one request in a thousand seconds: the read that is asked for next leaves so much later."""
+    async with nats_server(tmp_path, f"server_name: {NODE}") as server, scene(server.url, max_rate=0.001) as it:
         await it.asked(1)
         it.reads.ask([ReadJobs()])
         due = it.reads._pace.due()
@@ -154,7 +154,10 @@ async def test_a_server_that_comes_back_under_its_name_is_not_compared_again(tmp
 
 async def test_what_is_refused_is_asked_again_ever_more_seldom(tmp_path: Path) -> None:
     """After *again_s*, twice that, and so on, until it is answered; the refusals are not a warning."""
-    async with nats_server(tmp_path, "server_name: ours") as server, scene(server.url, again_s=0.05) as it:
+    async with (
+        nats_server(tmp_path, "server_name: ours") as server,
+        scene(server.url, again_s=0.05, max_rate=100) as it,
+    ):
         it.api.refuses = True
         began = asyncio.get_running_loop().time()
         await it.asked(4)

@@ -130,7 +130,7 @@ async def test_a_frozen_server_is_noticed(tmp_path: Path) -> None:
             server.resume()
             async with asyncio.timeout(DEADLINE_S):
                 await tap.listening()
-            assert tap.gaps_by == {SILENT: 1}
+            assert set(tap.gaps_by) == {SILENT}  # a slow machine may have been silent for so long once more
 
 
 async def test_a_server_that_comes_late_is_a_gap(tmp_path: Path) -> None:
@@ -395,24 +395,25 @@ async def test_pauses_grow_up_to_their_bound() -> None:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        tap = Tap(TapOptions(urls=(url,), pause_s=0.02, pause_max_s=0.16), lambda: 1.0)
+        tap = Tap(TapOptions(urls=(url,), pause_s=0.02, pause_max_s=0.08), lambda: 1.0)
         task = asyncio.create_task(tap.run())
-        await until(lambda: len(tries) == 10, "the tenth try")  # twice as long each time it would be the last of 20 s
+        # Twice as long each time, without a bound, the last pause would be 20 minutes: longer than `until` waits.
+        await until(lambda: len(tries) == 17, "the last try")
         await end([task])
     pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
-    assert all(found > wanted for found, wanted in zip(pauses, (0.039, 0.079, *[0.159] * 7), strict=True))
+    assert all(found > wanted for found, wanted in zip(pauses, (0.039, *[0.079] * 15), strict=True))
 
 
 async def test_pauses_begin_anew_after_a_connection() -> None:
     """A connection that stood and was lost is made anew at once, however often it had failed before it stood."""
     nobody = "nats://127.0.0.1:1"
     async with spoken(cut_with=b"") as url:
-        # No pause while it fails, by a number outside of [0, 1): all of them would take minutes.
+        # No pause while it fails, by a number outside of [0, 1): all of them would take hours.
         dice = itertools.chain([-1.0] * 14, itertools.repeat(0.0))
-        tap = Tap(TapOptions(urls=(*[nobody] * 14, url), pause_s=0.02, pause_max_s=1000), lambda: next(dice))
+        tap = Tap(TapOptions(urls=(*[nobody] * 14, url), pause_s=0.1, pause_max_s=10_000), lambda: next(dice))
         async with running(tap):
             assert tap.tries == 15
-            await until(lambda: tap.tries == 16, "a try soon after the loss")
+            await until(lambda: tap.tries == 16, "a try 50 ms after the loss, and not a quarter of an hour")
 
 
 async def test_an_outage_that_is_over_is_not_told_with_the_next(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`wait` on a real server: the exit code is the answer."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,15 +9,25 @@ from consumer.errors import ExitCode
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update
 from tests.bacalhau.servers import mute_server, nats_server, peer
-from tests.cli.conftest import UNKNOWN, Running, Stage, life, named
+from tests.cli.conftest import UNKNOWN, Ended, Running, Stage, life, named
 from tests.cli.test_watch import watching
+from tests.waiting import DEADLINE_S, given_time
 
 
 async def begin(stage: Stage, *arguments: str) -> Running:
     """A `wait` that is at work."""
-    running = await stage.begin("wait", *arguments, "--timeout", "15s")
+    running = await stage.begin("wait", *arguments, "--timeout", f"{DEADLINE_S:g}s")
     await watching(stage)
     return running
+
+
+async def timed(stage: Stage, *arguments: str) -> Ended:
+    """A `wait` whose time is over before anything comes, and not before it knows how the jobs stand."""
+
+    async def attempt(limit_s: float) -> Ended:
+        return await stage.verb("wait", *arguments, "--timeout", f"{limit_s:g}s")
+
+    return await given_time(attempt, lambda ended: ended.code != ExitCode.SERVER)
 
 
 ALREADY = "jobstate: job {} is {} already, in version 0: to wait for a rerun that is to come, add --version 1\n"
@@ -149,7 +160,7 @@ async def test_a_wait_that_is_over_is_exit_4_and_says_where_the_job_stands(stage
     """Running for ever, and a job nobody knows: exit 4 for both."""
     await stage.live("j-1", "Pending", "Running")
 
-    ended = await stage.verb("wait", "j-1", "j-unknown", "--timeout", "300ms")
+    ended = await timed(stage, "j-1", "j-unknown")
 
     assert ended.code == ExitCode.TIMEOUT
     assert ended.lines == ["default/j-1\tRunning\ttimeout", "*/j-unknown\tnot known\ttimeout"]
@@ -163,9 +174,14 @@ async def test_a_time_that_passed_without_a_server_is_no_time_out(stage: Stage, 
     """Nobody at the address, and somebody who says nothing: exit 11 with the reason, never "it still runs"."""
     async with mute_server() as url:
         for where, why in (("nats://127.0.0.1:1", "connection refused"), (url, "a NATS server speaks first")):
-            ended = await stage.verb("wait", "my-job", "--timeout", "500ms", "--nats", where, *flags)
-            assert (ended.code, ended.out) == (ExitCode.SERVER, "")
-            assert f"no connection to {where} within 0.5 s" in ended.err
+
+            async def attempt(limit_s: float, where: str = where) -> Ended:
+                ended = await stage.verb("wait", "my-job", "--timeout", f"{limit_s:g}s", "--nats", where, *flags)
+                assert (ended.code, ended.out) == (ExitCode.SERVER, "")
+                assert f"no connection to {where} within " in ended.err
+                return ended
+
+            ended = await given_time(attempt, lambda ended, why=why: why in ended.err)  # type: ignore[misc]
             assert why in ended.err
 
 
@@ -175,9 +191,14 @@ async def test_a_server_that_answers_nothing_is_no_time_out(stage: Stage, tmp_pa
     async with nats_server(tmp_path / "mute") as server, peer(server) as client:
         await client.subscribe("$JS.API.>")  # somebody hears it, and says nothing
         await client.flush()
-        ended = await stage.verb("wait", "my-job", "--timeout", "1s", "--nats", server.url)
-    assert (ended.code, ended.out) == (ExitCode.SERVER, "")
-    assert "had not said within 1 s how the jobs stand" in ended.err
+
+        async def attempt(limit_s: float) -> Ended:
+            ended = await stage.verb("wait", "my-job", "--timeout", f"{limit_s:g}s", "--nats", server.url)
+            assert (ended.code, ended.out) == (ExitCode.SERVER, "")
+            return ended
+
+        ended = await given_time(attempt, lambda ended: "no connection to" not in ended.err)
+    assert re.search(r"had not said within [\d.]+ s how the jobs stand", ended.err)
 
 
 async def test_all_jobs_are_waited_for(stage: Stage) -> None:
@@ -201,7 +222,7 @@ async def test_an_earlier_life_does_not_count(stage: Stage) -> None:
     for update in life("j-1", "Pending", "Running", version=1, after=first):
         await stage.update(update)
 
-    assert (await stage.verb("wait", "j-1", "--timeout", "300ms")).code == ExitCode.TIMEOUT
+    assert (await timed(stage, "j-1")).code == ExitCode.TIMEOUT
 
 
 async def test_what_strangers_store_ends_no_wait(stage: Stage) -> None:
