@@ -145,6 +145,8 @@ class MendedClient(Client):
         super().__init__()
         self._tls_wanted: Final = tls
         self._taken = self._introduced = False
+        self.tried = False
+        """Whether any server was tried. An error before that is one of the settings: no further try can mend it."""
 
     def fault_of(self, error: BaseException) -> tuple[str, str]:
         """The fault (`consumer.reach`) that *error* is, by how far the connection had come, and the reason in words."""
@@ -189,13 +191,18 @@ class MendedClient(Client):
         await super()._process_info(info, initial_connection)
 
     async def connect(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - nats-py's own
-        """nats-py's `connect`; where something else than NATS answers, that is an error of NATS too."""
+        """nats-py's `connect`; where something else than NATS answers, that is an error of NATS too.
+
+        So is whatever it raises before it has *tried* a server.
+        """
         try:
             await super().connect(*arguments, **options)
         except ssl.SSLError:  # that of a certificate is a ValueError, too
             raise
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError, ImportError) as error:
             await self.close()
+            if not self.tried:
+                raise nats.errors.Error(f"nats: {_reason(error)}") from error
             raise nats.errors.Error(f"{_SPEAKS_NO_NATS} ({type(error).__name__})") from error
 
     async def close(self) -> None:
@@ -216,11 +223,14 @@ class MendedClient(Client):
 
     async def _connect_to_server(self, s: Srv) -> None:
         self._taken = self._introduced = False
+        self.tried = True
         s.uri = _Uri(*s.uri)
         if s.uri.scheme in {"ws", "wss"}:
             self._transport = self._transport or await _make_web_transport()
             await super()._connect_to_server(s)
         else:
+            if isinstance(self._transport, TcpTransport):  # of a try that the server took, and that came to nothing
+                self._transport.close()  # type: ignore[no-untyped-call]
             transport = _Transport()
             await transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
             self._transport = transport

@@ -94,7 +94,7 @@ def fault_of(why: str) -> str:
         return DENIED
     if _UNRESOLVED_WORDS in words:
         return UNRESOLVED
-    if "authorization" in words or "authentication" in words:
+    if "authorization" in words or "authentication" in words or "credentials_file" in words:
         return REFUSED
     if (fault := fault_of_time(words)) != OTHER:
         return fault

@@ -12,6 +12,8 @@ import re
 import ssl
 import stat
 import tomllib
+from base64 import b32decode
+from binascii import crc_hqx
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,6 +42,11 @@ GIB: Final = 1024 * MIB
 
 _USER_INFO: Final = re.compile(r"(^|://|,)[^/,]*@")
 _QUERY: Final = re.compile(r"[?#][^,\s]*")
+
+_ANOTHER_FILE: Final = "name a user's credentials file (nsc generate creds, or as your NATS provider gives it)"
+_JWT: Final = re.compile(r"[A-Za-z0-9_=-]+(\.[A-Za-z0-9_=-]+){2}")
+_SEED_BYTES: Final = 36
+"""Of a seed: two of what it is, 32 of the key, two of the checksum."""
 
 _AGES: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -443,21 +450,7 @@ def read_secret(path: str, name: str) -> str:
 
     Read at each use, so a changed token needs no restart. Raises `SettingsError`; its text never holds the content.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        if _is_path(path):
-            raise SettingsError(
-                f"{name}: the file {path} cannot be read ({reason}); write the secret into it"
-            ) from error
-        # It may be the secret itself, given by mistake: that must not be said on, nor stand in the cause.
-        key = name.rpartition(" ")[2].removesuffix("_file")
-        variable = ENVIRONMENT + key.replace(".", "__").upper()
-        raise SettingsError(
-            f"{name}: the file of the name that is given, which is not shown, cannot be read ({reason}); it was looked "
-            f"for in {Path.cwd()}; if this is the {key.rpartition('.')[2]} itself, set {variable} in its place"
-        ) from None
+    text = _read_text(path, name, "write the secret into it")
     if not text:
         raise SettingsError(f"{name}: the file {path} is empty; write the secret into it, or leave the setting out")
     if not _is_one_word(text) and not name.endswith("password_file"):
@@ -465,6 +458,78 @@ def read_secret(path: str, name: str) -> str:
             f"{name}: the file {path} holds more than one line or a blank; it must hold the secret alone"
         )
     return text
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """What a credentials file of NATS holds: who we are (a JWT), and the user's seed that proves it. Never shown."""
+
+    jwt: str
+    seed: str
+
+    def __repr__(self) -> str:
+        return "Credentials(***)"
+
+    @property
+    def text(self) -> str:
+        """The same as such a file has it, with the line ends that nats-py can read."""
+        return (
+            f"-----BEGIN NATS USER JWT-----\n{self.jwt}\n------END NATS USER JWT------\n\n"
+            f"-----BEGIN USER NKEY SEED-----\n{self.seed}\n------END USER NKEY SEED------\n"
+        )
+
+
+def read_credentials(path: str, name: str) -> Credentials:
+    """What the credentials file at *path* holds, whatever its line ends. *name* is the setting, for the error.
+
+    Read for each connection, so a renewed file needs no restart. Raises `SettingsError`: file, reason, next step.
+    """
+    lines = [line.strip() for line in _read_text(path, name, _ANOTHER_FILE).splitlines()]
+    lines = [line for line in lines if line]
+    found = {}
+    for part, begin in (("JWT", "BEGIN NATS USER JWT"), ("seed", "BEGIN USER NKEY SEED")):
+        at = next((number for number, line in enumerate(lines) if begin in line), len(lines))
+        found[part] = lines[at + 1] if at + 1 < len(lines) and not lines[at + 1].startswith("-") else ""
+    missing = [part for part, text in found.items() if not text]
+    if missing:
+        what = "holds no credentials of NATS" if len(missing) == len(found) else f"holds no {missing[0]}"
+        raise SettingsError(f"{name}: the file {path} {what}; {_ANOTHER_FILE}")
+    jwt, seed = found["JWT"], found["seed"]
+    if not _JWT.fullmatch(jwt):
+        raise SettingsError(f"{name}: the JWT in the file {path} is damaged; {_ANOTHER_FILE}")
+    if not _is_user_seed(seed):
+        raise SettingsError(f"{name}: the seed in the file {path} is damaged, or no user's; {_ANOTHER_FILE}")
+    return Credentials(jwt, seed)
+
+
+def _is_user_seed(seed: str) -> bool:
+    """Whether *seed* is that of a user: `SU…`, base32, with the checksum (CRC-16, XMODEM) in its last two bytes."""
+    try:
+        raw = b32decode(seed + "=" * (-len(seed) % 8))
+    except ValueError:
+        return False
+    return seed.startswith("SU") and len(raw) == _SEED_BYTES and crc_hqx(raw[:-2], 0).to_bytes(2, "little") == raw[-2:]
+
+
+def _read_text(path: str, name: str, step: str) -> str:
+    """The text of the file at *path*, without blanks around it or a byte order mark. Raises `SettingsError`."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        if _is_path(path):
+            raise SettingsError(f"{name}: the file {path} cannot be read ({reason}); {step}") from error
+        # It may be the secret itself, given by mistake: that must not be said on, nor stand in the cause.
+        key = name.rpartition(" ")[2].removesuffix("_file")
+        by_mistake = (
+            "a setting names the file, and does not hold what stands in it"
+            if key.endswith("credentials")
+            else f"if this is the {key.rpartition('.')[2]} itself, set {ENVIRONMENT}{key.replace('.', '__').upper()} "
+            "in its place"
+        )
+        raise SettingsError(
+            f"{name}: the file of the name that is given, which is not shown, cannot be read ({reason}); it was looked "
+            f"for in {Path.cwd()}; {by_mistake}"
+        ) from None
 
 
 def _is_path(text: str) -> bool:
@@ -692,11 +757,26 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
             )
             origin = origins[f"{section}.{given}"]
             raise SettingsError(f"{origin}: {section}.{given}: needs {missing}, or leave both out")
+    kinds = {_is_web(url) for url in settings.nats.url.split(",")}
+    if len(kinds) > 1:
+        raise SettingsError(
+            f"{origins['nats.url']}: nats.url: ws:// or wss:// addresses stand together with others, and a connection "
+            "is of one kind: write all of them as ws:// and wss://, or all as nats:// and tls://"
+        )
+    if "@" in settings.orchestrator.url:
+        raise SettingsError(
+            f"{origins['orchestrator.url']}: orchestrator.url: holds a user or a secret; put these into "
+            "orchestrator.user with orchestrator.password_file, or orchestrator.token_file"
+        )
     if settings.streams.replicas not in {1, 3, 5}:
         raise SettingsError(
             f"{origins['streams.replicas']}: streams.replicas: is 1, 3 or 5: an even number of servers has no better "
             f"majority (given: {settings.streams.replicas})"
         )
+
+
+def _is_web(url: str) -> bool:
+    return url.strip().startswith(("ws://", "wss://"))
 
 
 def _check_hosts(settings: Settings, origins: Mapping[str, str]) -> None:
@@ -742,6 +822,8 @@ def _look_at_files(settings: Settings, origins: Mapping[str, str]) -> Iterator[s
             continue
         if setting.key.endswith(("token_file", "password_file")):
             read_secret(path, f"{origins[setting.name]}: {setting.name}")
+        elif setting.key == "credentials_file":
+            read_credentials(path, f"{origins[setting.name]}: {setting.name}")
         elif not os.access(path, os.R_OK) or Path(path).stat().st_size == 0:
             raise SettingsError(
                 f"{origins[setting.name]}: {setting.name}: the file {path} is missing, empty or cannot be read; "
@@ -749,7 +831,7 @@ def _look_at_files(settings: Settings, origins: Mapping[str, str]) -> Iterator[s
             )
         if setting.key != "tls_ca" and Path(path).stat().st_mode & stat.S_IROTH:
             yield f"{setting.name}: everybody on this machine may read {path}; chmod o-r"
-    for section in ("nats", "bacalhau", "orchestrator"):
+    for section in ("nats", "bacalhau"):
         variable = f"{ENVIRONMENT}{section.upper()}__TOKEN"  # in the file it would be refused
         if "@" in getattr(settings, section).url:
             user = f", or {section}.user and {section}.password_file" if section == "nats" else ""

@@ -418,12 +418,32 @@ def test_settings_show_no_secret(tmp_path: Path) -> None:
         {
             "JOBSTATE_NATS__TOKEN_FILE": str(secret(tmp_path, "canary-1")),
             "JOBSTATE_NATS__URL": "nats://canary-2@a:1, tls://u:canary-3@b:2",
-            "JOBSTATE_ORCHESTRATOR__URL": "https://u:canary-4@c:3/api",
+            "JOBSTATE_BACALHAU__URL": "tls://canary-4@c:3",
         },
     )
     assert "canary" not in repr(settings)
     assert "nats://***@a:1, tls://***@b:2" in repr(settings)
-    assert [warning.partition(":")[0] for warning in settings.warnings] == ["nats.url", "orchestrator.url"]
+    assert [warning.partition(":")[0] for warning in settings.warnings] == ["nats.url", "bacalhau.url"]
+
+
+def test_the_orchestrators_address_has_no_user_in_it() -> None:
+    """Refused at the start, before anything is connected to; what it holds is not shown."""
+    with pytest.raises(SettingsError, match=r"orchestrator\.url: holds .*orchestrator\.password_file") as caught:
+        load(None, {"JOBSTATE_ORCHESTRATOR__URL": "https://u:canary-4@c:3/api"})
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["nats://a:1,ws://b:2", "a:1, wss://b:2", "tls://a:1,ws://b:2"])
+def test_web_sockets_do_not_stand_beside_others(url: str) -> None:
+    """nats-py refuses the mixture when it connects, and no retry could mend that."""
+    with pytest.raises(SettingsError, match=r"JOBSTATE_NATS__URL: nats\.url: ws:// or wss:// addresses stand together"):
+        load(None, {"JOBSTATE_NATS__URL": url})
+
+
+def test_several_addresses_of_one_kind_are_right() -> None:
+    """With and without TLS; Bacalhau's are tried one at a time, so theirs may be mixed."""
+    load(None, {"JOBSTATE_NATS__URL": "nats://a:1,b:2, tls://c:3", "JOBSTATE_BACALHAU__URL": "ws://a:1,nats://b:2"})
+    load(None, {"JOBSTATE_NATS__URL": "ws://a:1,wss://b:2"})
 
 
 @pytest.mark.parametrize(

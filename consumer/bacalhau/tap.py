@@ -243,6 +243,7 @@ class Tap:
         """Listen until cancelled, on one connection after the other.
 
         Raises ServerError if Bacalhau's NATS refuses us before it ever let us in; refused later, it is tried again.
+        Raises SettingsError for an address that no client can try.
         """
         failures = 0
         while True:
@@ -255,6 +256,10 @@ class Tap:
             except (NatsError, OSError, TimeoutError, SettingsError) as error:
                 if not isinstance(error, NoServersError):  # the errors that led to it say more
                     self._note(client, error, url)
+                if not client.tried and isinstance(error, NatsError):
+                    raise SettingsError(
+                        f"bacalhau.url: {redact(url)} cannot be used ({self.last_error}); write nats://HOST:PORT"
+                    ) from error
                 if not self.connections and "authorization" in self.last_error.lower():
                     raise ServerError(
                         f"Bacalhau's NATS refuses us ({self.last_error}); check bacalhau.token_file, "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.options import AsJson, Output, carry_out, read_duration, wants_json
+from consumer.cli.options import AsJson, Output, carry_out, read_duration, tell, wants_json
 from consumer.errors import ExitCode, quoted
 
 if TYPE_CHECKING:
@@ -94,6 +94,10 @@ async def _doctor(plan: "Plan", *, as_json: bool) -> ExitCode:
         said = ", ".join(f"{count} {verdict}" for verdict, count in told.items())
         end = f"Look at {', '.join(bad)}." if bad else "Nothing failed."
         sys.stdout.write(f"{len(findings)} checks: {said}. {end}\n")
+    if bad:
+        first = next(finding for finding in findings if finding.check == bad[0])
+        sys.stdout.flush()
+        tell(f"{first.check} failed: {first.found}; {first.next}")
     return code
 
 

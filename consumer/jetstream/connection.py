@@ -7,10 +7,12 @@ The mends lean on private names of nats-py; `check_client` refuses to start wher
 """
 
 import asyncio
+import importlib
 import importlib.metadata
 import inspect
 import re
 import ssl
+from collections import UserString
 from collections.abc import Callable
 from typing import Final, Self, TypeVar
 
@@ -22,9 +24,9 @@ from nats.aio.subscription import Subscription
 
 from consumer import reach
 from consumer.client import MendedClient, Outage
-from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
+from consumer.errors import ConnectionLostError, JobstateError, ServerError, SettingsError, UnreachableError
 from consumer.jetstream.api import NO_QUORUM, UNAVAILABLE, Problem
-from consumer.settings import Nats, redact, secret_of, trust
+from consumer.settings import Nats, read_credentials, redact, secret_of, trust
 
 log = structlog.get_logger()
 
@@ -45,6 +47,7 @@ RENEW_MAX_S: Final = 15.0
 """The longest pause before a connection to which nothing comes is made anew: each time in a row it doubles."""
 OFF: Final = frozenset({10039, 10076})
 """JetStream is not enabled, for this account or at all."""
+_CREDENTIALS: Final = "nats.credentials_file"
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.")
 
 _METHODS: Final = {
@@ -103,9 +106,13 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, settings: Nats, cluster: str, url: str = "", bacalhau_url: str = "") -> Self:
         """What the settings say; *url* in place of theirs, if it is given. Reads the secret now.
 
+        Raises `SettingsError` where a secret cannot be read, or a credentials file cannot be used.
         *bacalhau_url*: where Bacalhau's own NATS is; who is refused is told if that is the same server.
         """
         url = url or settings.url
+        if settings.credentials_file:
+            read_credentials(settings.credentials_file, _CREDENTIALS)
+            _require_nkeys()
         return cls(
             urls=reach.addresses(url),
             cluster=cluster,
@@ -152,6 +159,8 @@ class Connection(MendedClient):
     def __init__(self, address: Address, *, tls: bool, outage: Outage) -> None:
         super().__init__(tls=tls)
         self.address: Final = address
+        self.credentials: Final = UserString("unread")
+        """What the credentials file held when it was last read: before each connection, first or later."""
         self._outage: Final = outage
         self._sinks: dict[int, Sink] = {}
         self._watchers: list[Callable[[], None]] = []
@@ -345,6 +354,11 @@ class Connection(MendedClient):
         # Whoever lets us in may let us do more. Not later: what is refused now is told before it counts as connected.
         self._forbidden.clear()
         self._unanswered_since = None
+        if path := self.address.credentials_file:
+            try:
+                self.credentials.data = read_credentials(path, _CREDENTIALS).text
+            except SettingsError as error:  # it was right at the start: whoever renews it may be at it
+                raise nats.errors.Error(str(error)) from error
         await super()._process_connect_init()
         for task in (self._reading_task, self._flusher_task):
             assert task is not None
@@ -451,7 +465,8 @@ async def connect_writer(
 ) -> Connection:
     """A connection that ends when it is lost: its owner makes another, and gives it the same *outage*.
 
-    Tried for *within_s* seconds. Raises `UnreachableError` where no server answers, `ServerError` where one refuses us.
+    Tried for *within_s* seconds. Raises `UnreachableError` where no server answers, `ServerError` where one refuses us,
+    `SettingsError` where no server could be tried.
     """
     return await _connect(address, name, within_s, outage)
 
@@ -472,7 +487,7 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
                         token=address.token or None,
                         user=address.user or None,
                         password=address.password or None,
-                        user_credentials=address.credentials_file or None,
+                        user_credentials=connection.credentials if address.credentials_file else None,
                         tls=tls,
                         tls_handshake_first=address.tls_first,
                         inbox_prefix=address.inbox_prefix,
@@ -492,6 +507,11 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
                     )
                 except (nats.errors.Error, OSError, TimeoutError) as error:
                     await connection.close()
+                    if not connection.tried:
+                        raise SettingsError(
+                            f"nats.url: {address} cannot be used ({_words(error)}); write nats://HOST:PORT, several "
+                            "with commas between"
+                        ) from error
                     if "authorization" in str(error).lower() or "authentication" in str(error).lower():
                         step = reach.next_step("nats", address.refusal, worked=outage.worked)
                         raise ServerError(f"{address} refuses us ({_words(error)}): {step}") from error
@@ -510,6 +530,17 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
             f"no connection to {address} within {within_s:g} s ({trouble or 'no answer'}): "
             f"{step or reach.next_step('nats', reach.AWAY, worked=outage.worked)}"
         ) from None
+
+
+def _require_nkeys() -> None:
+    """Refuse a credentials file where the package is missing that signs with it: nats-py has it as an extra."""
+    try:
+        importlib.import_module("nkeys")
+    except ImportError as error:
+        raise SettingsError(
+            f"{_CREDENTIALS}: the package nkeys is missing ({error}), and nothing can be signed without it: "
+            "pip install 'nats-py[nkeys]'"
+        ) from error
 
 
 def check_client() -> None:

@@ -35,7 +35,7 @@ LEFT_OUT_EVERY_S: Final = 60.0
 LOST: Final = "standard error took no more: it was full, or whoever reads it stood still"
 
 _SECRET_NAME: Final = re.compile(r"token|password|secret|authorization|credential", re.IGNORECASE)
-_SECRET_IN_URL: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_SECRET_IN_URL: Final = re.compile(r"(?<=://)[^/\s]+(?=@)")
 _SHOWN: Final = frozenset("\n\t")
 
 

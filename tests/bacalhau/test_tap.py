@@ -244,6 +244,20 @@ async def test_the_token_comes_from_its_file(tmp_path: Path) -> None:
             await asyncio.wait_for(Tap(options(server)).run(), DEADLINE_S)
 
 
+async def test_a_token_in_an_url_may_be_percent_encoded(tmp_path: Path) -> None:
+    """As every other client of NATS has it: a token with `@` or `/` could not be written there otherwise."""
+    async with nats_server(tmp_path, 'authorization { token: "t@k/n" }') as server:
+        url = server.url.replace("://", "://t%40k%2Fn@")
+        async with running(Tap(TapOptions(urls=(url,)))) as task:
+            assert not task.done()
+
+
+async def test_an_address_that_nobody_can_try_ends_it() -> None:
+    """nats-py refuses it before it connects: no retry could mend that."""
+    with pytest.raises(SettingsError, match=r"bacalhau\.url: nats://:1 cannot be used \(nats: invalid host"):
+        await asyncio.wait_for(Tap(TapOptions(urls=("nats://:1",))).run(), DEADLINE_S)
+
+
 @pytest.mark.parametrize("first", [False, True])
 async def test_tls_with_an_own_ca(tmp_path: Path, *, first: bool) -> None:
     """An own CA, the handshake before or after the server's INFO; a certificate of another name is refused."""

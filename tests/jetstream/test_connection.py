@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from structlog.testing import capture_logs
 
 from consumer import reach
 from consumer.client import BROKEN_HEADERS, Outage
-from consumer.errors import ConnectionLostError, JobstateError, ServerError, UnreachableError
+from consumer.errors import ConnectionLostError, JobstateError, ServerError, SettingsError, UnreachableError
 from consumer.jetstream.connection import (
     FORBIDDEN_MAX,
     Address,
@@ -26,6 +27,7 @@ from consumer.jetstream.connection import (
     require_payload,
     require_server,
 )
+from consumer.jetstream.server import find_binary
 from consumer.settings import load
 from tests.bacalhau.servers import OUT_OF_TIME, certificate, certificate_of
 from tests.server import Server, pub, speak
@@ -722,3 +724,46 @@ async def test_whoever_tries_again_and_again_tells_it_as_one_outage(server: Serv
     assert lines[-1]["event"] == "nats.connected"
     assert lines[-1]["away_s"] == 0.9
     await writer.close()
+
+
+async def test_a_user_in_an_url_may_be_percent_encoded(tmp_path: Path) -> None:
+    """As every other client of NATS has it: else a password with `@` or `/` could not be written there. IPv6, too."""
+    users = 'authorization { users: [{ user: "a:b", password: "p@ss/w:rd%" }] }\n'
+    async with Server(tmp_path, users) as server:
+        where = f"a%3Ab:p%40ss%2Fw:rd%25@127.0.0.1:{server.port}"
+        for url in (where, f"nats://{where}"):
+            connection = await connect_writer(Address(urls=(url,)), "test", within_s=DEADLINE_S)
+            await require_server(connection)
+            assert "p%40" not in str(connection.address)
+            await connection.close()
+        with pytest.raises(ServerError, match="refuses us"):
+            await connect_writer(Address(urls=(f"nats://a%3Ab:wrong@127.0.0.1:{server.port}",)), "test")
+
+
+async def test_a_token_in_an_url_may_be_percent_encoded(tmp_path: Path) -> None:
+    """It stands in place of a user; and the server listens on IPv6."""
+    with contextlib.closing(socket.socket(socket.AF_INET6)) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("no IPv6 on this machine's loopback")
+        port = probe.getsockname()[1]
+    (tmp_path / "conf").write_text(f'listen: "[::1]:{port}"\nauthorization {{ token: "t@k/n" }}\n')
+    process = await asyncio.create_subprocess_exec(
+        find_binary(), "-c", str(tmp_path / "conf"), stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        address = Address(urls=(f"nats://t%40k%2Fn@[::1]:{port}",))
+        connection = await connect_reader(address, "test", within_s=DEADLINE_S)
+        assert str(connection.address) == f"nats://***@[::1]:{port}"
+        await connection.close()
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@pytest.mark.parametrize("urls", [("nats://127.0.0.1:1", "ws://127.0.0.1:1"), ("nats://:1",)])
+async def test_what_no_retry_can_mend_ends_at_once(urls: tuple[str, ...]) -> None:
+    """nats-py refuses it before it has tried any server: in its own words, and with exit 2."""
+    with pytest.raises(SettingsError, match=r"nats\.url: .* cannot be used \(nats: "):
+        await connect_writer(Address(urls=urls), "test", within_s=DEADLINE_S)

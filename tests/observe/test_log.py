@@ -104,7 +104,7 @@ def test_no_secret_is_in_a_line(form: str) -> None:
         Authorization="Bearer canary",
         password=["canary"],
         url="nats://canary@host:4222",
-        error=OSError("cannot reach nats://user:canary@host:4222"),
+        error=OSError("cannot reach nats://user:canary@canary@host:4222"),
         token_file="/run/token",
     )
     assert "canary" not in out.getvalue()
