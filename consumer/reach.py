@@ -28,10 +28,12 @@ TOO_EARLY: Final = "tls-too-early"
 """It fails, for a certificate is valid only from some later time on."""
 NO_TLS: Final = "no-tls"
 """It has none, and the settings ask for it."""
+NO_CERTIFICATE: Final = "no-certificate"
+"""It offers TLS and has no certificate to do it with."""
 OTHER: Final = "other"
 """Anything else: a connection that stood and was lost, too."""
 
-OF_TLS: Final = frozenset({TLS, EXPIRED, TOO_EARLY, NO_TLS})
+OF_TLS: Final = frozenset({TLS, EXPIRED, TOO_EARLY, NO_TLS, NO_CERTIFICATE})
 """The faults by which nothing private comes about."""
 
 SECRET: Final = {
@@ -61,8 +63,11 @@ _STEPS: Final = {
     "our streams (if they are to be there all the same: nats.token_file, with Bacalhau's token)",
     EXPIRED: RENEW,
     TOO_EARLY: COMPARE_CLOCKS,
+    NO_CERTIFICATE: "the server offers TLS without a certificate (as Bacalhau's does with SupportReverseProxy and no "
+    "TLS.ServerCert): write nats:// in {side}.url and leave {side}.tls_ca out, or name the proxy before it that ends "
+    "TLS, with {side}.tls_first",
 }
-"""What to do about it, where that is the same on either side."""
+"""What to do about it, where nothing but the section of the settings differs."""
 
 _CHANGED: Final = {
     AWAY: "is the server up? It has answered at this address before",
@@ -79,6 +84,8 @@ _TLS_WORDS: Final = ("certificate", "ssl", "tls")
 _EXPIRED_WORDS: Final = "certificate has expired"
 _TOO_EARLY_WORDS: Final = "certificate is not yet valid"
 """OpenSSL's own (`X509_verify_cert_error_string`)."""
+_NO_CERTIFICATE_WORDS: Final = ("unrecognized name", "unrecognized_name")
+"""In OpenSSL's words, the alert of Go's server that has no certificate (for this name); tried with Bacalhau 1.9.3."""
 _UNRESOLVED_WORDS: Final = "does not resolve"
 """`consumer.resolve`'s own."""
 _PORTS: Final = {"ws": 80, "wss": 443}
@@ -98,6 +105,8 @@ def fault_of(why: str) -> str:
         return REFUSED
     if (fault := fault_of_time(words)) != OTHER:
         return fault
+    if any(word in words for word in _NO_CERTIFICATE_WORDS):
+        return NO_CERTIFICATE
     return TLS if any(word in words for word in _TLS_WORDS) else OTHER
 
 
@@ -166,4 +175,4 @@ def next_step(side: str, fault: str, *, worked: bool = False) -> str:
             return f"check {CERTIFICATE[side]}"
         case "no-tls":
             return f"write nats:// in {side}.url and leave {side}.tls_ca out, or enable TLS on that server"
-    return _STEPS.get(fault, "look at that server's own log")
+    return _STEPS.get(fault, "look at that server's own log").format(side=side)

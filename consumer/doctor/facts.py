@@ -13,8 +13,8 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
     nothing), `alien` (no NATS), `tls`, `tls-expired`, `tls-too-early`, `no-tls` (it has none), `refused`, `bacalhaus`
     (refused, and it is Bacalhau's own), `denied` (a subject may not be subscribed), `other`. `why` is its reason in a
     few words.
-    `others_away`: further addresses of the setting where nobody answers. `private`: TLS is spoken. `secret`: we have a
-    credential.
+    `others_away`: further addresses of the setting where nobody answers. `private`: TLS is spoken; `offers_tls`: the
+    server says that it might be. `secret`: we have a credential.
     """
 
     address: str
@@ -22,6 +22,7 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     others_away: tuple[str, ...] = ()
     private: bool = False
+    offers_tls: bool = False
     secret: bool = False
     loopback: bool = False
     version: str = ""

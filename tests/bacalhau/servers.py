@@ -18,6 +18,9 @@ from nats.aio.client import Client
 
 from tests.waiting import DEADLINE_S
 
+BEHIND_PROXY: Final = "tls {}\nallow_non_tls: true\n"
+"""As Bacalhau has its NATS with `Orchestrator.SupportReverseProxy` and no `TLS.ServerCert` (1.9.3, tried)."""
+
 
 def free_port() -> int:
     """A port of the loopback that nobody uses now."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -30,7 +31,16 @@ from consumer.ports import RawFrame
 from consumer.settings import Bacalhau as BacalhauSettings
 from consumer.settings import Secret
 from tests.bacalhau.listening import frames, options, running
-from tests.bacalhau.servers import NatsServer, certificate, free_port, mute_server, nats_server, peer, settle
+from tests.bacalhau.servers import (
+    BEHIND_PROXY,
+    NatsServer,
+    certificate,
+    free_port,
+    mute_server,
+    nats_server,
+    peer,
+    settle,
+)
 from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.server
@@ -308,6 +318,42 @@ async def test_tls_is_used_where_it_is_only_offered(tmp_path: Path) -> None:
         async with running(tap), ClientSession() as http, http.get(f"http://127.0.0.1:{monitor}/connz") as answer:
             (connection,) = (await answer.json())["connections"]
         assert connection["tls_version"]
+
+
+async def test_a_server_that_offers_a_tls_that_cannot_work_is_reached_without(tmp_path: Path) -> None:
+    """Bacalhau's `SupportReverseProxy` without a certificate: asked for TLS it fails, and the next step is nats://."""
+    async with nats_server(tmp_path, BEHIND_PROXY) as server:
+        tap = Tap(options(server, urls=(server.url.replace("nats:", "tls:"),)))
+        task = asyncio.create_task(tap.run())
+        await until(lambda: "without a certificate" in tap.next_step, "the next step")
+        assert "write nats:// in bacalhau.url" in tap.next_step
+        assert not tap.connected
+        await end([task])
+        async with running(Tap(options(server))) as listening:
+            assert not listening.done()
+
+
+async def test_a_proxy_that_ends_tls_is_reached_with_tls_first(tmp_path: Path) -> None:
+    """It speaks TLS from the first byte; the server behind it offers TLS once more, which is not taken up."""
+    cert, key = certificate(tmp_path, "127.0.0.1")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    async with nats_server(tmp_path, BEHIND_PROXY) as server:
+
+        async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(65_536):
+                writer.write(data)
+            writer.close()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            behind, there = await asyncio.open_connection("127.0.0.1", server.port)
+            await asyncio.gather(pass_on(reader, there), pass_on(behind, writer))
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as proxy:
+            url = f"nats://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+            tap = Tap(options(server, urls=(url,), tls_ca=str(cert), tls_first=True))
+            async with running(tap):
+                assert tap.connected
 
 
 def test_options_come_from_the_settings() -> None:

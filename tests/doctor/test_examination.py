@@ -16,6 +16,7 @@ from consumer.doctor.finding import CHECKS, Finding, Verdict
 from consumer.jetstream.topology import ensure
 from consumer.rules.file import DEFAULT
 from tests.bacalhau.servers import (
+    BEHIND_PROXY,
     OUT_OF_TIME,
     NatsServer,
     certificate,
@@ -319,6 +320,18 @@ async def bacalhaus_nats_has_no_tls(world: World) -> None:
 @broken("bacalhau.tls", "offers no TLS", "write nats:// in bacalhau.url", "or enable TLS on that server")
 async def bacalhaus_nats_is_asked_for_tls_by_its_url(world: World) -> None:
     world.variables["JOBSTATE_BACALHAU__URL"] = world.bacalhau.url.replace("nats:", "tls:")
+
+
+@broken("bacalhau.tls", "unrecognized name", "without a certificate", "write nats:// in bacalhau.url", risen=False)
+async def bacalhaus_nats_is_for_a_reverse_proxy(world: World) -> None:
+    world.bacalhau_config = BEHIND_PROXY
+    rise = world.rise
+
+    async def risen() -> None:
+        await rise()
+        world.variables["JOBSTATE_BACALHAU__URL"] = world.bacalhau.url.replace("nats:", "tls:")
+
+    world.rise = risen  # type: ignore[method-assign]
 
 
 # -- the orchestrator -------------------------------------------------------------------------------------------------

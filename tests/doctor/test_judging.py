@@ -101,6 +101,9 @@ def test_a_secret_in_the_clear_is_a_warning_off_the_loopback() -> None:
         http=orchestrator.tls(asked),
         https=orchestrator.tls(msgspec.structs.replace(asked, private=True)),
     ) == {"clear": "warn", "here": "ok", "private": "ok", "http": "warn", "https": "ok"}
+    offered = msgspec.structs.replace(there, offers_tls=True)
+    assert server.tls("nats", there).next.startswith("enable TLS on that server, then write tls://")
+    assert server.tls("nats", offered).next.startswith("write tls://")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def tls(side: str, contact: Contact) -> Finding:
         return warn(
             check,
             f"no TLS: our credential goes to {contact.address} in the clear",
-            f"write tls:// in {side}.url, or name {side}.tls_ca, if the way there is not your own",
+            ("" if contact.offers_tls else "enable TLS on that server, then ")
+            + f"write tls:// in {side}.url, or name {side}.tls_ca, if the way there is not your own",
         )
     return ok(check, "not asked for, and not needed on the loopback" if contact.loopback else "not asked for")
 

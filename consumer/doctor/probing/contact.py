@@ -30,6 +30,7 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     server_name: str = ""
     max_payload: int = 0
     tls_required: bool = False
+    tls_available: bool = False
 
 
 class Knock(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +162,7 @@ def _met(knocks: list[Knock], *, private: bool, secret: bool) -> Contact:
         why=best.why,
         others_away=tuple(one.where for one in knocks if one is not best and one.fault),
         private=private or info.tls_required,
+        offers_tls=info.tls_required or info.tls_available,
         secret=secret or any("@" in one.where for one in knocks),
         loopback=all(is_loopback(urlsplit(url).hostname) for url in urls),
         version=info.version,
