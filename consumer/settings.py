@@ -134,6 +134,14 @@ class Streams(_Section, frozen=True, kw_only=True):
         int,
         Meta(description="Bytes for what was rejected or undecodable; the oldest is forgotten first.", ge=MIB),
     ] = 256 * MIB
+    bucket_max_bytes: Annotated[
+        int,
+        Meta(
+            description="Bytes the bucket may take (0: no bound, or a quarter more than the log where the account "
+            "requires one). When it is full it falls behind the log.",
+            ge=0,
+        ),
+    ] = 0
 
 
 class Bacalhau(_Section, frozen=True, kw_only=True):

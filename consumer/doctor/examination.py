@@ -16,7 +16,7 @@ import msgspec
 from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
 from consumer.bacalhau.tap import SUBJECTS
 from consumer.doctor.facts import Account, Answer, Contact, Heard, Listed, LogHead, Monitor, Permissions, Streams
-from consumer.doctor.finding import CHECKS, Check, Finding, fail, failed, held_up, ok, skipped, warn
+from consumer.doctor.finding import CHECKS, Check, Finding, Verdict, fail, failed, held_up, ok, skipped, warn
 from consumer.doctor.judging import agreement as judge_agreement
 from consumer.doctor.judging import log as judge_log
 from consumer.doctor.judging import orchestrator as judge_orchestrator
@@ -216,7 +216,11 @@ class _Examination:
     async def _see_room(self) -> Finding:
         if self._plan.monitor:
             self._monitor = await http.read_monitor(self._plan.monitor)
-        return judge_streams.room(self._found, self._account, self._monitor)
+        found = judge_streams.room(self._found, self._account, self._monitor)
+        if found.verdict is Verdict.FAIL or not self._creates:
+            return found
+        why = await jetstream.find_misfit(self._nats, self._names, self._settings, self._found)
+        return judge_streams.unfit(why) if why else found
 
     # -- what is in our streams ---------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from consumer.jetstream.api import (
     header,
     time_ns,
 )
+from consumer.jetstream.bounds import REQUIRED, TOO_LARGE, fit, setting_of
 from consumer.jetstream.connection import Connection
 from consumer.settings import Streams
 from consumer.wire.subjects import Names
@@ -93,11 +94,14 @@ def configs(names: Names, streams: Streams, *, bucket: bool = True) -> tuple[Con
         "allow_direct": True,
     }
     made = (log_stream, input_stream, refused_stream)
-    return (*made, _bucket_config(names, common)) if bucket else made
+    return (*made, _bucket_config(names, common, streams.bucket_max_bytes)) if bucket else made
 
 
-def _bucket_config(names: Names, common: Config) -> Config:
-    """The KV bucket: one entry a job, copied by the server from the log (1.3). Any KV client can read it."""
+def _bucket_config(names: Names, common: Config, max_bytes: int) -> Config:
+    """The KV bucket: one entry a job, copied by the server from the log (1.3). Any KV client can read it.
+
+    Without *max_bytes* any bound will do: it has one where the account requires it (`bounds.fit`).
+    """
     source = {
         "name": names.log,
         "subject_transforms": [
@@ -114,6 +118,7 @@ def _bucket_config(names: Names, common: Config) -> Config:
         "allow_rollup_hdrs": True,
         "allow_direct": True,
         "deny_delete": True,
+        **({"max_bytes": max_bytes} if max_bytes else {}),
     }
 
 
@@ -134,16 +139,16 @@ async def ensure(connection: Connection, names: Names, streams: Streams, *, buck
     missing = tuple(config["name"] for config in absent)
     if missing and streams.mode == "bind":
         raise MissingStreamError(missing, connection.address)
-    for config in absent:
-        await _make(connection, config)
+    for config in await fit(connection, names, streams, absent):
+        await _make(connection, names, config)
     return missing
 
 
 async def remake(connection: Connection, names: Names, streams: Streams, missing: Collection[str]) -> None:
     """Make the streams *missing* anew, and leave the others alone. Raises as `ensure`."""
-    for config in configs(names, streams):
-        if config["name"] in missing:
-            await _make(connection, config)
+    absent = [config for config in configs(names, streams) if config["name"] in missing]
+    for config in await fit(connection, names, streams, absent):
+        await _make(connection, names, config)
 
 
 async def remake_bucket(connection: Connection, names: Names, streams: Streams) -> None:
@@ -151,10 +156,18 @@ async def remake_bucket(connection: Connection, names: Names, streams: Streams) 
 
     Whoever watches the bucket loses it, and has to begin again.
     """
+    wanted = [config for config in configs(names, streams) if config["name"] == names.bucket_stream]
+    before, freed = await look_at(connection, names.bucket_stream), 0
+    if before is not None and (bound := before.config.get("max_bytes", -1)) > 0:
+        wanted = [{"max_bytes": bound, **config} for config in wanted]  # somebody may have made it by hand
+        freed = bound * before.config.get("num_replicas", 1)
+    # Before it is deleted: one that is behind is better than none.
+    wanted = await fit(connection, names, streams, wanted, freed=freed)
     deleted = await _ask(connection, f"$JS.API.STREAM.DELETE.{names.bucket_stream}", b"")
     if deleted.error is not None and deleted.error.err_code != NO_STREAM:
         raise _refusal(connection, names.bucket_stream, deleted.error)
-    await remake(connection, names, streams, {names.bucket_stream})
+    for config in wanted:
+        await _make(connection, names, config)
 
 
 async def find_absent(connection: Connection, names: Names) -> tuple[str, ...]:
@@ -199,10 +212,15 @@ async def look_at(connection: Connection, name: str) -> StreamInfo | None:
     raise _refusal(connection, name, info.error)
 
 
-async def _make(connection: Connection, config: Config) -> None:
+async def _make(connection: Connection, names: Names, config: Config) -> None:
     name = config["name"]
     made = await _ask(connection, f"$JS.API.STREAM.CREATE.{name}", msgspec.json.encode(config))
     problem = made.error
+    if problem is not None and problem.err_code in {REQUIRED, TOO_LARGE}:  # the account was changed just now
+        raise ServerError(
+            f"the stream {name} cannot be made on {connection.address}: {problem}: set {setting_of(names, name)} to a "
+            "number of bytes that the account allows"
+        )
     if problem is not None and problem.err_code not in {_NAME_IN_USE, _OVERLAP}:
         raise _refusal(connection, name, problem)
     # Seen once more: what a server does not know of it leaves out. And one that is there may be what it must be: a

@@ -57,6 +57,11 @@ def bucket(found: Streams, fault: str) -> Finding:
     return ok(check, f"{found.bucket.name}: {found.bucket.messages} jobs, copied by the server from the log")
 
 
+def unfit(why: str) -> Finding:
+    """The account would not take what is absent: *why*, with each setting to change."""
+    return fail("nats.room", why, "change these settings before the first start: a stream is never altered")
+
+
 def room(found: Streams, account: Account, monitor: Monitor | None) -> Finding:
     """Whether what is there can grow, and what is absent can be made."""
     check, log = "nats.room", found.log

@@ -9,6 +9,7 @@ from consumer.doctor.facts import Account, LastEntry, LogHead, Permissions, Repl
 from consumer.errors import ServerError, UnreachableError
 from consumer.fold.asks import Entry
 from consumer.jetstream.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, time_ns
+from consumer.jetstream.bounds import fit
 from consumer.jetstream.connection import Connection
 from consumer.jetstream.format import read_format
 from consumer.jetstream.recovery import last_entry
@@ -144,6 +145,17 @@ async def read_streams(connection: Connection, names: Names, settings: Settings,
             ahead_s = time_ns(info.ts) / 1e9 - ours
     log, input_, refused, bucket = found
     return Streams(log=log, input=input_, refused=refused, bucket=bucket, ahead_s=ahead_s)
+
+
+async def find_misfit(connection: Connection, names: Names, settings: Settings, found: Streams) -> str:
+    """Why the account would not take those of our streams that are absent; empty: it would."""
+    absent = {stream.name for stream in found.all if not stream.there}
+    wanted = [config for config in configs(names, settings.streams) if config["name"] in absent]
+    try:
+        await fit(connection, names, settings.streams, wanted)
+    except ServerError as error:
+        return str(error)
+    return ""
 
 
 async def _info(connection: Connection, stream: str, body: bytes = b"") -> _Info | None:
