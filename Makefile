@@ -8,6 +8,7 @@ LOCK   := requirements.lock
 DEMO   := tests/recordings/bacalhau-v1.9.3
 SEEDS  ?= 20000
 FIRST  ?= 1
+BUSY   ?= 4
 # Most tests wait for servers, not for a core. More workers than cores make those that measure time wait as well.
 WORKERS ?= 2
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -18,7 +19,7 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check fmt test test-lowest test-newest demo simulate bench fuzz load live faults real torture docs clean
+.PHONY: help setup lock check fmt test test-busy test-lowest test-newest demo simulate bench fuzz load live faults real torture docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +53,11 @@ fmt: $(STAMP) ## Format, and mend what ruff can mend
 
 test: $(STAMP) ## All tests, with real nats-servers
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+test-busy: $(STAMP) ## All tests, with busy loops beside them (BUSY=4)
+	@loops=; trap 'kill $$loops' EXIT; trap 'exit 1' HUP INT TERM; \
+	for _ in $$(seq $(BUSY)); do (while :; do :; done) & loops="$$loops $$!"; done; \
+	$(MAKE) test
 
 test-lowest: RESOLUTION := lowest-direct
 test-newest: RESOLUTION := highest
