@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -16,17 +15,11 @@ import pytest
 from aiohttp import web
 from nats.aio.client import Client
 
+from tests.loopback import free_port
 from tests.waiting import DEADLINE_S
 
 BEHIND_PROXY: Final = "tls {}\nallow_non_tls: true\n"
 """As Bacalhau has its NATS with `Orchestrator.SupportReverseProxy` and no `TLS.ServerCert` (1.9.3, tried)."""
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def nats_binary() -> str:

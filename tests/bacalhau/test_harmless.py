@@ -19,7 +19,8 @@ from nats.errors import NoRespondersError
 from consumer.bacalhau.tap import SUBJECTS, Tap
 from consumer.ports import RawFrame
 from tests.bacalhau.listening import frames, options, running
-from tests.bacalhau.servers import NatsServer, free_port, nats_server, peer, settle
+from tests.bacalhau.servers import NatsServer, nats_server, peer, settle
+from tests.loopback import free_port
 from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.server

@@ -25,7 +25,8 @@ from consumer.model import HistoryPage, Snapshot
 from consumer.settings import Orchestrator as OrchestratorSettings
 from consumer.settings import Secret
 from consumer.wire.rest import Node
-from tests.bacalhau.servers import OUT_OF_TIME, certificate, certificate_of, free_port, http_server
+from tests.bacalhau.servers import OUT_OF_TIME, certificate, certificate_of, http_server
+from tests.loopback import free_port
 from tests.waiting import DEADLINE_S, until
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

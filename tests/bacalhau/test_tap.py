@@ -35,12 +35,12 @@ from tests.bacalhau.servers import (
     BEHIND_PROXY,
     NatsServer,
     certificate,
-    free_port,
     mute_server,
     nats_server,
     peer,
     settle,
 )
+from tests.loopback import free_port
 from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.server

@@ -15,9 +15,9 @@ import pytest
 
 from consumer.errors import ExitCode
 from consumer.observe.output import WAITING_MAX
-from tests.bacalhau.servers import free_port
 from tests.cli.conftest import Stage
 from tests.daemon.process import NAMES, ROOT, SMALL_STREAMS
+from tests.loopback import free_port
 from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.server

@@ -21,12 +21,12 @@ from tests.bacalhau.servers import (
     NatsServer,
     certificate,
     certificate_of,
-    free_port,
     http_server,
     nats_server,
 )
 from tests.daemon.test_secrets import found_in
 from tests.doctor.world import CANARY, ELSEWHERE, NODE, Answer, World, date_of, of, says, silent, world
+from tests.loopback import free_port
 from tests.replay.shared import recording
 from tests.waiting import DEADLINE_S, given_time
 

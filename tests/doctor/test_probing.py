@@ -19,9 +19,10 @@ from consumer.model import Identity, Snapshot
 from consumer.observe import Health, Metrics, serve
 from consumer.ports import RawFrame
 from consumer.settings import Http
-from tests.bacalhau.servers import free_port, http_server, nats_server
+from tests.bacalhau.servers import http_server, nats_server
 from tests.daemon.test_secrets import found_in
 from tests.doctor.world import CANARY, says, world
+from tests.loopback import free_port
 from tests.replay.shared import recording
 
 pytestmark = pytest.mark.server

@@ -15,8 +15,9 @@ from consumer.jetstream.view import FIRST, LAST, View, connect_reader
 from consumer.settings import Nats
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update
-from tests.bacalhau.servers import free_port, nats_server
+from tests.bacalhau.servers import nats_server
 from tests.cli.conftest import Stage, life, make_streams, staged
+from tests.loopback import free_port
 from tests.waiting import DEADLINE_S, until
 
 KEY = job_key("default", "j-1")

@@ -1,7 +1,6 @@
 """Alive is going round, ready is each part being ready, and HTTP says both."""
 
 import asyncio
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from consumer.errors import SettingsError
 from consumer.observe import Health, Metrics, serve
 from consumer.probe import FILE, ask
 from consumer.settings import Http
+from tests.loopback import free_port, needs_ipv6
 
 ANY = Http(port=0)
 
@@ -137,10 +137,10 @@ async def test_the_port_is_free_again_afterwards() -> None:
     ("host", "url"),
     [
         ("127.0.0.1", "http://127.0.0.1"),
-        ("::1", "http://[::1]"),
+        pytest.param("::1", "http://[::1]", marks=needs_ipv6),
         ("localhost", "http://localhost"),
         ("0.0.0.0", "http://127.0.0.1"),  # noqa: S104 - listened on by a test
-        ("::", "http://[::1]"),
+        pytest.param("::", "http://[::1]", marks=needs_ipv6),
         ("*", "http://127.0.0.1"),
     ],
 )
@@ -153,11 +153,10 @@ async def test_the_address_is_in_its_file(tmp_path: Path, host: str, url: str) -
     assert not file.exists()
 
 
+@needs_ipv6
 async def test_every_address_is_ipv4_and_ipv6() -> None:
     """`*` answers on both; `0.0.0.0` and `::` are one of them each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     async with serve(Http(host="*", port=port), Metrics(), Health(), "lab"):
         for host in ("127.0.0.1", "[::1]"):
             assert await asyncio.to_thread(ask, f"http://{host}:{port}") == ""

@@ -1,10 +1,8 @@
 """Real nats-servers for tests, and what a test does to them: freeze, cut, speak their protocol by hand."""
 
 import asyncio
-import contextlib
 import os
 import signal
-import socket
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Final
 
 from consumer.jetstream.connection import Address, Connection
 from consumer.jetstream.server import EmbeddedServer, find_binary
+from tests.loopback import free_port
 from tests.waiting import DEADLINE_S, until
 
 
@@ -19,7 +18,7 @@ class Server(EmbeddedServer):
     """A server of our own that can be frozen, with lines of configuration that the daemon's has not."""
 
     def __init__(self, folder: Path, extra: str = "") -> None:
-        super().__init__(folder)
+        super().__init__(folder, free_port())
         self._extra: Final = extra
 
     def configuration(self) -> str:
@@ -59,11 +58,7 @@ class Server(EmbeddedServer):
 
 def cluster_of(folder: Path, count: int = 3) -> tuple[Server, ...]:
     """Servers that form one cluster once most of them are started (`start` of each; all are to be stopped)."""
-    with contextlib.ExitStack() as held:
-        sockets = [
-            held.enter_context(contextlib.closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(2 * count)
-        ]
-        ports = [one.getsockname()[1] for one in sockets]
+    ports = [free_port() for _ in range(2 * count)]
     routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports[:count])
     servers = []
     for number in range(count):
