@@ -41,6 +41,7 @@ from consumer.replay.verdict import FRAME_TOLERANCE, TIME_TOLERANCE, judge
 from consumer.settings import MIB, Log, Streams
 from consumer.wire.subjects import Names
 from consumer.wire.update import decode_update
+from tests.waiting import DEADLINE_S
 
 NAMES: Final = Names()
 RECORDINGS: Final = Path(__file__).parent / "recordings"
@@ -48,15 +49,15 @@ RELEASES: Final = ("v1.9.3", "v1.5.0", "v1.7.0", "v1.6.1", "v1.5.2")
 PLAYED: Final = ("burst", "ops", "rerun", "update", "queued_then_runs", "stop_running", "no_node_fails", "node_loss")
 """Of each release, where it has them."""
 
-SETTLE_S: Final = 10.0
-"""So long after the last frame or change the log of a demo may take to be right: as `jobstate demo` has it."""
+SETTLE_S: Final = DEADLINE_S
+"""So long after the last frame or change the log of a demo may take to be right."""
 UNDISTURBED_SPEED: Final = 1000.0
 """Of the demo without faults: what comes of a record does not depend on its pace."""
 PAUSE_MAX_S: Final = 3.0
 STARTED: Final = b'"daemon.started"'
 START_MAX_S: Final = 0.06
 """A daemon that has said that it started has read the log and listens about so long after."""
-FINISH_S: Final = 120.0
+FINISH_S: Final = DEADLINE_S
 """So long after the last fault the log of the reports may take."""
 STILL_S: Final = 2.0
 """Nothing new for so long: it is over. A paused daemon that wakes up writes at once."""
@@ -727,7 +728,7 @@ async def _read(begin: Callable[[], Reading]) -> list[Entry]:
 # -- all of it --------------------------------------------------------------------------------------------------------
 
 
-async def until_said(daemon: DaemonProcess, event: bytes, within_s: float = 30.0) -> None:
+async def until_said(daemon: DaemonProcess, event: bytes, within_s: float = DEADLINE_S) -> None:
     """Wait until the daemon's log has the line *event*."""
     async with asyncio.timeout(within_s):
         while not count_said(daemon, event):  # noqa: ASYNC110 - a file has no event

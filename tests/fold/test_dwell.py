@@ -298,7 +298,7 @@ class TestBounds:
         assert [notice.key for notice in scene.after(PENDING_S)] == [KEY]
 
     def test_it_holds_open_jobs_only(self) -> None:
-        """100,000 jobs that begin, wait and end leave nothing; and so does what was due of their states."""
+        """10,000 jobs that begin, wait and end leave less than 20 bytes each; what was due of one would be 160."""
         scene = Scene()
 
         def live(number: int) -> None:
@@ -310,12 +310,12 @@ class TestBounds:
             live(number)
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
-        for number in range(100_000):
+        for number in range(10_000):
             live(number)
         grown = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
         assert len(scene.dwell) == 0
-        assert grown < 1_000_000
+        assert grown < 200_000
 
 
 class TestLanes:
