@@ -28,9 +28,9 @@ from consumer.wire import encode_update
 from consumer.wire.display import printable
 
 SETTLE_S = 10.0
-"""So long after the last frame or change of the record the log may take to be right."""
+"""So long nothing may come after the last frame or change of the record while the log is not right yet."""
 
-TELL_S = 1.0
+TELL_S = 10.0
 """So long the daemon may take to write its lines; what a killed one did not write is never told."""
 
 INTERRUPTED = 130
@@ -167,13 +167,13 @@ class _Demo:
             self._change.set()
 
     async def _until_right(self, feed: "asyncio.Task[None]") -> None:
-        """Wait until the log equals the record, or the time for that is over."""
+        """Wait until the log equals the record, or nothing has come for long: a slow machine is not a wrong log."""
         try:
-            async with asyncio.timeout(SETTLE_S):
-                while not self._is_right():
-                    self._change.clear()
-                    if feed.done():
-                        feed.result()
+            while not self._is_right():
+                self._change.clear()
+                if feed.done():
+                    feed.result()
+                async with asyncio.timeout(SETTLE_S):
                     await self._change.wait()
         except TimeoutError:
             return  # then it is wrong, and the verdict says how
