@@ -113,7 +113,8 @@ async def serve(settings: Http, metrics: Metrics, health: Health, cluster: str) 
                 f"http.port: cannot listen on {join_host_port(settings.host, settings.port)} ({why}); "
                 "set http.port (JOBSTATE_HTTP__PORT) to a free one, or to 0 for any"
             ) from error
-        port = runner.addresses[0][1]
+        # With port 0 asyncio chooses one for each address, in any order. Ours is IPv4's: its sockets have short names.
+        port = min(runner.addresses, key=len)[1]
         with _written(settings.address_file, url_of(settings.host, port)):
             yield port
     finally:
