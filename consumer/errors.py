@@ -89,6 +89,10 @@ class ServerError(JobstateError):
     exit_code = ExitCode.SERVER
 
 
+class RefusedError(ServerError):
+    """The NATS server does not let us in. Asking again helps once somebody has mended the credential, there or here."""
+
+
 class UnreachableError(ServerError):
     """No NATS server answers. Nothing is wrong with what was asked: asking again may help."""
 

@@ -25,6 +25,7 @@ from consumer.errors import (
     ExitCode,
     LogWentBackError,
     MissingStreamError,
+    RefusedError,
     SettingsError,
     UnreachableError,
 )
@@ -167,8 +168,10 @@ class _Daemon(Estate):
         while True:
             try:
                 return await self._recover(address, stack)
-            except (UnreachableError, ConnectionLostError, DoubtError, TimeoutError) as error:
+            except (UnreachableError, RefusedError, ConnectionLostError, DoubtError, TimeoutError) as error:
                 await stack.aclose()
+                if isinstance(error, RefusedError) and not self.outages["writer"].worked:
+                    raise  # at the start: somebody sees it, and mends it
                 self.wait_for_server(address, error)
                 await asyncio.sleep(RETRY_S)
             except MissingStreamError as error:

@@ -26,7 +26,7 @@ from consumer.core import Core
 from consumer.daemon.carry import AHEAD_NS, Carrier, Sources, tell_ahead
 from consumer.daemon.supervise import Loop, run_until
 from consumer.daemon.watch import BUCKET, INPUT, LOG, ORCHESTRATOR, REFUSED, TAP, Watch
-from consumer.errors import LogWentBackError, ServerError, UnreachableError
+from consumer.errors import LogWentBackError, RefusedError, ServerError, UnreachableError
 from consumer.fold import Lanes
 from consumer.fold.dwell import Dwell
 from consumer.jetstream.connection import Address, Connection, connect_writer
@@ -298,9 +298,12 @@ class Life:
         while True:
             try:
                 connection = await connect_writer(self._address, "writer", outage=estate.outages["writer"])
-            except UnreachableError as error:
+            except (UnreachableError, RefusedError) as error:
+                # It had let us in: a credential that was changed there is changed here too, sooner or later.
                 estate.wait_for_server(self._address, error)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(pause_s)
+                if isinstance(error, RefusedError):
+                    pause_s = min(2 * pause_s, RETRY_MAX_S)
                 continue
             try:
                 mark = await probe(connection, estate.names)

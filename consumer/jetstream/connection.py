@@ -24,9 +24,16 @@ from nats.aio.subscription import Subscription
 
 from consumer import reach
 from consumer.client import MendedClient, Outage
-from consumer.errors import ConnectionLostError, JobstateError, ServerError, SettingsError, UnreachableError
+from consumer.errors import (
+    ConnectionLostError,
+    JobstateError,
+    RefusedError,
+    ServerError,
+    SettingsError,
+    UnreachableError,
+)
 from consumer.jetstream.api import NO_QUORUM, UNAVAILABLE, Problem
-from consumer.settings import Nats, read_credentials, redact, secret_of, trust
+from consumer.settings import Nats, read_credentials, read_secret, redact, secret_of, trust
 
 log = structlog.get_logger()
 
@@ -90,13 +97,18 @@ class NobodyError(UnreachableError):
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the servers are, and who we are to them. *token* and *password* are the secrets; they are never shown."""
+    """Where the servers are, and who we are to them. *token* and *password* are the secrets; they are never shown.
+
+    One that came from a file (*token_file*, *password_file*) is read from it again for each connection.
+    """
 
     urls: tuple[str, ...]
     cluster: str = "main"
     token: str = ""
+    token_file: str = ""
     user: str = ""
     password: str = ""
+    password_file: str = ""
     credentials_file: str = ""
     tls: ssl.SSLContext | None = None
     tls_first: bool = False
@@ -117,8 +129,10 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             urls=reach.addresses(url),
             cluster=cluster,
             token=secret_of(settings.token, settings.token_file, "nats.token_file"),
+            token_file="" if settings.token else settings.token_file,
             user=settings.user,
             password=secret_of(settings.password, settings.password_file, "nats.password_file"),
+            password_file="" if settings.password else settings.password_file,
             credentials_file=settings.credentials_file,
             tls=trust(settings.tls_ca, "nats.tls_ca") if settings.tls_ca else None,
             tls_first=settings.tls_first,
@@ -354,11 +368,16 @@ class Connection(MendedClient):
         # Whoever lets us in may let us do more. Not later: what is refused now is told before it counts as connected.
         self._forbidden.clear()
         self._unanswered_since = None
-        if path := self.address.credentials_file:
-            try:
+        address = self.address
+        try:
+            if path := address.credentials_file:
                 self.credentials.data = read_credentials(path, _CREDENTIALS).text
-            except SettingsError as error:  # it was right at the start: whoever renews it may be at it
-                raise nats.errors.Error(str(error)) from error
+            if path := address.token_file:
+                self.options["token"] = read_secret(path, "nats.token_file")
+            if path := address.password_file:
+                self.options["password"] = read_secret(path, "nats.password_file")
+        except SettingsError as error:  # it was right at the start: whoever renews it may be at it
+            raise nats.errors.Error(str(error)) from error
         await super()._process_connect_init()
         for task in (self._reading_task, self._flusher_task):
             assert task is not None
@@ -465,8 +484,8 @@ async def connect_writer(
 ) -> Connection:
     """A connection that ends when it is lost: its owner makes another, and gives it the same *outage*.
 
-    Tried for *within_s* seconds. Raises `UnreachableError` where no server answers, `ServerError` where one refuses us,
-    `SettingsError` where no server could be tried.
+    Tried for *within_s* seconds. Raises `UnreachableError` where no server answers, `RefusedError` where one refuses
+    us, `SettingsError` where no server could be tried.
     """
     return await _connect(address, name, within_s, outage)
 
@@ -514,7 +533,7 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
                         ) from error
                     if "authorization" in str(error).lower() or "authentication" in str(error).lower():
                         step = reach.next_step("nats", address.refusal, worked=outage.worked)
-                        raise ServerError(f"{address} refuses us ({_words(error)}): {step}") from error
+                        raise RefusedError(f"{address} refuses us ({_words(error)}): {step}") from error
                     await asyncio.sleep(RETRY_S)
                 else:
                     await connection.hear_connected()

@@ -135,7 +135,7 @@ async def test_the_first_list_waits_for_the_tap(tmp_path: Path, monkeypatch: pyt
         assert lists == []
         listens.set()
         await until(lambda: len(lists) > 2, "what has changed")
-        assert lists[:3] == ["5000", "5000", "100"]
+        assert lists[:3] == ["5000", "5000", "10"]
         stop.set()
         assert await running is ExitCode.OK
 

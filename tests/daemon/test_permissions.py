@@ -110,3 +110,29 @@ async def test_a_start_without_what_it_needs_names_it(tmp_path: Path, denied: st
             assert "-js" not in last
         finally:
             daemon.kill()
+
+
+async def test_a_secret_that_was_changed_is_used_without_a_restart(tmp_path: Path) -> None:
+    """The server lets us in no more; the daemon waits, says why, and takes what the file says then."""
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text("old-one")
+    async with Server(tmp_path / "nats", 'authorization { token: "old-one" }\n') as server:
+        variables = {"JOBSTATE_NATS__URL": server.url, "JOBSTATE_NATS__TOKEN_FILE": str(token)}
+        daemon = Daemon(tmp_path / "daemon", variables)
+        client = Client()
+        try:
+            await daemon.until_ready()
+            await server.reload(server.configuration().replace("old-one", "new-one"))
+            said = await daemon.until_status(503, "refuses us")
+            assert "if its credential was changed, change ours too (nats.token_file" in str(said["parts"]["log"])
+            token.write_text("new-one")
+            await daemon.until_ready()
+            await client.connect(server.url, token="new-one", allow_reconnect=False)
+            await report(client, "j-1")
+            assert [
+                update.StateType for update in await updates_of(client.jetstream(), job_key("default", "j-1"), 1)
+            ] == ["Running"]
+        finally:
+            await client.close()
+            daemon.kill()

@@ -16,7 +16,14 @@ from structlog.testing import capture_logs
 
 from consumer import reach
 from consumer.client import BROKEN_HEADERS, Outage
-from consumer.errors import ConnectionLostError, JobstateError, ServerError, SettingsError, UnreachableError
+from consumer.errors import (
+    ConnectionLostError,
+    JobstateError,
+    RefusedError,
+    ServerError,
+    SettingsError,
+    UnreachableError,
+)
 from consumer.jetstream.connection import (
     FORBIDDEN_MAX,
     Address,
@@ -692,6 +699,29 @@ def test_an_outage_is_told_at_once_then_seldom_and_anew_after_its_end() -> None:
         "untold": 0,
         "next_step": "start it",
     }
+
+
+@pytest.mark.parametrize("user", ["", "me"])
+async def test_a_secret_that_was_changed_is_used_for_the_next_connection(tmp_path: Path, user: str) -> None:
+    """Of the reader, which connects again by itself, and of the writer, whose owner makes another; from one address."""
+    file = tmp_path / "secret"
+    file.write_text("old-one")
+    rule = 'user: me, password: "{}"' if user else 'token: "{}"'
+    config = f"authorization {{{{ {rule} }}}}\n".format
+    async with Server(tmp_path / "nats", config("old-one")) as server:
+        secret = {"JOBSTATE_NATS__USER": user, "JOBSTATE_NATS__PASSWORD_FILE": str(file)}
+        given = secret if user else {"JOBSTATE_NATS__TOKEN_FILE": str(file)}
+        address = Address.of(load(None, given | {"JOBSTATE_NATS__URL": server.url}).nats, "main")
+        reader = await connect_reader(address, "reader")
+        await (await connect_writer(address, "writer")).close()
+        await server.reload(server.configuration().replace("old-one", "new-one"))
+        with pytest.raises(RefusedError):
+            await connect_writer(address, "writer")
+        await until(lambda: not reader.is_connected, "the loss of the reader's connection")
+        file.write_text("new-one")
+        await (await connect_writer(address, "writer")).close()
+        await until(lambda: reader.is_connected, "the reader's return")
+        await reader.close()
 
 
 async def test_nobody_asks_whether_an_address_that_has_worked_is_the_right_one(server: Server) -> None:
