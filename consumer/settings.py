@@ -346,6 +346,14 @@ class Embedded(_Section, frozen=True, kw_only=True):
     """A NATS server of our own (`jobstate run --embedded`)."""
 
     folder: Annotated[_File, Meta(description="Folder where it keeps its data.", min_length=1)] = "data/nats"
+    start_s: Annotated[
+        float,
+        Meta(
+            description="Seconds that it may take to recover its streams and take connections; then it is given up.",
+            ge=1,
+            le=86_400,
+        ),
+    ] = 3_600.0
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,13 +10,14 @@ import gc
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 import structlog
 
 from consumer import __version__
 from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
+from consumer.client import Outage
 from consumer.daemon.life import ENDING, Estate, Life
 from consumer.daemon.supervise import beside, unless
 from consumer.daemon.watch import LOG
@@ -69,12 +70,19 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
     daemon = _Daemon(settings, load(settings.rules.path, RULES_FILE))
     async with contextlib.AsyncExitStack() as stack:
         url = settings.nats.url
+        port = await stack.enter_async_context(_serve(settings, daemon.metrics, daemon.health))
+        http = url_of(settings.http.host, port)
         server: EmbeddedServer | None = None
         if embedded:
-            server = await stack.enter_async_context(EmbeddedServer(Path(settings.embedded.folder)))
+            # After the health server: recovering its streams may take long, and /readyz says so meanwhile.
+            server = EmbeddedServer(Path(settings.embedded.folder), start_s=settings.embedded.start_s)
+            stack.push_async_callback(server.stop)
+            log.info("server.starting", folder=settings.embedded.folder, http=http)
+            await unless(stop, beside(server.start(), daemon.tell_recovery(server)))
+            if stop.is_set():
+                return ExitCode.OK
             url = server.url
             daemon.watch.look_at = f"{server.log_file} and its disk"
-        port = await stack.enter_async_context(_serve(settings, daemon.metrics, daemon.health))
         log.info(
             "daemon.started",
             version=__version__,
@@ -82,7 +90,7 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
             nats=redact(url),
             bacalhau=redact(settings.bacalhau.url),
             orchestrator=redact(settings.orchestrator.url),
-            http=url_of(settings.http.host, port),
+            http=http,
             rules=daemon.rules.name,
         )
         if settings.derives:
@@ -95,7 +103,8 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
         if server is None:
             return await daemon.run(url, stop)
         mending = server.mend(lambda: daemon.watch.unconfirmed_s, daemon.tell_of_server, after_s=MEND_AFTER_S)
-        return await beside(beside(daemon.run(url, stop), server.keep(_tell_restart)), mending)
+        keeping = beside(daemon.run(url, stop), server.keep(_tell_restart))
+        return await beside(beside(keeping, mending), daemon.tell_recovery(server))
 
 
 def _tell_restart(sentence: str) -> None:
@@ -156,6 +165,19 @@ class _Daemon(Estate):
                 self.health.done(ENDING)
             log.info("daemon.stopped", drained=drained)
             return ExitCode.OK if drained else ExitCode.DRAIN
+
+    async def tell_recovery(self, server: EmbeddedServer) -> NoReturn:
+        """Say whenever the server of our own recovers its streams: in /readyz at once, in the log ever more seldom."""
+        outage = Outage("server")
+        while True:
+            self.server_recovery = server.recovery
+            if self.server_recovery:
+                self.health.failing(LOG, self.server_recovery)
+                step = "wait: nothing is lost, and it takes connections when all is recovered (embedded.start_s)"
+                outage.tell("server.recovering", server.folder, self.server_recovery, step)
+            else:
+                outage.end()
+            await asyncio.sleep(RETRY_S)
 
     def tell_of_server(self, event: str, sentence: str) -> None:
         """What was found of the server of our own (`EmbeddedServer.mend`)."""

@@ -99,6 +99,8 @@ class Estate:
             self.names.refused: REFUSED,
             self.names.bucket_stream: BUCKET,
         }
+        self.server_recovery = ""
+        """What a server of our own is at while it recovers its streams; empty: it does not."""
         self.lost_told: Counter[str] = Counter()
         self.outages: Final = {name: Outage(name) for name in ("writer", "reader", "log")}
         self.health.need(*self.parts.values())
@@ -109,7 +111,7 @@ class Estate:
 
     def wait_for_server(self, address: Address, error: Exception) -> None:
         """Say that the log cannot be reached, and is waited for."""
-        self.health.failing(LOG, with_step(str(error)))
+        self.health.failing(LOG, self.server_recovery or with_step(str(error)))
         step = reach.next_step("nats", reach.DENIED) if _is_denied(str(error)) else "it is tried again until it answers"
         self.outages["log"].tell("connection.waiting", address, str(error), step)
 

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,10 @@ import msgspec
 
 from consumer.errors import ServerError
 
-START_S: Final = 20.0
+START_S: Final = 3600.0
+"""It takes connections when all its streams are recovered: after a crash, or from a slow disk, that may take long."""
+RECOVERY_S: Final = 1.0
+"""A start that takes no longer is not worth a word."""
 STOP_S: Final = 10.0
 LOCK_S: Final = 5.0
 POLL_S: Final = 0.01
@@ -59,6 +63,8 @@ _NEXT_STEP: Final = {
 
 _PDEATHSIG: Final = 1
 _LOG_LINES: Final = 5
+_LOG_BYTES: Final = 16 * 1024
+"""The end of its log in which these are looked for."""
 
 
 class _Ports(msgspec.Struct):
@@ -83,12 +89,16 @@ class EmbeddedServer:
     """One nats-server with JetStream in *folder*, on *port* of the loopback (None: a free one, then always the same).
 
     The folder belongs to one server at a time: a lock says so, which the server itself holds too. On Linux it ends with
-    the process that started it, however that ends.
+    the process that started it, however that ends. *start_s*: so long it may take until it takes connections.
     """
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, *, start_s: float = START_S) -> None:
         self.folder: Final = folder
         self.port: int | None = port
+        self._start_s: Final = start_s
+        self._started_at = float("-inf")
+        self._ready_at: float | None = None
+        """When it took connections, by `time.monotonic`; None while it does not yet."""
         self._process: subprocess.Popen[bytes] | None = None
         self._run: Final = folder / "run"
         self._log: Final = folder / "nats-server.log"
@@ -99,6 +109,15 @@ class EmbeddedServer:
         if self.port is None:
             raise ServerError(f"the nats-server in {self.folder} has not been started: it has no address yet")
         return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def recovery(self) -> str:
+        """What it is at while it runs and takes no connections yet, with the last line of its log; else empty."""
+        for_s = time.monotonic() - self._started_at
+        if self.pid is None or self._ready_at is not None or for_s < RECOVERY_S:
+            return ""
+        said = self._said(1)
+        return f"the nats-server in {self.folder} has been recovering its streams for {for_s:.0f} s ({said})"
 
     @property
     def log_file(self) -> Path:
@@ -132,7 +151,10 @@ class EmbeddedServer:
         )
 
     async def start(self) -> None:
-        """Start it, and return when it takes connections. Raises `ServerError`: why it did not."""
+        """Start it, and return when it takes connections. Raises `ServerError`: why it did not.
+
+        It is waited for while its process lives (`recovery` says what it is at), and told to end after *start_s*.
+        """
         if self.pid is not None:
             return
         binary = find_binary()
@@ -162,15 +184,21 @@ class EmbeddedServer:
                 f"nats-server cannot be started in {self.folder}: {error.strerror}: "
                 f"{_NEXT_STEP.get(error.errno or 0, _ANOTHER)} (--folder, embedded.folder)"
             ) from error
+        self._started_at, self._ready_at = time.monotonic(), None
         try:
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(self._start_s):
                 await self._until_ready(self._process)
         except TimeoutError:
-            await self.kill()
-            raise ServerError(f"nats-server did not start within {START_S:.0f} s: {self._said()}") from None
+            last = self._said()
+            await self.stop()
+            raise ServerError(
+                f"the nats-server in {self.folder} took no connections within {self._start_s:g} s "
+                f"(embedded.start_s, JOBSTATE_EMBEDDED__START_S): raise it if it is still recovering: {last}"
+            ) from None
         except BaseException:
-            await self.kill()
+            await self.stop()
             raise
+        self._ready_at = time.monotonic()
 
     async def stop(self) -> None:
         """Let it end in order (SIGTERM); killed if it has not within 10 s."""
@@ -238,7 +266,9 @@ class EmbeddedServer:
                 full = False
                 continue
             since_s = loop.time() - ended_at
-            if self.pid is None or since_s < pause_s:
+            # One that has just recovered has confirmed nothing for as long as that took.
+            ready_at = self._ready_at
+            if self.pid is None or ready_at is None or time.monotonic() - ready_at < after_s or since_s < pause_s:
                 continue
             if trouble := await asyncio.to_thread(self._try_disk):
                 if not full:
@@ -317,13 +347,15 @@ class EmbeddedServer:
                         return
             await asyncio.sleep(POLL_S)
 
-    def _said(self) -> str:
-        """The last lines of its log."""
+    def _said(self, lines: int = _LOG_LINES) -> str:
+        """The last *lines* of its log."""
         try:
-            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+            with self._log.open("rb") as log:
+                log.seek(max(log.seek(0, os.SEEK_END) - _LOG_BYTES, 0))
+                said = log.read().decode("utf-8", errors="replace").splitlines()
         except OSError:
-            lines = []
-        return " / ".join(lines[-_LOG_LINES:]) or "it wrote no log"
+            said = []
+        return " / ".join(said[-lines:]) or "it wrote no log"
 
 
 def _quoted(path: Path) -> str:
