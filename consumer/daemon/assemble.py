@@ -70,15 +70,18 @@ async def run_daemon(settings: Settings, stop: asyncio.Event, *, embedded: bool 
     daemon = _Daemon(settings, load(settings.rules.path, RULES_FILE))
     async with contextlib.AsyncExitStack() as stack:
         url = settings.nats.url
-        port = await stack.enter_async_context(_serve(settings, daemon.metrics, daemon.health))
-        http = url_of(settings.http.host, port)
         server: EmbeddedServer | None = None
         if embedded:
-            # After the health server: recovering its streams may take long, and /readyz says so meanwhile.
             server = EmbeddedServer(Path(settings.embedded.folder), start_s=settings.embedded.start_s)
             stack.push_async_callback(server.stop)
+            await unless(stop, server.launch())
+        port = await stack.enter_async_context(_serve(settings, daemon.metrics, daemon.health))
+        http = url_of(settings.http.host, port)
+        if server is not None:
+            # To recover its streams may take long: /readyz says so meanwhile.
             log.info("server.starting", folder=settings.embedded.folder, http=http)
-            await unless(stop, beside(server.start(), daemon.tell_recovery(server)))
+            if not stop.is_set():
+                await unless(stop, beside(server.until_ready(), daemon.tell_recovery(server)))
             if stop.is_set():
                 return ExitCode.OK
             url = server.url

@@ -155,8 +155,12 @@ class EmbeddedServer:
 
         It is waited for while its process lives (`recovery` says what it is at), and told to end after *start_s*.
         """
-        if self.pid is not None:
-            return
+        if self.pid is None:
+            await self.launch()
+            await self.until_ready()
+
+    async def launch(self) -> None:
+        """Begin to start it: its process is there. Raises `ServerError` where the folder or binary cannot be used."""
         binary = find_binary()
         try:
             self._run.mkdir(parents=True, exist_ok=True)
@@ -185,9 +189,13 @@ class EmbeddedServer:
                 f"{_NEXT_STEP.get(error.errno or 0, _ANOTHER)} (--folder, embedded.folder)"
             ) from error
         self._started_at, self._ready_at = time.monotonic(), None
+
+    async def until_ready(self) -> None:
+        """Wait until it takes connections, after `launch`; raises, and ends it, as `start`."""
+        assert self._process is not None
         try:
             async with asyncio.timeout(self._start_s):
-                await self._until_ready(self._process)
+                await self._until_port(self._process)
         except TimeoutError:
             last = self._said()
             await self.stop()
@@ -332,7 +340,7 @@ class EmbeddedServer:
                 "another folder (--folder, embedded.folder)"
             ) from None
 
-    async def _until_ready(self, process: subprocess.Popen[bytes]) -> None:
+    async def _until_port(self, process: subprocess.Popen[bytes]) -> None:
         while True:
             if process.poll() is not None:
                 raise ServerError(f"nats-server ended at once (code {process.returncode}): {self._said()}")
