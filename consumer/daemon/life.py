@@ -29,12 +29,13 @@ from consumer.daemon.watch import BUCKET, INPUT, LOG, ORCHESTRATOR, REFUSED, TAP
 from consumer.errors import LogWentBackError, RefusedError, ServerError, UnreachableError
 from consumer.fold import Lanes
 from consumer.fold.dwell import Dwell
+from consumer.jetstream.api import StreamInfo
 from consumer.jetstream.connection import Address, Connection, connect_writer
 from consumer.jetstream.format import LogFormat
 from consumer.jetstream.input import Break, JetStreamInput
-from consumer.jetstream.recovery import Mark, probe
-from consumer.jetstream.topology import look_at
-from consumer.jetstream.upkeep import Upkeep
+from consumer.jetstream.recovery import Mark, mark_of, probe
+from consumer.jetstream.topology import survey
+from consumer.jetstream.upkeep import Memory, Upkeep
 from consumer.jetstream.writer import JetStreamWriter, open_writer
 from consumer.join import Derivation, DerivationSettings, Join, JoinSettings
 from consumer.model import REPORTED, Identity, JobKey, Notice
@@ -102,6 +103,7 @@ class Estate:
         self.server_recovery = ""
         """What a server of our own is at while it recovers its streams; empty: it does not."""
         self.lost_told: Counter[str] = Counter()
+        self.renewals_told = 0
         self.outages: Final = {name: Outage(name) for name in ("writer", "reader", "log")}
         self.health.need(*self.parts.values())
         if settings.bacalhau.url:
@@ -119,12 +121,15 @@ class Estate:
         """Say which streams are not as they must be. Of log and input their readers say more, while they are there."""
         for stream, part in self.parts.items():
             if why := self.upkeep.troubles.get(stream):
-                self.health.failing(part, f"{stream}: {why}")
+                self.health.failing(part, f"{stream}: {with_step(why)}")
             elif part not in {LOG, INPUT}:
                 self.health.ready(part)
         lost, self.lost_told = self.upkeep.lost - self.lost_told, self.upkeep.lost.copy()
         for stream, count in lost.items():
             self.metrics.streams_lost(self.parts[stream]).inc(count)
+        renewals, self.renewals_told = self.upkeep.renewals - self.renewals_told, self.upkeep.renewals
+        self.metrics.bucket_renewals.inc(renewals)
+        self.metrics.bucket_lacks.set(self.upkeep.lacking)
 
 
 class Life:
@@ -455,13 +460,17 @@ class Life:
 
         Between two appends a log can be made anew without any connection being lost: nothing else would show it.
         """
-        names, asked_at = self._estate.names, self._estate.clock.now()
-        mark = await probe(self._reading, names)
-        _compare(mark, msgspec.structs.replace(self._mark, last_seq=0))
-        await self._estate.upkeep.look(self._reading)
-        self._estate.say_streams()
-        found = await look_at(self._reading, names.input)
-        if found is not None:
+        estate, names, asked_at = self._estate, self._estate.names, self._estate.clock.now()
+        memory = Memory(self._lanes.jobs, len(self._lanes.jobs), self._lanes.last)
+        streams = await survey(self._reading, names)
+        log_stream = streams[names.log]
+        if not isinstance(log_stream, ServerError):
+            known = msgspec.structs.replace(self._mark, last_seq=0)
+            _compare(mark_of(self._reading, names, log_stream), known)
+        await estate.upkeep.look(self._reading, streams, memory)
+        estate.say_streams()
+        found = streams[names.input]
+        if isinstance(found, StreamInfo):
             place = max(self._reports.place.sequence, found.state.first_seq - 1)  # what was purged is not waited for
             lag = max(found.state.last_seq - place, 0)
             self._estate.metrics.input_lag.set(lag)

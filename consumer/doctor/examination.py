@@ -26,8 +26,8 @@ from consumer.doctor.probing import agreement, http, jetstream
 from consumer.doctor.probing import orchestrator as asking
 from consumer.doctor.probing.contact import Listening, reach_ours
 from consumer.errors import JobstateError, RulesError, SettingsError
+from consumer.jetstream.bucket import find_fault_of_bucket, find_lack
 from consumer.jetstream.connection import Address, Connection
-from consumer.jetstream.topology import find_fault_of_bucket
 from consumer.rules import Rules, load
 from consumer.settings import RULES_FILE, Settings, redact
 from consumer.wire.display import printable
@@ -210,7 +210,7 @@ class _Examination:
     async def _see_bucket(self) -> Finding:
         found, fault = self._found, ""
         if found.log.there and found.bucket.there:
-            fault = await find_fault_of_bucket(self._nats, self._names)
+            fault = await find_fault_of_bucket(self._nats, self._names) or await find_lack(self._nats, self._names)
         return judge_streams.bucket(found, fault)
 
     async def _see_room(self) -> Finding:

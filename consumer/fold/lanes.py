@@ -140,6 +140,7 @@ class Lanes:
         self._names = names
         self._known: dict[JobKey, Known] = dict(known or {})
         self._by_state: Final = Counter(one.state for one in self._known.values())
+        self._last = max((one.number for one in self._known.values()), default=0)
         # Jobs of which the log has foreign entries only: what the first of ours must expect.
         self._numbers: dict[JobKey, int] = {}
         self._flight_max = flight_max
@@ -181,6 +182,11 @@ class Lanes:
     def by_state(self) -> Mapping[str, int]:
         """How many jobs stand in each state; those that nobody stands in may be missing. Not to be changed."""
         return self._by_state
+
+    @property
+    def last(self) -> int:
+        """The number of the last entry that the log has of any job, as far as is known; 0: none."""
+        return self._last
 
     def is_idle(self, key: JobKey) -> bool:
         """Whether nothing of the job is under way: what is known of it is all that came in."""
@@ -243,6 +249,7 @@ class Lanes:
         if known is not None:
             self._known[key] = known
             self._by_state[known.state] += 1
+            self._last = max(self._last, known.number)
         if self._dwell is not None:
             self._dwell.follow(key, known, since)
 

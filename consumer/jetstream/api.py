@@ -14,6 +14,8 @@ from consumer.fold.asks import Entry
 NO_STREAM: Final = 10059
 NO_MESSAGE: Final = 10037
 NO_QUORUM: Final = 10008
+OFFLINE: Final = 10118
+"""The servers that hold the stream are away."""
 UNAVAILABLE: Final = 503
 """Class of the errors that pass by themselves (`Problem.code`)."""
 
@@ -40,6 +42,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         return f"{self.description} ({self.err_code})"
 
+    @property
+    def passes(self) -> bool:
+        """Whether it passes by itself, when servers are back or a leader is chosen: asking again may help."""
+        return self.err_code in {NO_QUORUM, OFFLINE} or self.code == UNAVAILABLE
+
 
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     """How much a stream holds."""
@@ -47,6 +54,18 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     first_seq: int = 0
     last_seq: int = 0
     messages: int = 0
+    num_subjects: int = 0
+
+
+class SourceInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a stream has copied one of its sources. *active*: ns since the source was heard of; below 0: never.
+
+    *lag*: entries of the source that it had to copy then. *seq*: the last one that it took; 0 before server 2.15.
+    """
+
+    lag: int = 0
+    active: int = -1
+    seq: int = 0
 
 
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +75,7 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     created: str = ""
     config: dict[str, Any] = {}
     state: StreamState = StreamState()
+    sources: list[SourceInfo] = []
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):

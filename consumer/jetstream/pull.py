@@ -14,7 +14,7 @@ import nats.errors
 from nats.aio.subscription import Subscription
 
 from consumer.errors import JobstateError, LogWentBackError, ServerError, UnreachableError
-from consumer.jetstream.api import NO_QUORUM, NO_STREAM, PENDING, UNAVAILABLE, ConsumerInfo, Problem, header, read_ack
+from consumer.jetstream.api import NO_STREAM, PENDING, ConsumerInfo, Problem, header, read_ack
 from consumer.jetstream.connection import Connection
 
 BATCH: Final = 1000
@@ -232,7 +232,7 @@ def refusal(connection: Connection, stream: str, problem: Problem) -> JobstateEr
             f"the stream {stream} is gone from {connection.address}: everything is read again, and with "
             'streams.mode = "create" it is made anew'
         )
-    if problem.err_code == NO_QUORUM or problem.code == UNAVAILABLE:
+    if problem.passes:
         return UnreachableError(f"{connection.address} cannot read {stream} now: {problem}")
     return ServerError(f"{connection.address} does not let us read {stream}: {problem}: what may this user do there?")
 

@@ -11,7 +11,7 @@ import msgspec
 from consumer.errors import DecodeError, LogWentBackError
 from consumer.fold.asks import Entry
 from consumer.fold.truth import is_guarded
-from consumer.jetstream.api import NO_MESSAGE, MessageAnswer, StreamInfo, entry_of
+from consumer.jetstream.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, StreamInfo, entry_of
 from consumer.jetstream.connection import Connection
 from consumer.jetstream.pull import DoubtError, Pull, refusal
 from consumer.model import JobKey, Position
@@ -52,6 +52,13 @@ async def probe(connection: Connection, names: Names) -> Mark:
     info = await connection.ask(f"$JS.API.STREAM.INFO.{names.log}", b"", StreamInfo)
     if info.error is not None:
         raise refusal(connection, names.log, info.error)
+    return Mark(created=info.created, last_seq=info.state.last_seq)
+
+
+def mark_of(connection: Connection, names: Names, info: StreamInfo | None) -> Mark:
+    """The same of what the server has said already; None: there is no log."""
+    if info is None:
+        raise refusal(connection, names.log, Problem(err_code=NO_STREAM))
     return Mark(created=info.created, last_seq=info.state.last_seq)
 
 

@@ -4,7 +4,6 @@ What they must be stands here and nowhere else. What they hold is read and writt
 """
 
 import asyncio
-from base64 import b64decode
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -15,13 +14,8 @@ from consumer.errors import MissingStreamError, ServerError, TopologyError, Unre
 from consumer.jetstream.api import (
     NO_QUORUM,
     NO_STREAM,
-    SOURCE,
-    UNAVAILABLE,
-    MessageAnswer,
     Problem,
     StreamInfo,
-    header,
-    time_ns,
 )
 from consumer.jetstream.bounds import REQUIRED, TOO_LARGE, fit, setting_of
 from consumer.jetstream.connection import Connection
@@ -32,6 +26,8 @@ log = structlog.get_logger()
 
 PATIENCE_S: Final = 10.0
 """A stream just made on several servers may answer 503 for a moment (design/nats.md 1.4)."""
+SURVEY_S: Final = 5.0
+"""The same for a look at all streams: with the last answer that is waited for, less than `connection.DEAF_S`."""
 RETRY_S: Final = 0.1
 
 _NAME_IN_USE: Final = 10058
@@ -42,6 +38,8 @@ _TOO_FEW: Final = 10005
 _NO_ROOM: Final = {10002, 10023, 10026, 10027, 10047}
 
 Config = dict[str, Any]
+Survey = Mapping[str, StreamInfo | ServerError | None]
+"""How each stream stands, by name: what the server says of it, why it does not, or None: it is not there."""
 
 
 class Difference(NamedTuple):
@@ -122,15 +120,19 @@ def _bucket_config(names: Names, common: Config, max_bytes: int) -> Config:
     }
 
 
-async def ensure(connection: Connection, names: Names, streams: Streams, *, bucket: bool = True) -> tuple[str, ...]:
+async def ensure(
+    connection: Connection, names: Names, streams: Streams, *, bucket: bool = True, leave: Collection[str] = ()
+) -> tuple[str, ...]:
     """See to it that the cluster's streams are there and are what they must be. The names of those that were made.
 
     Raises `TopologyError` if one differs (each difference is named) or its subjects are another's; `MissingStreamError`
     if some are absent and `mode` is "bind"; `ServerError` where the server cannot hold it. While one that is there
-    differs, none is made. *bucket*: with the KV bucket.
+    differs, none is made. *bucket*: with the KV bucket. *leave*: names of streams that are not looked at.
     """
     absent: list[Config] = []
     for config in configs(names, streams, bucket=bucket):
+        if config["name"] in leave:
+            continue
         info = await look_at(connection, config["name"])
         if info is None:
             absent.append(config)
@@ -172,39 +174,29 @@ async def remake_bucket(connection: Connection, names: Names, streams: Streams) 
 
 async def find_absent(connection: Connection, names: Names) -> tuple[str, ...]:
     """Which of the cluster's streams are not there. Raises `ServerError` where that cannot be told."""
-    wanted = (names.log, names.input, names.refused, names.bucket_stream)
-    return tuple([name for name in wanted if await look_at(connection, name) is None])
+    return tuple([name for name in _all(names) if await look_at(connection, name) is None])
 
 
-async def find_fault_of_bucket(connection: Connection, names: Names) -> str:
-    """Why the bucket is no copy of the log that is there; empty if nothing says so. Both must be there.
+async def survey(connection: Connection, names: Names) -> Survey:
+    """How each of the cluster's streams stands, all asked at once: 10 s at most."""
 
-    Two signs: it is older than the log (the log alone was made anew), or it has copied an entry that the log does not
-    have (the log lost its end). The server goes on copying after the entry that it copied last, so such a bucket would
-    miss, for ever, whatever the log stores below that number, and keep what the log has forgotten.
-    """
-    bucket = await look_at(connection, names.bucket_stream)
-    # The bucket first: what it copies while the log is looked at must not seem to be ahead of it.
-    copied = 0
-    if bucket is not None and bucket.state.last_seq:
-        body = msgspec.json.encode({"seq": bucket.state.last_seq})
-        found = await connection.ask(f"$JS.API.STREAM.MSG.GET.{names.bucket_stream}", body, MessageAnswer)
-        if found.message is not None:
-            source = header(b64decode(found.message.hdrs), SOURCE).split(" ")
-            copied = int(source[1]) if len(source) > 1 and source[1].isdecimal() else 0
-    log_stream = await look_at(connection, names.log)
-    if bucket is None or log_stream is None:
-        return ""
-    if time_ns(bucket.created) < time_ns(log_stream.created):
-        return f"it was made at {bucket.created}, before the log ({log_stream.created})"
-    if copied > log_stream.state.last_seq:
-        return f"it has a copy of the log's entry {copied}, and the log ends at {log_stream.state.last_seq}"
-    return ""
+    async def look(name: str) -> StreamInfo | ServerError | None:
+        try:
+            return await look_at(connection, name, patience_s=SURVEY_S)
+        except ServerError as error:
+            return error
+
+    found = await asyncio.gather(*map(look, _all(names)))
+    return dict(zip(_all(names), found, strict=True))
 
 
-async def look_at(connection: Connection, name: str) -> StreamInfo | None:
+def _all(names: Names) -> tuple[str, ...]:
+    return (names.log, names.input, names.refused, names.bucket_stream)
+
+
+async def look_at(connection: Connection, name: str, *, patience_s: float = PATIENCE_S) -> StreamInfo | None:
     """What the server says of the stream *name*; None if there is none. Raises `ServerError`."""
-    info = await _ask(connection, f"$JS.API.STREAM.INFO.{name}", b"")
+    info = await _ask(connection, f"$JS.API.STREAM.INFO.{name}", b"", patience_s)
     if info.error is None:
         return info
     if info.error.err_code == NO_STREAM:
@@ -250,6 +242,13 @@ def _require(connection: Connection, config: Config, info: StreamInfo) -> None:
         )
 
 
+def require(connection: Connection, names: Names, streams: Streams, name: str, info: StreamInfo) -> None:
+    """Raise `TopologyError` if the stream *name*, of which the server says *info*, is not what it must be."""
+    for config in configs(names, streams):
+        if config["name"] == name:
+            _require(connection, config, info)
+
+
 def compare(wanted: Mapping[str, Any], found: Mapping[str, Any], path: str = "") -> Iterator[Difference]:
     """Where *found* differs from *wanted*, field by field. What *wanted* does not name may be anything."""
     for key, value in wanted.items():
@@ -272,10 +271,10 @@ def _sorted(values: list[Any]) -> list[Any]:
     return sorted(values) if all(isinstance(value, str) for value in values) else values
 
 
-async def _ask(connection: Connection, subject: str, body: bytes) -> StreamInfo:
+async def _ask(connection: Connection, subject: str, body: bytes, patience_s: float = PATIENCE_S) -> StreamInfo:
     """Ask until the cluster can answer: it may be choosing a leader."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_S
+    deadline = loop.time() + patience_s
     while True:
         try:
             info = await connection.ask(subject, body, StreamInfo)
@@ -307,7 +306,7 @@ def _refusal(connection: Connection, name: str, problem: Problem) -> Exception:
             f"the stream {name} cannot be made on {where}: {problem}: are as many servers of the cluster up as "
             "streams.replicas says, each with room? Start them, or set it lower"
         )
-    if problem.err_code == NO_QUORUM or problem.code == UNAVAILABLE:
+    if problem.passes:
         return UnreachableError(f"the stream {name} cannot be had on {where} now: {problem}: are its servers up?")
     return ServerError(f"the stream {name} cannot be had on {where}: {problem}: what may this user do, and is it up?")
 

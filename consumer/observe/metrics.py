@@ -209,8 +209,14 @@ class Metrics:
         self.streams_lost: Final = self._counters(
             "streams_lost", "Times at which a stream of ours was gone.", "stream", known=product(STREAMS)
         )
+        self.bucket_renewals: Final = self._counter(
+            "bucket_renewals", "Times at which the KV bucket was no copy of the log, and was deleted and made anew."
+        )
 
         # How it stands now.
+        self.bucket_lacks: Final = self._gauge(
+            "bucket_lacks", "Jobs of the log that the KV bucket did not have when it was last looked at."
+        )
         self.lanes_active: Final = self._gauge("lanes_active", "Jobs with an event under way.")
         self.events_waiting: Final = self._gauge("events_waiting", "Events that the log has not confirmed.")
         self.in_flight: Final = self._gauge("in_flight", "Entries sent and not yet answered.")

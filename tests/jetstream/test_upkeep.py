@@ -9,9 +9,12 @@ import msgspec
 import pytest
 
 from consumer.errors import MissingStreamError, TopologyError
+from consumer.jetstream.api import StreamInfo
+from consumer.jetstream.bucket import find_fault_of_bucket, find_lack
 from consumer.jetstream.connection import Connection, connect_reader
-from consumer.jetstream.topology import configs, ensure, find_absent, find_fault_of_bucket
-from consumer.jetstream.upkeep import Upkeep
+from consumer.jetstream.topology import configs, ensure, find_absent, survey
+from consumer.jetstream.upkeep import NO_MEMORY, Memory, Upkeep
+from consumer.model import JobKey, Known
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
 from tests.server import Server, api
@@ -37,6 +40,11 @@ async def copied(reader: Connection, names: Names) -> set[str]:
     return {subject.rpartition(".")[2] for subject in subjects}
 
 
+async def look(upkeep: Upkeep, reader: Connection, names: Names, memory: Memory = NO_MEMORY) -> None:
+    """As the daemon does every few seconds."""
+    await upkeep.look(reader, await survey(reader, names), memory)
+
+
 async def make(reader: Connection, names: Names, stream: str) -> None:
     """Make the stream as an operator would."""
     (config,) = (one for one in configs(names, SMALL) if one["name"] == stream)
@@ -51,8 +59,8 @@ async def test_a_stream_that_is_gone_is_made_anew_and_counted_once(reader: Conne
     gone = (names.input, names.refused, names.bucket_stream)
     for stream in gone:
         await api(reader, f"STREAM.DELETE.{stream}")
-    await upkeep.look(reader)
-    await upkeep.look(reader)
+    await look(upkeep, reader, names)
+    await look(upkeep, reader, names)
     assert upkeep.troubles == {}
     assert upkeep.lost == dict.fromkeys(gone, 1)
     assert await find_absent(reader, names) == ()
@@ -75,7 +83,7 @@ async def test_a_log_that_is_gone_is_another_lifes(reader: Connection, names: Na
     await upkeep.begin(reader)
     for stream in (names.log, names.refused):
         await api(reader, f"STREAM.DELETE.{stream}")
-    await upkeep.look(reader)
+    await look(upkeep, reader, names)
     assert await find_absent(reader, names) == (names.log, names.refused)
     await upkeep.begin(reader)
     assert await find_absent(reader, names) == ()
@@ -90,15 +98,15 @@ async def test_bound_streams_are_named_until_somebody_makes_them(reader: Connect
     for stream in (names.refused, names.bucket_stream):
         await api(reader, f"STREAM.DELETE.{stream}")
     for _ in range(2):
-        await upkeep.look(reader)
+        await look(upkeep, reader, names)
     assert set(upkeep.troubles) == {names.refused, names.bucket_stream}
     assert "streams.mode is bind" in upkeep.troubles[names.refused]
     assert await find_absent(reader, names) == (names.refused, names.bucket_stream)
     await make(reader, names, names.refused)
-    await upkeep.look(reader)
+    await look(upkeep, reader, names)
     assert set(upkeep.troubles) == {names.bucket_stream}
     await make(reader, names, names.bucket_stream)
-    await upkeep.look(reader)
+    await look(upkeep, reader, names)
     assert upkeep.troubles == {}
     assert upkeep.lost == {names.refused: 1, names.bucket_stream: 1}
 
@@ -123,11 +131,11 @@ async def test_a_stream_that_cannot_be_made_is_named_with_the_reason(reader: Con
     await api(reader, f"STREAM.DELETE.{names.refused}")
     thief = {"name": f"X-{names.cluster}", "subjects": list(names.refused_subjects), "max_bytes": 1024}
     await api(reader, f"STREAM.CREATE.{thief['name']}", json.dumps(thief).encode())
-    await upkeep.look(reader)
+    await look(upkeep, reader, names)
     assert "cannot be made anew" in upkeep.troubles[names.refused]
     assert "another stream has its subjects" in upkeep.troubles[names.refused]
     await api(reader, f"STREAM.DELETE.{thief['name']}")
-    await upkeep.look(reader)
+    await look(upkeep, reader, names)
     assert upkeep.troubles == {}
 
 
@@ -154,7 +162,7 @@ async def test_a_bucket_that_is_older_than_its_log_is_made_anew(reader: Connecti
     bound = Upkeep(names, BOUND)
     await bound.begin(reader)
     assert "it is no copy of the log" in bound.troubles[names.bucket_stream]
-    await bound.look(reader)
+    await look(bound, reader, names)
     assert set(bound.troubles) == {names.bucket_stream}
     assert await copied(reader, names) == {"old-1", "old-2"}
 
@@ -162,7 +170,7 @@ async def test_a_bucket_that_is_older_than_its_log_is_made_anew(reader: Connecti
     await put(reader, names, "new-1")
     assert await copied(reader, names) == {"new-1"}
     assert await find_fault_of_bucket(reader, names) == ""
-    await bound.look(reader)
+    await look(bound, reader, names)
     assert bound.troubles == {}
 
 
@@ -201,3 +209,236 @@ async def test_a_stream_that_differs_is_refused_at_a_beginning(reader: Connectio
     await api(reader, f"STREAM.CREATE.{names.refused}", json.dumps(other).encode())
     with pytest.raises(TopologyError, match="max_bytes: needed 1048576, found 2097152"):
         await upkeep.begin(reader)
+
+
+# -- a bucket behind the log -------------------------------------------------------------------------------------------
+
+
+async def remember(reader: Connection, names: Names, *jobs: str) -> Memory:
+    """What a daemon knows of *jobs* that it has published one after the other."""
+    known = {}
+    for job in jobs:
+        ack = await reader.request(names.state(job_key("default", job), "Running"), b"{}", timeout=DEADLINE_S)
+        known[job_key("default", job)] = known_at(json.loads(ack.data)["seq"])
+    return Memory(known, len(known), max(one.number for one in known.values()))
+
+
+def known_at(number: int) -> Known:
+    """A job whose last entry is *number*."""
+    return Known(number=number, sequence=1, state="Running", version=None, revision=None, source="reported")
+
+
+async def has_copied(reader: Connection, names: Names, *jobs: str) -> None:
+    """Wait until the bucket has exactly *jobs*."""
+    async with asyncio.timeout(DEADLINE_S):
+        while await copied(reader, names) != set(jobs):  # noqa: ASYNC110 - the server's fact
+            await asyncio.sleep(0.01)
+
+
+async def look_until(upkeep: Upkeep, reader: Connection, names: Names, memory: Memory, renewals: int) -> None:
+    """Look until the bucket was made anew *renewals* times."""
+    async with asyncio.timeout(DEADLINE_S):
+        while upkeep.renewals < renewals:
+            await look(upkeep, reader, names, memory)
+
+
+async def purge(reader: Connection, stream: str, subject: str = "") -> None:
+    """As `nats stream purge`, and with *subject* as `nats kv purge` would if it could."""
+    answer = json.loads(await api(reader, f"STREAM.PURGE.{stream}", json.dumps({"filter": subject}).encode()))
+    assert answer["purged"]
+
+
+def without_seq(info: StreamInfo) -> StreamInfo:
+    """As servers before 2.15 say it."""
+    return msgspec.structs.replace(info, sources=[msgspec.structs.replace(one, seq=0) for one in info.sources])
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("key", ["", "default.j-1", "default.j-3"])
+async def test_a_bucket_that_lacks_jobs_of_the_log_is_made_anew(
+    reader: Connection, names: Names, key: str, *, old: bool
+) -> None:
+    """All purged, the first one's key, the newest one's key: seen by the second or third look, and whole again."""
+    upkeep = Upkeep(names, SMALL)
+    await upkeep.begin(reader)
+    memory = await remember(reader, names, "j-1", "j-2", "j-3")
+    await has_copied(reader, names, "j-1", "j-2", "j-3")
+    await look(upkeep, reader, names, memory)
+    assert (upkeep.renewals, upkeep.lacking) == (0, 0)
+    await purge(reader, names.bucket_stream, f"$KV.{names.bucket}.{key}" if key else "")
+    looks = 0
+    async with asyncio.timeout(DEADLINE_S):
+        while not upkeep.renewals:
+            found = dict(await survey(reader, names))
+            bucket = found[names.bucket_stream]
+            assert isinstance(bucket, StreamInfo)
+            if old:
+                found[names.bucket_stream] = without_seq(bucket)
+            await upkeep.look(reader, found, memory)
+            looks += 1
+            assert upkeep.lacking == (1 if key else 3)
+    assert looks <= 3
+    await has_copied(reader, names, "j-1", "j-2", "j-3")
+    for _ in range(3):
+        await look(upkeep, reader, names, memory)
+    assert (upkeep.renewals, upkeep.lacking, upkeep.troubles) == (1, 0, {})
+
+
+async def test_a_bucket_whose_sources_are_taken_away_is_made_anew(reader: Connection, names: Names) -> None:
+    """While the daemon runs, and at a start; with `bind` it is named, and a start is refused as for any difference."""
+    await ensure(reader, names, SMALL)
+    memory = await remember(reader, names, "j-1")
+    bare = {**configs(names, SMALL)[3]}
+    del bare["sources"]
+    running, bound = Upkeep(names, SMALL), Upkeep(names, BOUND)
+    await running.begin(reader)
+    await bound.begin(reader)
+
+    async def take_away() -> None:
+        assert b'"error"' not in await api(reader, f"STREAM.UPDATE.{names.bucket_stream}", json.dumps(bare).encode())
+
+    await take_away()
+    await look(bound, reader, names, memory)
+    assert "its sources were taken away" in bound.troubles[names.bucket_stream]
+    with pytest.raises(TopologyError, match="sources"):
+        await Upkeep(names, BOUND).begin(reader)
+    assert "its sources were taken away" in await find_lack(reader, names)
+
+    await look(running, reader, names, memory)
+    await has_copied(reader, names, "j-1")
+    assert (running.renewals, running.troubles) == (1, {})
+    await look(bound, reader, names, memory)
+    assert bound.troubles == {}
+
+    await take_away()
+    await Upkeep(names, SMALL).begin(reader)
+    await remember(reader, names, "j-2")
+    await has_copied(reader, names, "j-1", "j-2")
+
+
+async def test_a_bucket_that_is_somebodys_own_is_left_alone(reader: Connection, names: Names) -> None:
+    """Without sources, but with subjects that others write to: refused, never deleted."""
+    await ensure(reader, names, SMALL, bucket=False)
+    own = {"name": names.bucket_stream, "subjects": [f"$KV.{names.bucket}.>"], "max_msgs_per_subject": 1}
+    await api(reader, f"STREAM.CREATE.{names.bucket_stream}", json.dumps(own).encode())
+    await reader.request(f"$KV.{names.bucket}.mine", b"{}", timeout=DEADLINE_S)
+    with pytest.raises(TopologyError, match="sources"):
+        await Upkeep(names, SMALL).begin(reader)
+    assert await copied(reader, names) == {"mine"}
+
+
+async def test_a_source_that_stands_still_is_noticed(
+    reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It copies nothing, for ever. Not while it is young: then it is being filled."""
+    await ensure(reader, names, SMALL, bucket=False)
+    config = configs(names, SMALL)[3]
+    stands = {**config, "sources": [{**config["sources"][0], "opt_start_seq": 10**6}]}
+    assert b'"error"' not in await api(reader, f"STREAM.CREATE.{names.bucket_stream}", json.dumps(stands).encode())
+    upkeep = Upkeep(names, SMALL)
+    await upkeep.begin(reader)
+    memory = await remember(reader, names, "j-1", "j-2")
+    await look(upkeep, reader, names, memory)
+    assert (upkeep.renewals, upkeep.lacking) == (0, 2)
+    monkeypatch.setattr("consumer.jetstream.bucket.CATCH_UP_S", 0.0)
+    assert "none of entry 2, the last update" in await find_lack(reader, names)
+    monkeypatch.setattr("consumer.jetstream.bucket.STUCK_S", 0.0)
+    await look_until(upkeep, reader, names, memory, 1)
+    await has_copied(reader, names, "j-1", "j-2")
+
+
+async def test_a_burst_is_no_lack(reader: Connection, names: Names) -> None:
+    """3,000 new jobs, looked at without a pause: the bucket is behind all the time, and is left alone."""
+    upkeep = Upkeep(names, SMALL)
+    await upkeep.begin(reader)
+    known: dict[JobKey, Known] = {}
+    numbers = [0]
+
+    async def publish(first: int) -> None:
+        for number in range(first, 3000, 30):
+            key = job_key("default", f"j-{number}")
+            ack = await reader.request(names.state(key, "Running"), b"{}", timeout=DEADLINE_S)
+            known[key] = known_at(json.loads(ack.data)["seq"])
+            numbers[0] = max(numbers[0], known[key].number)
+
+    async def look_once() -> None:
+        await look(upkeep, reader, names, Memory(known, len(known), numbers[0]))
+
+    publishing = asyncio.gather(*map(publish, range(30)))
+    looks = 0
+    while not publishing.done():
+        await look_once()
+        looks += 1
+    await publishing
+    assert looks > 3
+    async with asyncio.timeout(DEADLINE_S):
+        while upkeep.lacking:
+            await look_once()
+    for _ in range(3):
+        await look_once()
+    assert (upkeep.renewals, upkeep.troubles) == (0, {})
+
+
+async def test_a_job_that_an_operator_removed_from_both_is_no_lack(reader: Connection, names: Names) -> None:
+    """The daemon's memory has it still; the log has not, so no bucket ever will. What is lost beside it is found."""
+    upkeep = Upkeep(names, SMALL)
+    await upkeep.begin(reader)
+    memory = await remember(reader, names, "j-1", "j-2", "j-3")
+    await has_copied(reader, names, "j-1", "j-2", "j-3")
+    await look(upkeep, reader, names, memory)
+    await purge(reader, names.log, names.states(job_key("default", "j-2")))
+    await purge(reader, names.bucket_stream, f"$KV.{names.bucket}.default.j-2")
+    for _ in range(4):
+        await look(upkeep, reader, names, memory)
+    assert (upkeep.renewals, upkeep.lacking, upkeep.troubles) == (0, 0, {})
+    await purge(reader, names.bucket_stream, f"$KV.{names.bucket}.default.j-3")
+    await look_until(upkeep, reader, names, memory, 1)
+    await has_copied(reader, names, "j-1", "j-3")
+
+
+async def test_two_daemons_make_the_bucket_anew_once(reader: Connection, names: Names) -> None:
+    """Both see the lack in one look, and the second sees that the bucket is another by then."""
+    both = [Upkeep(names, SMALL), Upkeep(names, SMALL)]
+    for upkeep in both:
+        await upkeep.begin(reader)
+    memory = await remember(reader, names, "j-1", "j-2")
+    await has_copied(reader, names, "j-1", "j-2")
+    for upkeep in both:
+        await look(upkeep, reader, names, memory)
+    await purge(reader, names.bucket_stream)
+    found = await survey(reader, names)
+    for upkeep in both:
+        await upkeep.look(reader, found, memory)
+    assert sum(upkeep.renewals for upkeep in both) == 1
+    await has_copied(reader, names, "j-1", "j-2")
+    for _ in range(3):
+        for upkeep in both:
+            await look(upkeep, reader, names, memory)
+    assert sum(upkeep.renewals for upkeep in both) == 1
+    assert await copied(reader, names) == {"j-1", "j-2"}
+
+
+async def test_a_bucket_that_is_not_helped_is_named_and_not_deleted_again_and_again(
+    reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made anew, it lacks the same: /readyz says so, and it is tried again after a pause that doubles."""
+    upkeep = Upkeep(names, SMALL)
+    await upkeep.begin(reader)
+    memory = await remember(reader, names, "j-1")
+    await has_copied(reader, names, "j-1")
+    await look(upkeep, reader, names, memory)
+    await purge(reader, names.bucket_stream)
+    await look_until(upkeep, reader, names, memory, 1)
+    await has_copied(reader, names, "j-1")
+    await look(upkeep, reader, names, memory)
+    await purge(reader, names.bucket_stream)
+    async with asyncio.timeout(DEADLINE_S):
+        while not upkeep.troubles:
+            await look(upkeep, reader, names, memory)
+    assert "making it anew did not help" in upkeep.troubles[names.bucket_stream]
+    assert upkeep.renewals == 1
+    monkeypatch.setattr("consumer.jetstream.upkeep.RENEW_FIRST_S", 0.0)
+    await look_until(upkeep, reader, names, memory, 2)
+    await has_copied(reader, names, "j-1")
+    await look(upkeep, reader, names, memory)
+    assert upkeep.troubles == {}

@@ -63,7 +63,10 @@ def cluster_of(folder: Path, count: int = 3) -> tuple[Server, ...]:
     servers = []
     for number in range(count):
         listen = f"listen: 127.0.0.1:{ports[number]}, routes: [{routes}]"
-        server = Server(folder / f"s{number}", f"server_name: s{number}\ncluster {{ name: c, {listen} }}\n")
+        server = Server(
+            folder / f"s{number}",
+            f'server_name: s{number}\nserver_tags: ["s{number}"]\ncluster {{ name: c, {listen} }}\n',
+        )
         server.port = ports[count + number]  # clients are given the addresses of all before all are started
         servers.append(server)
     return tuple(servers)

@@ -52,7 +52,7 @@ def bucket(found: Streams, fault: str) -> Finding:
         return fail(
             check,
             f"{found.bucket.name} is no copy of this log: {fault}",
-            f"delete {found.bucket.name}: the server fills a new one from the log (a daemon does that at its start)",
+            f"delete {found.bucket.name}: the server fills a new one from the log (a daemon does it by itself)",
         )
     return ok(check, f"{found.bucket.name}: {found.bucket.messages} jobs, copied by the server from the log")
 
