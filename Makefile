@@ -9,8 +9,8 @@ DEMO   := tests/recordings/bacalhau-v1.9.3
 SEEDS  ?= 20000
 FIRST  ?= 1
 BUSY   ?= 4
-# Most tests wait for servers, not for a core. More workers than cores make those that measure time wait as well.
-WORKERS ?= 2
+# Most tests wait for servers, not for a core: more workers than cores use what others leave. None measures time.
+WORKERS ?= 4
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The first Python that is one of ours, unless PYTHON names one. (A shim may be on the path and not run: so run it.)
