@@ -8,14 +8,15 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
+import consumer.replay
 from consumer.cli.display import HEAD, Page, update_row, write_json
 from consumer.cli.options import AsJson, Output, called, read_name, wants_json
 from consumer.daemon.supervise import unless
-from consumer.errors import ExitCode, RecordingError, quoted
+from consumer.errors import ExitCode, quoted
 from consumer.fold.asks import Entry
 from consumer.model import DERIVED, JobStateType, Update
 from consumer.observe import configure
@@ -36,7 +37,8 @@ TELL_S = 10.0
 INTERRUPTED = 130
 """The exit code of a demo that was ended before its verdict, as a shell has it for Ctrl-C."""
 
-DEFAULT = ("tests/recordings/bacalhau-v1.9.3/queued_then_runs", "tests/recordings/bacalhau-v1.9.3/rerun")
+DEFAULT: Final = Path(consumer.replay.__path__[0], "recordings", "rerun")
+"""What is played where nothing is named: the one recording that the program carries."""
 
 
 def _read_speed(text: str) -> float | None:
@@ -51,17 +53,6 @@ def _read_speed(text: str) -> float | None:
     return speed
 
 
-def _find_recordings(paths: Sequence[str] | None) -> Sequence[str]:
-    """*paths*, or where there are none the default ones: they are in a clone, and not in what is installed."""
-    missing = [path for path in DEFAULT if not Path(path).is_dir()]
-    if not paths and missing:
-        raise RecordingError(
-            f"{missing[0]}: is not here: the recordings that are played by default come with the repository: "
-            "run this in a clone of it, or name others with --recording PATH"
-        )
-    return paths or DEFAULT
-
-
 def demo(
     *,
     recording: Annotated[
@@ -69,7 +60,7 @@ def demo(
         typer.Option(
             metavar="PATH",
             parser=read_name,
-            help="Folder of a recording; several are played into one log. [default: two of the repository's]",
+            help="Folder of a recording; several are played into one log. [default: the one that is installed]",
         ),
     ] = None,
     speed: Annotated[str, typer.Option(metavar="N|max", help="Multiple of the recorded pace.")] = "1",
@@ -83,12 +74,14 @@ def demo(
     log equals the orchestrator's record, with 1 if it does not, with 3 if a path is no recording; with --keep when it
     is told to end, and with 130 if that is before there is a verdict.
 
-    Example: jobstate demo --recording tests/recordings/bacalhau-v1.9.3/burst --speed 10
+    Jobs of a recording stand in their states for weeks by today's clock, so none is announced as stuck.
+
+    Example: jobstate demo --keep
     """
     as_json = wants_json(output, as_json=as_json)
     configure(Log(level="warning", format="console"))
     pace = _read_speed(speed)
-    paths = _find_recordings(recording)
+    paths = recording or [str(DEFAULT)]
     recordings = sorted((Recording.load(path) for path in paths), key=lambda one: one.start_ns)
     try:
         right = asyncio.run(_Demo(paths, recordings, pace, as_json=as_json).run(keep=keep))
@@ -106,7 +99,8 @@ class _Demo:
     def __init__(
         self, paths: Sequence[str], recordings: Sequence[Recording], speed: float | None, *, as_json: bool
     ) -> None:
-        self._scenario = paths[0] if len(paths) == 1 else list(paths)
+        named = [DEFAULT.name if path == str(DEFAULT) else path for path in paths]
+        self._scenario = named[0] if len(named) == 1 else named
         self._recordings = recordings
         self._records = [job for one in recordings for job in one.jobs]
         self._expected = sum(len(job.expected) for job in self._records)
@@ -233,7 +227,8 @@ class _Demo:
         assert stage.daemon is not None
         self._tell(
             f"nats-server {stage.server.url} (process {stage.server.pid}), simulated orchestrator "
-            f"{stage.orchestrator.url}, daemon process {stage.daemon.pid}, folder {folder}"
+            f"{stage.orchestrator.url}, daemon process {stage.daemon.pid} with its metrics at {stage.metrics_url}, "
+            f"folder {folder}"
         )
 
     def _show(self, entry: Entry, update: Update) -> None:
@@ -261,6 +256,7 @@ class _Demo:
             f"  {jobstate} history JOB --nats {url}\n"
             f"  {jobstate} watch --since start --nats {url}\n"
             f"  {jobstate} doctor --config {stage.write_settings()}\n"
+            f"  curl {stage.metrics_url}\n"
             f"  nats --server {url} sub --stream JOBSTATE_main --all 'jobstate.v1.main.state.*.*.failed'\n"
             f"  nats --server {url} kv watch jobstate_main\n"
             f"  nats --server {url} stream view JOBSTATE_main"

@@ -75,8 +75,8 @@ def wait(
             "--version",
             metavar="N",
             parser=read_number,
-            help="Wait for this life of the job, which may not have begun: 0 is the first, 1 the first rerun. "
-            "[default: the one that is open]",
+            help="Wait for this life of the job, which may not have begun; `jobstate get` says which the present one "
+            "is, and a rerun is the next. [default: the one that is open]",
         ),
     ] = None,
     timeout: Annotated[
@@ -98,7 +98,7 @@ def wait(
     time was over, and no server had said how the jobs stand. So `jobstate wait JOB && deploy` deploys only what worked.
 
     The life of the job that is open counts: an earlier one, before a rerun, says nothing. Where none is open, the last
-    one does, at once. After a rerun whose first update may not be here yet, name the life: --version 1.
+    one does, at once. After a rerun whose first update may not be here yet, name the life: --version 2.
 
     A job that is not known yet is waited for: name it by its whole id. It never comes where no daemon runs: `jobstate
     doctor` looks. What a job is waited for is said on standard error.
@@ -222,8 +222,11 @@ async def _settle(
 
 
 def _tell_over(target: _Target, job: _Awaited) -> None:
-    """Say of a job that had ended when the wait began which life that was: a rerun may be on its way."""
-    if target.version is None and job.update is not None and (version := job.update.Job.Version) is not None:
+    """Say of a job that had ended when the wait began which life that was: a rerun may be on its way.
+
+    Before Bacalhau 1.8 there are none, and the version is always 0.
+    """
+    if target.version is None and job.update is not None and (version := job.update.Job.Version):
         tell(
             f"job {say_key(job.pattern)} is {job.update.StateType} already, in version {version}: to wait for a rerun "
             f"that is to come, add --version {version + 1}"

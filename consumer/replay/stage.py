@@ -7,8 +7,9 @@ person, or a test, may kill either at any moment and see that the log comes out 
 import asyncio
 import contextlib
 import os
+import re
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -27,6 +28,7 @@ from consumer.replay.player import Player, Progress
 from consumer.replay.recording import Recording
 from consumer.replay.server import OrchestratorServer
 from consumer.replay.simulated import SimulatedOrchestrator
+from consumer.rules.file import DEFAULT
 from consumer.settings import MIB, Streams
 from consumer.wire.entries import decode_format
 from consumer.wire.subjects import Names
@@ -43,9 +45,10 @@ STREAMS: Final = Streams(log_max_bytes=256 * MIB, input_max_bytes=64 * MIB, refu
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of the daemon's own log lines: which update came by which cause."""
+    """What is read of the daemon's own log lines: where it serves, and which update came by which cause."""
 
     event: str = ""
+    http: str = ""
     job_id: str = ""
     sequence: int = 0
     cause: str = ""
@@ -133,6 +136,7 @@ class Stage:
         self.orchestrator: Final = OrchestratorServer(SimulatedOrchestrator(recordings), self.clock)
         self._player: Final = Player(recordings, self.clock, speed)
         self._folder: Final = folder
+        self._rules_file: Final = folder / "rules.toml"
         self._tell: Final = tell
         self._stack: Final = contextlib.AsyncExitStack()
         self._connection: Connection | None = None
@@ -162,6 +166,7 @@ class Stage:
         self._view = View(connection, self.names, where=self.server.url, tell=self._tell)
         keeper = asyncio.create_task(self.server.keep(self._tell), name="keep the server")
         self._stack.push_async_callback(_end, keeper)
+        self._rules_file.write_text(_without_dwell(DEFAULT.read_text(encoding="utf-8")), encoding="utf-8")
         self.daemon = DaemonProcess(self._folder, self.variables(), self._tell)
         await self._stack.enter_async_context(self.daemon)
         await self._until_begun()
@@ -169,6 +174,7 @@ class Stage:
     def variables(self) -> dict[str, str]:
         """The daemon's settings, as environment."""
         return {
+            "JOBSTATE_RULES__FILE": str(self._rules_file),
             "JOBSTATE_NATS__URL": self.server.url,
             "JOBSTATE_BACALHAU__URL": self.server.url,
             "JOBSTATE_ORCHESTRATOR__URL": self.orchestrator.url,
@@ -206,6 +212,13 @@ class Stage:
             raise JobstateError(
                 f"the daemon did not begin within {START_S:.0f} s: {_last_line(self.daemon.log)}"
             ) from None
+
+    @property
+    def metrics_url(self) -> str:
+        """Where the daemon that is on now serves its numbers; empty if it does not say."""
+        assert self.daemon is not None
+        started = [line.http for line in _lines(self.daemon.log, b'"daemon.started"')]
+        return f"{started[-1]}/metrics" if started else ""
 
     async def play(self) -> AsyncIterator[Progress]:
         """Play the recordings; ends when every frame has been given to the server."""
@@ -251,14 +264,23 @@ class Stage:
         An update whose confirmation came after its daemon was killed is in the log, and in none of these lines.
         """
         assert self.daemon is not None
-        found: dict[tuple[str, int], str] = {}
-        for line in self.daemon.log.read_bytes().splitlines():
-            if b'"update.published"' not in line:
-                continue
+        return {(said.job_id, said.sequence): said.cause for said in _lines(self.daemon.log, b'"update.published"')}
+
+
+def _lines(log: Path, event: bytes) -> Iterator[_Line]:
+    """The daemon's lines of *event*, as it is spelled there."""
+    for line in log.read_bytes().splitlines():
+        if event in line:
             with contextlib.suppress(msgspec.MsgspecError, UnicodeError):  # a line that a kill cut
-                said = msgspec.json.decode(line, type=_Line)
-                found[said.job_id, said.sequence] = said.cause
-        return found
+                yield msgspec.json.decode(line, type=_Line)
+
+
+def _without_dwell(rules: str) -> str:
+    """The text of a rules file without its limits: by today's clock every recorded job stands still for weeks.
+
+    They are no part of the rules' hash, so a log is stamped as ever.
+    """
+    return re.sub(r"(?ms)^\[dwell\]\n.*?(?=^\[|\Z)", "", rules)
 
 
 def _without_ours(environ: "os._Environ[str]") -> dict[str, str]:

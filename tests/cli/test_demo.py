@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import pytest
 from nats.aio.client import Client
 
@@ -138,6 +139,24 @@ async def test_a_person_sees_the_feed_and_the_verdict(begin: Begin) -> None:
     assert all(len(row.split("\t")) == 9 for row in rows)
     assert verdict.startswith("right: 2 jobs, 6 of 6 updates")
     assert "--keep" in hint
+
+
+async def test_no_job_of_a_recording_is_stuck(begin: Begin) -> None:
+    """A job that waits in Queued at the recorded pace, and did so weeks ago by our clock: nothing is announced."""
+    demo = await begin("--json", "--keep", "--recording", QUEUED)
+    introduction = await demo.tells("nats-server nats://")
+    metrics = re.search(r"metrics at (http://127\.0\.0\.1:\d+/metrics)", introduction)
+    assert metrics is not None
+    await demo.tells("left running until Ctrl-C")
+    async with aiohttp.ClientSession() as session, asyncio.timeout(DEADLINE_S):
+        numbers = ""
+        while 'jobstate_jobs{state="Completed"} 1.0' not in numbers:
+            async with session.get(metrics[1]) as answer:
+                numbers = await answer.text()
+    assert 'jobstate_advisories_total{kind="stuck"} 0.0' in numbers
+    assert "jobstate_jobs_stuck{" not in numbers
+    code, _ = await demo.end(signal.SIGINT)
+    assert code == ExitCode.OK, demo.told
 
 
 async def test_kept_it_runs_until_it_is_told(begin: Begin, tmp_path: Path) -> None:

@@ -317,18 +317,6 @@ def test_what_is_quoted_is_escaped_and_bounded(call: Call) -> None:
     assert "\x1b" not in call("list", "--cluster", "\x1b[2J").err
 
 
-def test_a_demo_without_a_clone_says_where_recordings_come_from(
-    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The default recordings are the repository's: exit 3, and how to name others."""
-    monkeypatch.chdir(tmp_path)
-    ended = call("demo")
-
-    assert ended.code == ExitCode.NO_INPUT
-    assert "come with the repository" in ended.err
-    assert "--recording PATH" in ended.err
-
-
 READERS: Final = (
     "list",
     "list --json",

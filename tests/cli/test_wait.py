@@ -30,13 +30,13 @@ async def timed(stage: Stage, *arguments: str) -> Ended:
     return await given_time(attempt, lambda ended: ended.code != ExitCode.SERVER)
 
 
-ALREADY = "jobstate: job {} is {} already, in version 0: to wait for a rerun that is to come, add --version 1\n"
+ALREADY = "jobstate: job {} is {} already, in version 1: to wait for a rerun that is to come, add --version 2\n"
 
 
 @pytest.mark.parametrize("target", [("--for", "failed"), ("--for", "terminal")])
 async def test_a_state_that_is_reached_already_is_reached(stage: Stage, target: tuple[str, ...]) -> None:
     """A job that has ended so is no wait: exit 0, and it is told which life that was."""
-    await stage.live("j-1", "Pending", "Failed")
+    await stage.live("j-1", "Pending", "Failed", version=1)
 
     said = ALREADY.format("default/j-1", "Failed")
     assert await stage.verb("wait", "j-1", *target) == (0, "default/j-1\tFailed\treached\n", said)
@@ -211,7 +211,7 @@ async def test_all_jobs_are_waited_for(stage: Stage) -> None:
     assert await running.line() == "n.s/j-3\tFailed\treached"
     await stage.update(life("j-2", "Stopped", after=life("j-2", "Running"))[0])
 
-    told = f"jobstate: {UNKNOWN.format('j-3')}\n" + ALREADY.format("default/j-1", "Completed")
+    told = f"jobstate: {UNKNOWN.format('j-3')}\n"
     told += "jobstate: job default/j-2 is Running: waiting for its end\n"
     assert await running.end() == (0, "default/j-2\tStopped\treached\n", told)
 
