@@ -246,12 +246,12 @@ async def test_several_jobs_are_got_at_once(stage: Stage) -> None:
 
 async def test_a_list_goes_on_with_what_comes(stage: Stage) -> None:
     """--watch: first the jobs, then each change of them and of new ones, none twice, none lost; Ctrl-C is 0."""
-    first = await stage.live("j-1", "Running")
     await stage.live("j-2", "Failed")
+    first = await stage.live("j-1", "Running")
     running = await stage.begin("list", "--watch", "--state", "open", "--json", environ={"PYTHONUNBUFFERED": "1"})
     assert json.loads(await running.line())["update"]["Job"]["ID"] == "j-1"
-    await stage.store(stage.names.state(job_key("default", "j-9"), "Running"), b"{}")  # a stranger's
     await stage.live("j-3", "Pending")
+    await stage.store(stage.names.state(job_key("default", "j-9"), "Running"), b"{}")  # a stranger's
     await stage.update(life("j-1", "Completed", after=first)[0])
     await stage.live("j-4", "Failed")  # was never open
     await stage.live("j-5", "Queued")
