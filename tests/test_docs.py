@@ -11,6 +11,9 @@ from consumer.cli.verbs import VERBS
 from consumer.errors import ExitCode
 from consumer.model import NOTICE_KINDS, Position
 from consumer.observe import Metrics
+from consumer.replay.recording import Recording
+from consumer.replay.virtual import VirtualReplay
+from consumer.rules import load
 from consumer.wire import decode_report, decode_update, encode_update, entries
 from consumer.wire.decoding import ID_MAX, NAME_MAX, TEXT_MAX
 from consumer.wire.subjects import Names
@@ -157,3 +160,26 @@ def _sources() -> list[Path]:
 def _read_joined(file: Path) -> str:
     """The text of *file* with its line breaks (and comment marks) folded, so that a wrapped citation is whole."""
     return re.sub(r"\s*\n\s*#?\s*", " ", file.read_text(encoding="utf-8"))
+
+
+def test_the_transcript_in_the_readme_is_what_the_recordings_say() -> None:
+    """Each row's state, namespace, job, name, sequence and version; and its further lines are of the messages."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    command, head, *lines = re.findall(r"(?s)```console\n(.*?)\n```", readme)[0].splitlines()
+    scenarios = [ROOT / "tests/recordings/bacalhau-v1.9.3" / name for name in ("queued_then_runs", "rerun")]
+    updates = [
+        update
+        for scenario in scenarios
+        for update in (one.update for _, one in VirtualReplay(Recording.load(scenario), load()).run().published)
+    ]
+    told = {
+        (one.StateType, one.Job.Namespace, one.Job.ID[:10], one.Job.Name, str(one.Sequence), str(one.Job.Version))
+        for one in updates
+    }
+    messages = {line.strip() for one in updates for line in one.Message.splitlines()}
+    assert command == "$ jobstate watch --since start --job wait-for-node --job rerun-failed"
+    assert head.split() == ["TIME", "STATE", "NAMESPACE", "JOB", "NAME", "SEQ", "VER", "SOURCE", "MESSAGE"]
+    rows = [line.split() for line in lines if not line.startswith(" ")]
+    assert len(rows) >= 10
+    assert {tuple(row[2:8]) for row in rows} <= told
+    assert {line.strip() for line in lines if line.startswith(" ")} <= messages

@@ -184,6 +184,7 @@ class Page:
         self._rows: list[tuple[str, ...]] = []
         self._console = terminal()
         self._begun = begun or (self._console is None and not headers)
+        self._widths = dict(_LIVE)
 
     def add(self, row: tuple[str, ...]) -> None:
         """Show a row, without its AGE; *row* is printable already, but for its line breaks."""
@@ -192,8 +193,10 @@ class Page:
             self._begin(lambda: self._write(self._titles()))
             self._write(cell.replace("\n", "\\n") for cell in row)
         elif self._live:
+            cells = self._cells(row)
+            self._widths["TIME"] = max(self._widths["TIME"], cells[0].cell_len)  # not of today, it has a date
             self._begin(lambda: self._line(console, self._heads()))
-            self._line(console, self._cells(row))
+            self._line(console, cells)
         else:
             self._rows.append(row)
 
@@ -247,7 +250,7 @@ class Page:
         line = Text()
         for title, cell in zip(self._head, cells, strict=True):
             first, *rest = cell.split("\n", allow_blank=True)
-            line.append_text(first).append(" " * max(_LIVE.get(title, 0) - first.cell_len, 0) + " ")
+            line.append_text(first).append(" " * max(self._widths.get(title, 0) - first.cell_len, 0) + " ")
             for further in rest:
                 line.rstrip()
                 line.append("\n" + " " * INDENT).append_text(further)
