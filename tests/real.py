@@ -317,7 +317,6 @@ class Run:
     def _settings(self) -> dict[str, str]:
         given = {
             "JOBSTATE_NATS__URL": self._server.url,
-            **({"JOBSTATE_LOG__LEVEL": "debug"} if os.environ.get("XDEBUG") else {}),
             "JOBSTATE_BACALHAU__URL": self._bacalhau.bus,
             "JOBSTATE_BACALHAU__TOKEN_FILE": str(self._write_secret("token", TOKEN)),
             "JOBSTATE_ORCHESTRATOR__URL": self._bacalhau.api,
@@ -627,6 +626,8 @@ async def play(  # noqa: PLR0913 - the options, as they were given
     await server.start()
     try:
         async with cluster(binary, folder / "bacalhau", users=users) as bacalhau:
+            if users and number(bacalhau.version) < USERS_SINCE:
+                raise SystemExit(f"{bacalhau.version} knows no users: leave --users out")
             run = Run(bacalhau, server, folder, random.Random(seed), burst_of, users=users)
             client = await nats.connect(server.url)
             try:
@@ -662,7 +663,7 @@ def main() -> int:
     """Each binary in turn."""
     parser = argparse.ArgumentParser(prog="python -m tests.real", description=__doc__.partition("\n")[0])
     parser.add_argument("binaries", nargs="+", type=Path, metavar="BINARY", help="an executable of Bacalhau")
-    parser.add_argument("--rounds", type=int, default=1, help="times all phases (default: 1, some 80 s)")
+    parser.add_argument("--rounds", type=int, default=1, help="times all phases (default: 1, some 100 s)")
     parser.add_argument(
         "--only", nargs="+", choices=PHASES, metavar="PHASE", help=f"only these phases, of {', '.join(PHASES)}"
     )
