@@ -270,6 +270,8 @@ class Lists:
             self._seen(now)
         elif read.limit < self._list_limit.now:
             self._changes = ReadJobs(limit=min(read.limit * GROWTH, self._list_limit.now))
+            if -self._saved_s <= self._pacing.list_debt_s:
+                self._free_at = now  # the rest of the same look: the pause after it pays for both
         else:
             self._changes = following
 

@@ -32,7 +32,8 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
     `scan_rate`: reads a second of open jobs in turn, 0 for none. `list_every_s`: at least so long between two lists;
     `list_share`: and the pause is so many times what one costs (20: at most a twentieth of the time), of which no more
     than `list_max_s` is counted: an answer that took longer was given up (`consumer.bacalhau.orchestrator`).
-    `list_limit`: jobs that a round of changes asks for first; `full_limit`: most that a page may have.
+    `list_limit`: jobs that a round of changes asks for first; `full_limit`: most that a page may have. `list_debt_s`:
+    so much of the orchestrator's time may lists of one round take before a pause pays for it.
     `lists`: whether lists come by themselves at all. `history_limit`: rows a page of history is asked for;
     `history_max`: a history of more entries has no end. `retry_s`: after a read that failed; doubled up to
     `retry_max_s` for a job whose reads alone fail, and for lists.
@@ -46,6 +47,7 @@ class JoinSettings(msgspec.Struct, frozen=True, kw_only=True):
     list_every_s: float = 1.0
     list_share: float = 20.0
     list_max_s: float = 30.0
+    list_debt_s: float = 2.0
     list_limit: int = 10
     full_limit: int = 5000
     lists: bool = True

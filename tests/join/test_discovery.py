@@ -146,6 +146,18 @@ def test_on_a_busy_machine_lists_stay_at_what_they_cost() -> None:
     assert scene.orchestrator.busy_s <= 0.1 * scene.now
 
 
+def test_more_of_them_than_a_page_has_are_found_as_soon() -> None:
+    """Fifty jobs without a frame at once, beside ten large ones: the larger page does not wait for a second pause."""
+    scene = Discovery()
+    scene.find(10)
+    for number in range(50):
+        scene.store(f"burst-{number}")
+    scene.run(scene.now + 60.0)
+    assert max(scene.found_s[f"burst-{number}"] for number in range(50)) <= 8.0
+    scene.run(scene.now + 600.0)
+    assert scene.orchestrator.busy_s <= 0.05 * scene.now
+
+
 def test_little_is_sent_where_little_has_changed() -> None:
     """Ten large jobs among the newest are sent while they are that; once small ones came after them, no more."""
     scene = Discovery()
