@@ -142,6 +142,7 @@ async def test_a_server_that_never_starts_again_is_given_up(tmp_path: Path, monk
     """So many starts in a row, each told, and then an error with exit code 11, the reason and where to look."""
     monkeypatch.setattr("consumer.jetstream.server.AGAIN_S", 0.01)
     monkeypatch.setattr("consumer.jetstream.server.FAILURES_MAX", 3)
+    monkeypatch.setattr("consumer.jetstream.server.CALM_S", DEADLINE_S)
     told: list[str] = []
     async with Server(tmp_path / "nats") as server:
         config = server.folder / "nats-server.conf"
@@ -162,6 +163,7 @@ async def test_a_server_that_starts_and_does_not_stay_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed again each time that it takes connections: those starts count too."""
+    monkeypatch.setattr("consumer.jetstream.server.CALM_S", DEADLINE_S)
     monkeypatch.setattr("consumer.jetstream.server.AGAIN_S", 0.01)
     monkeypatch.setattr("consumer.jetstream.server.FAILURES_MAX", 2)
     async with Server(tmp_path / "nats") as server:

@@ -117,15 +117,15 @@ async def test_long_pauses_are_cut_at_any_speed(client: Client) -> None:
     took = asyncio.get_running_loop().time() - began
     assert [message.data for message in heard] == [b"0", b"0.5", b"10800", b"10800.5"]
     assert clock.now_ns == round((3 * HOUR_S + 0.5) * 1e9)
-    assert (1 + IDLE_MAX_S) / 50 <= took < 10
+    assert (1 + IDLE_MAX_S) / 50 <= took < 3 * HOUR_S / 50
 
 
 async def test_speed_is_a_multiple_of_the_recorded_time(client: Client) -> None:
-    """One recorded second at ten times its speed takes a tenth of a second, or a little more."""
-    one = frames_only(0, 0, 0.25, 0.5, 1)
+    """400 recorded seconds at 4,000 times their speed take a tenth of a second, or more; and no minute of them."""
+    one = frames_only(0, *range(0, 401, 4))
     began = asyncio.get_running_loop().time()
-    await play(Player([one], ReplayClock([one]), speed=10), client)
-    assert 0.1 <= asyncio.get_running_loop().time() - began < 5
+    await play(Player([one], ReplayClock([one]), speed=4000), client)
+    assert 0.1 <= asyncio.get_running_loop().time() - began < 60
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, float("nan")])
