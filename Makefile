@@ -19,7 +19,7 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check fmt test test-busy test-lowest test-newest demo simulate bench fuzz load live faults real torture docs clean
+.PHONY: help setup lock check container fmt test test-busy test-lowest test-newest demo simulate bench fuzz load live faults real torture docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,8 @@ $(STAMP): pyproject.toml $(LOCK)
 	echo "making $(VENV) with $$($$python --version)"; \
 	$$python -m venv --clear $(VENV)
 	@sed '/^# == run/,$$d' $(LOCK) | $(PIP) --require-hashes --only-binary :all: -r /dev/stdin
-	@$(PIP) --require-hashes --only-binary :all: --no-binary nkeys --no-build-isolation -r $(LOCK)
+	@sed '/^# == container/,$$d' $(LOCK) | \
+		$(PIP) --require-hashes --only-binary :all: --no-binary nkeys --no-build-isolation -r /dev/stdin
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -94,6 +95,10 @@ faults: $(STAMP) ## An orchestrator that is stopped, wrong or slow while jobs ru
 
 real: $(STAMP) ## Beside real clusters: make real ARGS="PATH-OF-BACALHAU…"
 	$(BIN)/python -m tests.real $(ARGS)
+
+container: $(STAMP) ## Build the image and run it, alone and with compose, in a private engine (root, docker.io, iptables)
+	@sed -n '/^# == container/,$$p' $(LOCK) | $(PIP) --require-hashes --only-binary :all: -r /dev/stdin
+	@$(BIN)/python -m tests.lab.container $(ARGS) || { code=$$?; test $$code -eq 77; }
 
 torture: $(STAMP) ## Kills and pauses of daemons and servers
 	$(BIN)/python -m tests.torture $(ARGS)

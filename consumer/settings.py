@@ -532,6 +532,11 @@ def _read_text(path: str, name: str, step: str) -> str:
         return Path(path).read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        if isinstance(error, PermissionError):
+            step = (
+                f"let user {os.geteuid()} read it, `chown {os.geteuid()} FILE && chmod 400 FILE` as root, in a "
+                "container with the FILE that is mounted there"
+            )
         if _is_path(path):
             raise SettingsError(f"{name}: the file {path} cannot be read ({reason}); {step}") from error
         # It may be the secret itself, given by mistake: that must not be said on, nor stand in the cause.

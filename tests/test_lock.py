@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tools.lock import BUILD, DEVELOP, FROM_SOURCE, LOCK, ROOT, RUN
+from tools.lock import BUILD, CONTAINER, DEVELOP, FROM_SOURCE, LOCK, ROOT, RUN
 
 HASH: Final = re.compile(r" --hash=sha256:[0-9a-f]{64}\b")
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -48,6 +48,7 @@ BUILDS: Final = dict(entries(BUILD))
 FROM_THE_LOCK: Final = pytest.mark.skipif(
     Path(sys.prefix) != ROOT / ".venv", reason="this environment was not made from the lock"
 )
+CONTAINERS: Final = dict(entries(CONTAINER))
 ALL: Final = RUNS | BUILDS | dict(entries(DEVELOP))
 
 
@@ -57,8 +58,9 @@ ALL: Final = RUNS | BUILDS | dict(entries(DEVELOP))
         (RUNS, PROJECT["project"]["dependencies"] + EXTRAS["fast"]),
         (BUILDS, PROJECT["build-system"]["requires"] + GROUPS["build"]),
         (ALL, EXTRAS["embedded"] + GROUPS["dev"]),
+        (CONTAINERS, GROUPS["container"]),
     ],
-    ids=["run", "build", "all"],
+    ids=["run", "build", "all", "container"],
 )
 def test_each_dependency_is_locked_within_its_range(section: dict[str, Entry], wanted: list[str]) -> None:
     """A range that was changed without `make lock`, and a dependency that was added without it, are seen here."""
@@ -84,7 +86,7 @@ def test_a_section_that_is_installed_alone_is_whole(section: dict[str, Entry]) -
 def test_each_package_has_hashes() -> None:
     """An exact version, and the hashes of what the index has of it: one, where there is source alone."""
     assert len(ALL) > len(PROJECT["project"]["dependencies"])
-    for name, entry in ALL.items():
+    for name, entry in (ALL | CONTAINERS).items():
         assert entry.version
         assert entry.hashes >= (1 if name in FROM_SOURCE else 2), name
 
@@ -99,7 +101,7 @@ def test_no_index_is_named() -> None:
 def test_make_installs_from_the_lock_alone() -> None:
     """Each `pip install` of the Makefile asks for hashes, or takes nothing but this project; nothing is isolated."""
     installs = re.findall(r"\$\(PIP\) (.+)", (ROOT / "Makefile").read_text())
-    assert len(installs) == 3
+    assert len(installs) == 4
     for arguments in installs:
         assert "--require-hashes --only-binary :all:" in arguments or "--no-deps --no-build-isolation" in arguments
     assert set(re.findall(r"--no-binary (\S+)", installs[1])) == FROM_SOURCE

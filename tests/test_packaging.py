@@ -1,15 +1,21 @@
-"""Files that no test runs (container, compose, make, CI): whatever they name is there, by that name."""
+"""Files that no test runs (make, CI, a unit), or only `make container` does: what they name is there, by that name."""
 
 import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from consumer import probe
 from consumer.cli.verbs import VERBS
+from consumer.errors import ExitCode
 from consumer.settings import CONFIG, all_settings
+from tools.lock import BUILD, CONTAINER, DEVELOP, RUN
 
 ROOT: Final = Path(__file__).parents[1]
 VARIABLES: Final = {setting.variable for setting in all_settings()} | {CONFIG}
@@ -54,7 +60,7 @@ def compose() -> dict[str, Any]:
     return root
 
 
-@pytest.mark.parametrize("file", ["docker-compose.yml", "Dockerfile", "README.md"])
+@pytest.mark.parametrize("file", ["docker-compose.yml", "Dockerfile", "README.md", "config/jobstate.service"])
 def test_variables_are_settings(file: str) -> None:
     """Every `JOBSTATE_…` that is named is one that the daemon reads."""
     named = set(re.findall(r"\bJOBSTATE_[A-Z]+(?:__[A-Z_]*[A-Z])?\b", text(file)))
@@ -63,20 +69,39 @@ def test_variables_are_settings(file: str) -> None:
 
 
 def test_compose_names_what_is_there() -> None:
-    """Two services; what one depends on, mounts or is given as a secret is declared, and its folder can be built."""
+    """What a service depends on, mounts or is given as a secret is declared, and its folder can be built."""
     file = compose()
     services = file["services"]
-    assert set(services) == {"nats", "jobstate"}
+    assert set(services) == {"nats-data", "nats", "jobstate"}
     jobstate = services["jobstate"]
     assert (ROOT / jobstate["build"] / "Dockerfile").is_file()
-    assert set(jobstate["depends_on"]) <= set(services)
     assert set(jobstate["secrets"]) == set(file["secrets"])
     for service in services.values():
+        assert set(service.get("depends_on", ())) <= set(services)
         for volume in service["volumes"]:
             assert volume.partition(":")[0] in file["volumes"]
     assert jobstate["environment"]["JOBSTATE_NATS__URL"] == "nats://nats:4222"
-    assert jobstate["read_only"] == "true"
+    assert f":{PORT}" in jobstate["ports"][0]
     assert "--jetstream" in services["nats"]["command"]
+
+
+@pytest.mark.parametrize("name", ["nats", "jobstate"])
+def test_compose_bounds_what_goes_on(name: str) -> None:
+    """A service that is not over at once: a root that cannot be written to, no rights, bounds of memory and logs."""
+    service = compose()["services"][name]
+    assert service["read_only"] == "true"
+    assert service["cap_drop"] == ["ALL"]
+    assert re.search(r":-\d+g\}$", service["mem_limit"])
+    assert int(service["pids_limit"]) > 0
+    assert "max-size" in service["logging"]["options"]
+    assert service["restart"] == "unless-stopped"
+
+
+def test_compose_fails_for_no_server_that_begins_slowly() -> None:
+    """The daemon waits for its server by itself: nothing waits until that is healthy, and it has time to become so."""
+    services = compose()["services"]
+    assert services["jobstate"]["depends_on"] == {"nats": "{condition: service_started}"}
+    assert services["nats"]["healthcheck"]["start_period"] == "30m"
 
 
 def test_compose_starts_a_server_that_will_do() -> None:
@@ -93,19 +118,49 @@ def test_compose_waits_longer_than_the_drain() -> None:
 
 
 def test_the_image_is_made_of_what_is_there() -> None:
-    """Each COPY has its source, the command is a verb, it is not root, and its healthcheck asks the port there is."""
+    """Each COPY has its source and is let in, the command is a verb, it is not root; the probe is ours."""
     file = text("Dockerfile")
+    let_in = set(text(".dockerignore").split())
     for line in re.findall(r"^COPY (?!--from)(.+)$", file, re.MULTILINE):
         *sources, _ = line.split()
         assert all((ROOT / source).exists() for source in sources), line
+        assert {f"!{source}" for source in sources} <= let_in, line
     entrypoint, verb = re.findall(r'^(?:ENTRYPOINT|CMD) \["([^"]+)"\]$', file, re.MULTILINE)
     assert entrypoint in project()["project"]["scripts"]
     assert verb in VERBS
-    assert re.search(r"^USER (?!root)\w+$", file, re.MULTILINE)
+    assert re.search(r"^USER 10001:10001$", file, re.MULTILINE)
     assert f"EXPOSE {PORT}" in file
-    assert "/livez" in file
+    assert f'"-m", "{probe.__name__}"]' in file
+    assert f"{probe.FILE}=/" in file
     copied = set(" ".join(re.findall(r"^COPY (?!--from)(.+)$", file, re.MULTILINE)).split())
+    assert copied & {"requirements.lock"}
     assert {project()["project"]["readme"], *project()["project"]["license-files"], "pyproject.toml"} <= copied
+
+
+def test_the_image_takes_the_lock_by_its_sections() -> None:
+    """The titles that `sed` looks for are those that the lock has."""
+    titles = [BUILD, RUN, DEVELOP, CONTAINER]
+    looked_for = set(re.findall(r"\^(# == \w+)/", text("Dockerfile") + text("Makefile")))
+    assert looked_for == {"# == run", "# == develop", "# == container"}
+    lines = [line for line in text("requirements.lock").splitlines() if line.startswith("# ==")]
+    assert lines == titles
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    """No word of complaint; it starts a verb, and waits longer than the drain."""
+    unit = text("config/jobstate.service")
+    (start,) = re.findall(r"^ExecStart=(.+)$", unit, re.MULTILINE)
+    assert start.split()[:2] == ["/opt/jobstate/bin/jobstate", "run"]
+    (tmp_path / "jobstate.service").write_text(unit.replace("/opt/jobstate/bin/jobstate", sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", tmp_path / "jobstate.service"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert int(stop_s) > DRAIN_S
+    (never,) = re.findall(r"^RestartPreventExitStatus=(.+)$", unit, re.MULTILINE)
+    assert set(map(int, never.split())) == {ExitCode.USAGE, ExitCode.TOPOLOGY}
 
 
 def test_the_wheel_carries_its_rules() -> None:
@@ -129,9 +184,10 @@ def test_make_runs_what_is_there() -> None:
     assert all((ROOT / folder / name / "final.json").is_file() for name in recordings)
 
 
-def test_ci_runs_check_and_test() -> None:
-    """`.ci/run` can be executed, and runs both."""
+def test_ci_runs_all_that_must_hold() -> None:
+    """`.ci/run` can be executed, and runs the checks, the tests and the image."""
     file = ROOT / ".ci" / "run"
     assert os.access(file, os.X_OK)
     assert re.findall(r"^for target in (.+); do$", file.read_text(), re.MULTILINE) == ["check test"]
     assert 'make "${target}"' in file.read_text()
+    assert "\nmake container\n" in file.read_text()

@@ -1,7 +1,7 @@
 """Writes `requirements.lock`: exact versions and hashes of everything that is installed, for all Pythons and platforms.
 
 `make lock` runs it. pip reads the file; nothing in it names a package index. Its sections stand in the order in which
-they are needed: what makes packages out of source, what runs, and what only those who work on it need.
+they are needed: what makes packages out of source, what runs, what the tests need, and what the test of the image does.
 """
 
 import re
@@ -31,6 +31,7 @@ HEAD: Final = "# Written by `make lock`: do not edit. For Python 3.11 to 3.14, o
 BUILD: Final = "# == build: makes packages out of source, so it is installed first"
 RUN: Final = "# == run: what the daemon needs; an image has this section and no more"
 DEVELOP: Final = "# == develop: what the tests and checks need"
+CONTAINER: Final = "# == container: what `make container` needs besides"
 
 
 def uv(*arguments: str) -> str:
@@ -60,14 +61,16 @@ def resolve(*wanted: str) -> dict[str, str]:
 
 def lock() -> str:
     """The text of the lock: today's newest versions within the ranges of `pyproject.toml`."""
-    everything = resolve("pyproject.toml", "--all-extras", "--group=build", "--group=dev")
+    everything = resolve("pyproject.toml", "--all-extras", "--group=build", "--group=dev", "--group=container")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
         pins.write("".join(everything.values()))
         pins.flush()
         run = resolve("pyproject.toml", "--extra=fast", f"--constraint={pins.name}").keys()
         build = resolve("--group=build", f"--constraint={pins.name}").keys()
+        develop = resolve("pyproject.toml", "--all-extras", "--group=dev", f"--constraint={pins.name}").keys()
+        container = resolve("--group=container", f"--constraint={pins.name}").keys()
     # What both need stands in both: each can be installed by itself, and pip takes one entry twice.
-    sections = {BUILD: build, RUN: run, DEVELOP: everything.keys() - run - build}
+    sections = {BUILD: build, RUN: run, DEVELOP: develop - run - build, CONTAINER: container}
     return HEAD + "".join(
         f"\n{title}\n{''.join(everything[name] for name in sorted(names))}" for title, names in sections.items()
     )
@@ -89,7 +92,7 @@ def main() -> None:
     """Write the lock, once all is known to be there."""
     text = lock()
     with tempfile.NamedTemporaryFile("w", suffix=".lock") as file:
-        file.write(text)
+        file.write(text.partition(CONTAINER)[0])  # an engine runs on Linux with glibc, if at all
         file.flush()
         check(Path(file.name))
     LOCK.write_text(text)

@@ -1,0 +1,1 @@
+"""Programs that try the whole in a surrounding of its own; `make` runs them, and no test does."""
