@@ -32,7 +32,7 @@ from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.server import EmbeddedServer
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.view import FIRST, Reading, View
-from consumer.model import DERIVED, Update
+from consumer.model import DERIVED, JobKey, Update
 from consumer.observe import configure
 from consumer.replay.player import IDLE_MAX_S, merge
 from consumer.replay.recording import Recording
@@ -681,9 +681,11 @@ async def _compare(view: View, expected: Expected) -> list[str]:
         for entry in await _read(lambda: view.entries(f"{NAMES.prefix}.advisory.>"))
         if not entry.subject.startswith(f"{NAMES.prefix}.advisory.stuck.")
     ]
-    present = {entry.number for entry in await _read(view.present)}
+    prefix = NAMES.key_in_bucket(JobKey(""))
+    copies = await _read(lambda: Reading(view, NAMES.bucket_stream, (f"{prefix}>",), FIRST, live=False))
+    present = {copy.subject.removeprefix(prefix): copy.body for copy in copies}
     wrong += [
-        f"{key}: the bucket has not its last update" for key, log in logs.items() if log[-1].number not in present
+        f"{key}: the bucket has not its last update" for key, log in logs.items() if present.get(key) != log[-1].body
     ]
     return wrong
 

@@ -13,7 +13,6 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
 from consumer.errors import DecodeError
-from consumer.model import JobKey
 from consumer.wire.display import printable, printable_lines
 from consumer.wire.update import decode_update, encode_update
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from consumer.fold.asks import Entry
     from consumer.model import Update
-    from consumer.wire.subjects import Names
 
 HEAD: Final = ("TIME", "STATE", "NAMESPACE", "JOB", "NAME", "SEQUENCE", "VERSION", "SOURCE", "MESSAGE")
 """The columns of an update, on a terminal and (without this line) in tab-separated text."""
@@ -69,24 +67,16 @@ def write_json(value: object) -> None:
     sys.stdout.flush()
 
 
-def update_object(
-    names: "Names", entry: "Entry", update: "Update | None", *, foreign: bool = False
-) -> dict[str, object]:
-    """What `--json` says of an entry of the log or of its copy in the bucket. The keys are promised.
+def update_object(entry: "Entry", update: "Update | None", *, foreign: bool = False) -> dict[str, object]:
+    """What `--json` says of an entry of the log. The keys are promised.
 
-    `subject` and `sequence` are the log's, and so is `stored`: when the log stored it (not there where only the copy
-    was read, which knows when it was copied). `update` is the body as it is on the wire (null if it is none). `foreign`
-    is there, and true, only for an entry that nobody of ours wrote.
+    `stored` is when the log stored it. `update` is the body as it is on the wire (null if it is none). `foreign` is
+    there, and true, only for an entry that nobody of ours wrote.
     """
-    subject = entry.subject
-    bucket = names.key_in_bucket(JobKey(""))
-    copied = subject.startswith(bucket)
-    if update is not None and copied:
-        subject = names.state(JobKey(subject.removeprefix(bucket)), update.StateType)
     said: dict[str, object] = {
-        "subject": subject,
+        "subject": entry.subject,
         "sequence": entry.number,
-        **({} if copied else {"stored": say_ns(entry.time_ns)}),
+        "stored": say_ns(entry.time_ns),
         "update": None if update is None else json.loads(encode_update(update)),
     }
     return said | {"foreign": True} if foreign or update is None else said

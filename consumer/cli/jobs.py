@@ -86,8 +86,9 @@ def list_jobs(
 
     That is not always the order of the times: they are the orchestrator's or a producer's, who may be late.
 
-    Read from the KV bucket. Where its copy is known not to be ours (no update of the job, or announced as foreign),
-    the log itself is read; a job that has only such entries is marked `foreign`.
+    Read from the log, not from the KV bucket, which may be behind. Where a job's last entry is known not to be ours (no
+    update of the job, no daemon's headers, or announced as foreign), the last one that is ours is shown; a job that has
+    only such entries is marked `foreign`.
 
     With --watch and --state, what follows is each change to one of these states, and what becomes of the jobs shown.
 
@@ -123,10 +124,10 @@ async def _list(wanted: _Wanted, limit: int, where: Where, shown: Shown, *, watc
     async with connected(where) as view:
         announced = await _announced(view)
         async with view.present(*unknown) as present:
-            async for copy in present:
-                known, reached = known + 1, max(reached, copy.number)
-                unknown.pop(_key_of(view, copy).partition(".")[0], None)
-                entry, update, foreign = await _look_at(view, copy, announced)
+            async for last in present:
+                known, reached = known + 1, last.number
+                unknown.pop(last.subject.removeprefix(view.names.state_prefix).partition(".")[0], None)
+                entry, update, foreign = await _true_last(view, last, announced)
                 if not wanted.states or (update is not None and not foreign and update.StateType in wanted.states):
                     found.append((entry, update, foreign))
         for namespace in unknown.values():
@@ -138,7 +139,7 @@ async def _list(wanted: _Wanted, limit: int, where: Where, shown: Shown, *, watc
         page = Page(AGED, headers=shown.headers)
         for entry, update, foreign in found:
             if shown.as_json:
-                write_json(update_object(view.names, entry, update, foreign=foreign))
+                write_json(update_object(entry, update, foreign=foreign))
             else:
                 page.add(update_row(entry, update, foreign=foreign))
         page.end()
@@ -156,10 +157,8 @@ async def _follow(view: "View", wanted: _Wanted, reached: int, before: "Iterable
 
     page = Page(live=True, begun=True)
     keys = {job_key(update.Job.Namespace, update.Job.ID) for update in before if update is not None}
-    # A copy that does not name its original counts by another stream, which may be far ahead.
-    start = after(min(reached, (await view.info(view.names.log)).state.last_seq))
     filters = [f"{view.names.state_prefix}{escape(namespace)}.*.*" for namespace in wanted.namespaces]
-    async with view.follow(*(filters or [f"{view.names.state_prefix}*.*.*"]), start=start) as entries:
+    async with view.follow(*(filters or [f"{view.names.state_prefix}*.*.*"]), start=after(reached)) as entries:
         async for entry in entries:
             key = view.names.key_of_state(entry.subject)
             update = None if key is None else read_update(view.names, key, entry)
@@ -170,7 +169,7 @@ async def _follow(view: "View", wanted: _Wanted, reached: int, before: "Iterable
                 continue
             (keys.add if inside else keys.discard)(key)
             if shown.as_json:
-                write_json(update_object(view.names, entry, update))
+                write_json(update_object(entry, update))
             else:
                 page.add(update_row(entry, update))
 
@@ -208,7 +207,7 @@ async def _get(jobs: list[str], where: Where, *, as_json: bool) -> ExitCode:
                 failures.append(error)
     for number, (entry, update) in enumerate(found.values()):
         if as_json:
-            write_json(update_object(view.names, entry, update))
+            write_json(update_object(entry, update))
             continue
         if number:
             sys.stdout.write("\n")
@@ -260,7 +259,7 @@ async def _history(job: str, where: Where, how: Shown) -> ExitCode:
     for entry, update in found:
         shown, foreign = (update, False) if update is not None else (read_entry(entry), True)
         if how.as_json:
-            write_json(update_object(view.names, entry, shown, foreign=foreign))
+            write_json(update_object(entry, shown, foreign=foreign))
         else:
             page.add(update_row(entry, shown, foreign=foreign))
     page.end()
@@ -289,24 +288,18 @@ async def _announced(view: "View") -> set[int]:
     return {int(origin) for origin in origins if origin.isascii() and origin.isdecimal()}
 
 
-def _key_of(view: "View", copy: "Entry") -> "JobKey":
-    """The key of the job whose *copy* the bucket has."""
-    from consumer.model import JobKey  # noqa: PLC0415
+async def _true_last(view: "View", entry: "Entry", announced: set[int]) -> "tuple[Entry, Update | None, bool]":
+    """What a job's last *entry* stands for: an entry, its update, and whether it is foreign.
 
-    return JobKey(copy.subject.removeprefix(view.names.key_in_bucket(JobKey(""))))
-
-
-async def _look_at(view: "View", copy: "Entry", announced: set[int]) -> "tuple[Entry, Update | None, bool]":
-    """What the bucket's *copy* stands for: an entry, its update, and whether it is foreign.
-
-    A copy has lost the headers that tell ours from a stranger's; so where there is a doubt the log itself is read.
+    Where there is a doubt, all of the job's entries are read and judged.
     """
     from consumer.cli.display import read_entry  # noqa: PLC0415
-    from consumer.wire.subjects import job_key  # noqa: PLC0415
+    from consumer.fold.truth import read_update  # noqa: PLC0415
 
-    update = read_entry(copy)
-    key = _key_of(view, copy)
-    if copy.number not in announced and update is not None and job_key(update.Job.Namespace, update.Job.ID) == key:
-        return copy, update, False
+    key = view.names.key_of_state(entry.subject)
+    assert key is not None
+    update = read_update(view.names, key, entry)
+    if update is not None and entry.number not in announced:
+        return entry, update, False
     last = await _last(view, key)
-    return (copy, update, True) if last is None else (*last, False)
+    return (entry, read_entry(entry), True) if last is None else (*last, False)

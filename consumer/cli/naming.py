@@ -106,7 +106,7 @@ async def _find_names(view: "View", jobs: Sequence[str]) -> "dict[str, list[JobK
                 continue
             namespace, name = update.Job.Namespace, update.Job.Name
             key = job_key(namespace, update.Job.ID)
-            if view.names.key_in_bucket(key) == entry.subject:  # else a stranger's
+            if view.names.key_of_state(entry.subject) == key:  # else a stranger's
                 for job in {*wanted.get((None, name), ()), *wanted.get((namespace, name), ())}:
                     found.setdefault(job, []).append(key)
     return found

@@ -261,7 +261,7 @@ def _say(job: _Awaited, outcome: str, *, as_json: bool) -> None:
     if as_json:
         said: dict[str, object] = {"subject": None, "sequence": None, "stored": None, "update": None}
         if job.entry is not None:
-            said = update_object(job.names, job.entry, job.update)
+            said = update_object(job.entry, job.update)
         write_json({"job": name, "outcome": outcome, **said})
     else:
         state = "not known" if job.update is None else job.update.StateType

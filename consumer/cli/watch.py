@@ -119,7 +119,7 @@ async def _watch(
                 key = view.names.key_of_state(entry.subject)
                 foreign = key is None or read_update(view.names, key, entry) is None
                 if shown.as_json:
-                    write_json(update_object(view.names, entry, update, foreign=foreign))
+                    write_json(update_object(entry, update, foreign=foreign))
                 else:
                     page.add(update_row(entry, update, foreign=foreign))
                 count -= 1

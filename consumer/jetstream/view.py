@@ -21,7 +21,7 @@ import nats.errors
 from consumer.errors import AbsentError, LogWentBackError, ServerError, UnreachableError
 from consumer.fold.asks import Entry
 from consumer.jetstream import connection
-from consumer.jetstream.api import NO_STREAM, SOURCE, Problem, PubAck, entry_of, header
+from consumer.jetstream.api import NO_STREAM, Problem, PubAck, entry_of
 from consumer.jetstream.connection import Address, Connection
 from consumer.jetstream.pull import DoubtError, Pull, Pulled
 from consumer.model import JobKey
@@ -116,22 +116,20 @@ class View:
         """The log's entries under *filters* that are stored by now, in order."""
         return Reading(self, self.names.log, filters, start, live=False)
 
-    # -- the bucket ---------------------------------------------------------------------------------------------------
+    # -- jobs ---------------------------------------------------------------------------------------------------------
 
-    def present(self, *namespaces: str) -> "Reading":
-        """The last update of each job, in the order of the log. *namespaces*: subject tokens; none: all.
+    def present(self, *namespaces: str) -> "Present":
+        """The last entry of each job, in the order of the log. *namespaces*: subject tokens; none: all.
 
-        From the KV bucket, which is a moment behind the log. `Entry.number` is the log's, where the copy names it.
+        From the log, not from the KV bucket: the bucket may be behind, for a moment or because its source stands still.
         """
-        filters = [self.names.key_in_bucket(JobKey(f"{namespace}.*")) for namespace in namespaces or ("*",)]
-        return Reading(self, self.names.bucket_stream, filters, LAST, live=False)
+        filters = [f"{self.names.state_prefix}{namespace}.*.*" for namespace in namespaces or ("*",)]
+        return Present(Reading(self, self.names.log, filters, LAST, live=False), self.names)
 
     async def keys(self, namespace: str = "*", job: str = "*") -> list[JobKey]:
-        """The keys of all jobs in the bucket whose tokens match. One request for each 100,000 of them."""
-        pattern = self.names.key_in_bucket(JobKey(f"{namespace}.{job}"))
-        prefix = self.names.key_in_bucket(JobKey(""))
-        subjects = await self.subjects(self.names.bucket_stream, pattern)
-        return [JobKey(subject.removeprefix(prefix)) for subject in subjects]
+        """The keys of all jobs in the log whose tokens match. One request for 100,000 subjects; a job has up to six."""
+        subjects = await self.subjects(self.names.log, f"{self.names.state_prefix}{namespace}.{job}.*")
+        return list({key: None for subject in subjects if (key := self.names.key_of_state(subject)) is not None})
 
     # -- what was refused, what was announced --------------------------------------------------------------------------
 
@@ -262,8 +260,6 @@ class Reading:
         number, time_ns, subject, body, headers = self._arrived.popleft()
         self._number = number
         self._given += 1
-        if self._stream == self._view.names.bucket_stream:
-            number = _number_in_log(headers) or number
         return entry_of(subject.decode("utf-8", "surrogateescape"), body, headers, number, time_ns)
 
     async def _open(self, start: Start) -> Pull:
@@ -328,15 +324,34 @@ class Reading:
             return
 
 
-def _number_in_log(headers: bytes | None) -> int:
-    """Where the original of a copy in the bucket stands; 0 if it does not say.
+class Present:
+    """The last entry of each job, as an asynchronous context manager, and in it an asynchronous iterator of entries.
 
-    The server that copies writes it ("<stream> <sequence> <transform> …", design/nats.md 1.3), whatever stood there
-    before. In the log itself it would be anybody's word.
+    The state stands in the subject, so the last entry of each subject is up to six for a job: the highest number is it.
     """
-    _, _, rest = header(headers, SOURCE).partition(" ")
-    number = rest.partition(" ")[0][:20]
-    return int(number) if number.isascii() and number.isdecimal() else 0
+
+    def __init__(self, reading: Reading, names: Names) -> None:
+        self._reading: Final = reading
+        self._names: Final = names
+
+    async def __aenter__(self) -> AsyncIterator[Entry]:
+        await self._reading.__aenter__()
+        return self._last_entries()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._reading.__aexit__(kind, error, trace)
+
+    async def _last_entries(self) -> AsyncIterator[Entry]:
+        found: dict[JobKey, Entry] = {}
+        async for entry in self._reading:
+            key = self._names.key_of_state(entry.subject)
+            if key is not None:
+                found.pop(key, None)  # so that they stand in the order of the log
+                found[key] = entry
+        for entry in found.values():
+            yield entry
 
 
 def _silent(sentence: str) -> None:

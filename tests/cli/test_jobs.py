@@ -62,14 +62,13 @@ async def test_list_takes_several_namespaces(stage: Stage) -> None:
 
 
 async def test_json_is_the_update_as_it_is_on_the_wire_and_where_the_log_has_it(stage: Stage) -> None:
-    """Subject and number are the log's, also of `list`, which reads the bucket."""
+    """Subject, number and time are the log's."""
     await stage.live("j-0", "Pending")
     number = await stage.update(life("j-1", "Pending", message="é")[0])
 
     for verb in (("get", "j-1"), ("list", "--limit", "1"), ("history", "j-1")):
         (said,) = (await stage.verb(*verb, "--json")).objects
-        assert ("stored" in said) == (verb[0] != "list"), "the copy in the bucket does not know it"
-        assert said.pop("stored", "Z").endswith("Z")
+        assert said.pop("stored").endswith("Z")
         assert said == {
             "subject": stage.names.state(job_key("default", "j-1"), "Pending"),
             "sequence": number,
@@ -336,8 +335,8 @@ async def test_get_says_what_the_log_has_of_ours_whatever_the_bucket_copied(stag
     assert "no update of default/j-2 that is ours: `jobstate history j-2`" in nothing.err
 
 
-async def test_list_reads_the_log_where_the_bucket_is_known_to_be_wrong(stage: Stage) -> None:
-    """Bytes, another job's update, and what an advisory calls foreign give way to ours; without one it is marked."""
+async def test_list_shows_what_is_ours_where_a_jobs_last_entry_is_not(stage: Stage) -> None:
+    """Bytes, another job's update, and what has no daemon's headers or is announced as foreign give way to ours."""
     names, number = stage.names, 0
     (other,) = life("j-x", "Failed")
     for job, body in (("j-1", b"{}"), ("j-2", encode_update(other)), ("j-3", encode_update(life("j-3", "Failed")[0]))):
@@ -355,6 +354,28 @@ async def test_list_reads_the_log_where_the_bucket_is_known_to_be_wrong(stage: S
     assert [one["sequence"] for one in said] == [1, 3, 5, 8]
     assert [one.get("foreign", False) for one in said] == [False, False, False, True]
     assert [line.split("\t")[3] for line in running.lines] == ["j-1", "j-2", "j-3"]
+
+
+@pytest.mark.parametrize("how", ["purged", "gone"])
+async def test_every_verb_rests_on_the_log_whatever_the_bucket_has(stage: Stage, how: str) -> None:
+    """Whole ids, beginnings, namespaces and names are found where the bucket has nothing, and nothing is left out."""
+    await stage.update(named(LONG, "nightly", "Running"))
+    await stage.live("j-9", "Pending", "Completed")
+    if how == "purged":
+        await stage.client.jsm().purge_stream(stage.names.bucket_stream)
+    else:
+        await stage.client.jsm().delete_stream(stage.names.bucket_stream)
+
+    listed = await stage.verb("list")
+    assert [line.split("\t")[1::2][:2] for line in listed.lines] == [["Running", LONG], ["Completed", "j-9"]]
+    assert len((await stage.verb("list", "--state", "completed")).lines) == 1
+    for called in (LONG, "j-0123abcd", f"default/{LONG}", "default/j-0123abcd", "nightly"):
+        assert f"job        {LONG}\n" in (await stage.verb("get", called)).out
+        assert len((await stage.verb("history", called)).lines) == 1
+        ended = await stage.verb("wait", called, "--for", "running", "--timeout", "1h")
+        assert (ended.code, "not known" in ended.err, "is known yet" in ended.err) == (ExitCode.OK, False, False)
+        seen = await stage.verb("watch", "--job", called, "--since", "start", "--count", "1")
+        assert (seen.code, len(seen.lines), seen.err) == (ExitCode.OK, 1, "")
 
 
 async def test_what_others_wrote_cannot_act_on_a_terminal(stage: Stage) -> None:

@@ -203,16 +203,21 @@ async def test_no_header_makes_an_entry_another_jobs(stage: Stage, view: View) -
     assert (entry.subject, entry.number) == (subject, 2)
 
 
-async def test_a_jobs_entry_in_the_bucket_has_the_number_of_the_log(stage: Stage, view: View) -> None:
-    """`present` reads the copy, and says where the original stands."""
-    await stage.store(stage.names.advisory("gap", "1"), b"{}")
-    await store(stage, 3)
+async def test_of_each_job_the_last_entry_is_given_in_the_order_of_the_log(stage: Stage, view: View) -> None:
+    """Of several states the last one, with the log's number; the bucket has nothing to do with it."""
+    other = job_key("other", "j-2")
+    for key, state in ((KEY, "Pending"), (other, "Running"), (KEY, "Running"), (KEY, "Pending")):
+        await stage.store(stage.names.advisory("gap", "1"), b"{}")
+        await stage.store(stage.names.state(key, state), b"{}")
+    await stage.client.jsm().delete_stream(stage.names.bucket_stream)
 
-    body = encode_update(life("j-1", *["Running"] * 3)[-1])
-    async with view.present() as present:
-        assert [(one.number, one.body) async for one in present] == [(4, body)]
-    assert await view.keys() == [KEY]
-    assert await view.keys(job="j-2") == []
+    for namespaces, numbers in (((), [4, 8]), (("default",), [8]), (("other", "default"), [4, 8]), (("none",), [])):
+        async with view.present(*namespaces) as present:
+            assert [entry.number async for entry in present] == numbers
+    assert sorted(await view.keys()) == [KEY, other]
+    assert await view.keys("other") == [other]
+    assert await view.keys(job="j-2") == [other]
+    assert await view.keys("default", "j-2") == []
 
 
 async def test_a_server_without_jetstream_is_named(tmp_path: Path) -> None:
@@ -248,10 +253,9 @@ async def test_a_stream_that_alone_is_gone_is_named(stage: Stage, view: View) ->
     names = stage.names
     for stream in (names.bucket_stream, names.refused, names.input):
         await stage.client.jsm().delete_stream(stream)
-    for stream, reading in ((names.bucket_stream, view.present()), (names.refused, view.refused(">"))):
-        with pytest.raises(AbsentError, match=f"the stream {stream} is gone from .* the log {names.log} is there"):
-            async with reading:
-                pass
+    with pytest.raises(AbsentError, match=f"the stream {names.refused} is gone from .* the log {names.log} is there"):
+        async with view.refused(">"):
+            pass
     with pytest.raises(AbsentError, match=f"the stream {names.input} is gone"):
         await view.report(KEY, b"{}")
     await stage.client.jsm().delete_stream(names.log)
