@@ -54,7 +54,7 @@ async def find_keys(view: "View", jobs: Iterable[str]) -> "dict[str, list[JobKey
     """For each of *jobs* the keys of all jobs that it may name; none where nobody knows such a job.
 
     It is an id, the beginning of one, or a name; in any namespace, or after the namespace and a slash. Names are
-    looked for among all jobs, in one reading: a server answers 100,000 jobs in about a second.
+    looked for among all jobs, in one reading: 0.7 s of this machine's CPU for 100,000 jobs.
     """
     found: dict[str, list[JobKey]] = {}
     names: list[str] = []

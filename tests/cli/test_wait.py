@@ -86,6 +86,17 @@ async def test_a_rerun_is_waited_for_and_not_the_life_before(stage: Stage) -> No
         assert await stage.verb("wait", "j-1", "--version", asked) == answer
 
 
+async def test_beside_a_job_that_is_not_known_yet_the_life_that_is_open_counts(stage: Stage) -> None:
+    """Two kinds of filter at once, by which nats-server 2.11.0 counts wrong: the earlier end is no answer."""
+    first = await stage.live("j-1", "Completed")
+    for update in life("j-1", "Pending", version=1, after=first):
+        await stage.update(update)
+    running = await begin(stage, "j-1", "j-later")
+
+    assert await running.complaint() == f"jobstate: {UNKNOWN.format('j-later')}"
+    assert await running.complaint() == "jobstate: job default/j-1 is Pending: waiting for Completed"
+
+
 async def test_a_life_that_begins_before_the_one_waited_for_has_ended(stage: Stage) -> None:
     """Without a number the new one is waited for, and that is told; one asked for by number was replaced: exit 1."""
     first = await stage.live("j-1", "Pending", "Running")
