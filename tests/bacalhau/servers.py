@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from nats.aio.client import Client
 
+from consumer.jetstream.server import end_with_parent
 from tests.loopback import free_port
 from tests.waiting import DEADLINE_S
 
@@ -48,10 +49,14 @@ class NatsServer:
     async def start(self) -> None:
         """Start it; returns when it takes connections."""
         self._process = subprocess.Popen(  # noqa: ASYNC220 - a fork is all that blocks
-            [nats_binary(), "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [nats_binary(), "-c", str(self._config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=end_with_parent(),  # noqa: PLW1509 - it calls one function that was looked up before
         )
         async with asyncio.timeout(DEADLINE_S):
             while True:
+                assert self._process.poll() is None, f"nats-server ended at once: is port {self.port} in use?"
                 with contextlib.suppress(OSError):
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)
                     writer.close()

@@ -16,6 +16,7 @@ import pytest
 from nats.js import JetStreamContext
 from prometheus_client.parser import text_string_to_metric_families
 
+from consumer.jetstream.server import end_with_parent
 from consumer.model import JobKey, Update
 from consumer.wire.subjects import Names
 from consumer.wire.update import decode_update
@@ -55,6 +56,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                preexec_fn=end_with_parent(),  # noqa: PLW1509 - it calls one function that was looked up before
             )
 
     # -- what it says -------------------------------------------------------------------------------------------------
