@@ -17,8 +17,7 @@ import pytest
 from consumer.cli.verbs import VERBS
 from consumer.errors import ExitCode
 from tests.cli.conftest import ROOT
-
-DEADLINE_S: Final = 120.0
+from tests.waiting import DEADLINE_S
 
 CASES: Final = [
     ("jobstate hist", "history"),

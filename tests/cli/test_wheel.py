@@ -7,16 +7,14 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from consumer.errors import ExitCode
 from tests.cli.conftest import ROOT
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.server
-
-DEADLINE_S: Final = 300.0
 
 
 def run(*command: str, cwd: Path, environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -58,7 +58,7 @@ def orchestrator(recorded: Recording) -> Iterator[str]:
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
     try:
-        assert up.wait(10)
+        assert up.wait(DEADLINE_S)
         yield told[0]
     finally:
         loop.call_soon_threadsafe(stop.set)
