@@ -6,6 +6,7 @@ that a setting names (`read_secret` reads it when it is used), or in the environ
 nothing shows it.
 """
 
+import codecs
 import difflib
 import os
 import re
@@ -31,6 +32,9 @@ ENVIRONMENT: Final = "JOBSTATE_"
 CONFIG: Final = "JOBSTATE_CONFIG"
 """The variable that names the file; the command line's `--config` comes first."""
 
+_ALONE: Final = ("CLUSTER", "CONFIG")
+"""The variables of no section, without what all begin with."""
+
 RULES_FILE: Final = "rules.file (JOBSTATE_RULES__FILE)"
 """What names the rules file, for an error about that file."""
 
@@ -41,12 +45,17 @@ MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
 
 _USER_INFO: Final = re.compile(r"(^|://|,)[^/,]*@")
+_AUTHORITIES: Final = "SSL_CERT_FILE"
+_TLS: Final = re.compile(r"(^|,\s*)(https|tls|wss)://", re.IGNORECASE)
 _QUERY: Final = re.compile(r"[?#][^,\s]*")
 
 _ANOTHER_FILE: Final = "name a user's credentials file (nsc generate creds, or as your NATS provider gives it)"
 _JWT: Final = re.compile(r"[A-Za-z0-9_=-]+(\.[A-Za-z0-9_=-]+){2}")
 _SEED_BYTES: Final = 36
 """Of a seed: two of what it is, 32 of the key, two of the checksum."""
+
+_PATHS: Final = ("file", "tls_ca", "folder")
+"""How the keys end whose values are names of files: those may be any bytes."""
 
 _AGES: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -549,14 +558,34 @@ def _read_text(path: str, name: str, step: str) -> str:
         )
         raise SettingsError(
             f"{name}: the file of the name that is given, which is not shown, cannot be read ({reason}); it was looked "
-            f"for in {Path.cwd()}; {by_mistake}"
+            f"for in {_here()}; {by_mistake}"
         ) from None
+
+
+def _here() -> str:
+    """The folder that we run in, as an error names it."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "the working directory, which is gone"
 
 
 def _is_path(text: str) -> bool:
     """Whether *text* names a file beyond doubt. A secret may have a slash within it, as base64 does."""
     folder = os.path.dirname(text)  # noqa: PTH120 - of pathlib "x" has the folder "."
     return text.startswith(("/", "./", "../")) or (bool(folder) and os.path.isdir(folder))  # noqa: PTH112 - too long: no
+
+
+def utf8_of(text: str) -> str:
+    """*text* of a variable or an argument, whose bytes are UTF-8 whatever the locale is. Raises `UnicodeError` if not.
+
+    Python reads it in the locale's encoding; what that cannot read comes as lone surrogates.
+    """
+    try:
+        text.encode()
+    except UnicodeError:
+        return os.fsencode(text).decode()
+    return text
 
 
 def secret_of(given: Secret, path: str, name: str) -> str:
@@ -570,8 +599,11 @@ def trust(ca: str, name: str) -> ssl.SSLContext:
     Raises `SettingsError`, with *name* of the setting.
     """
     try:
+        data = Path(ca).read_bytes() if ca else b""
+        if data.startswith(codecs.BOM_UTF8):  # OpenSSL would leave out the certificate that it stands before
+            return ssl.create_default_context(cadata=data.decode("utf-8-sig"))
         return ssl.create_default_context(cafile=ca or None)
-    except OSError as error:  # ssl.SSLError is one
+    except (OSError, ValueError, TypeError) as error:  # ssl.SSLError is an OSError
         raise SettingsError(f"{name}: {ca} is no certificate authority in PEM; check the file") from error
 
 
@@ -582,14 +614,7 @@ def redact(url: str) -> str:
 
 def _from_file(path: Path) -> dict[str, Any]:
     """The values of the file by their names, each of its kind."""
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror}); name another file with --config") from error
-    except (tomllib.TOMLDecodeError, UnicodeError) as error:
-        raise SettingsError(f"{path}: is not TOML: {error}") from error
-
+    table = _parse(path)
     known = {setting.name: setting for setting in all_settings()}
     sections = {setting.section for setting in known.values() if setting.section}
     values: dict[str, Any] = {}
@@ -618,6 +643,18 @@ def _from_file(path: Path) -> dict[str, Any]:
     return values
 
 
+def _parse(path: Path) -> dict[str, Any]:
+    """The tables of the file. A byte-order mark and either kind of line ends are no part of it."""
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); name another file with --config") from error
+    except UnicodeError as error:
+        raise SettingsError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: is not TOML: {error}") from error
+
+
 def check_names(environ: Mapping[str, str]) -> None:
     """Refuse a variable that is almost one of ours. Raises `SettingsError`; no value is looked at.
 
@@ -633,6 +670,8 @@ def check_names(environ: Mapping[str, str]) -> None:
             raise SettingsError(f"{where}: unknown; did you mean {meant} (two underscores)?")
         if "__" in variable:
             raise SettingsError(f"{where}: unknown{_meant_by(variable)}")
+        if near := difflib.get_close_matches(variable.removeprefix(ENVIRONMENT), _ALONE, n=1, cutoff=0.8):
+            raise SettingsError(f"{where}: unknown; did you mean {ENVIRONMENT}{near[0]}?")
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -648,6 +687,14 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _convert(where: str, setting: Setting, value: object, *, lax: bool = False) -> Any:  # noqa: ANN401 - of any kind
     """*value* as the setting's kind. *lax*: it is the text of a variable, so "5" may be a number."""
+    if isinstance(value, str) and setting.key.endswith(_PATHS):
+        if "\0" in value:
+            raise SettingsError(f"{where}: {setting.name}: holds a NUL character, which no name of a file can")
+    elif isinstance(value, str):
+        try:
+            value = utf8_of(value)
+        except UnicodeError:
+            raise SettingsError(f"{where}: {setting.name}: is not UTF-8 text{_shown(setting, value)}") from None
     try:
         return msgspec.convert(value, setting.kind, strict=not lax, dec_hook=partial(_secret, setting.key))
     except msgspec.ValidationError as error:
@@ -833,6 +880,20 @@ def is_host(name: str) -> bool:
     return "[" not in name
 
 
+def _look_at_authorities(settings: Settings) -> Iterator[str]:
+    """Warn where TLS is asked for and OpenSSL's own variable names no authorities: no certificate will be trusted."""
+    file = os.environ.get(_AUTHORITIES, "")
+    if not file or os.access(file, os.R_OK):
+        return
+    for section in ("nats", "bacalhau", "orchestrator"):
+        given = getattr(settings, section)
+        if _TLS.search(given.url) and not given.tls_ca:
+            yield (
+                f"{section}.url: no server's certificate will be trusted: {_AUTHORITIES} names {file}, which cannot be "
+                f"read; mend or unset it, or set {section}.tls_ca"
+            )
+
+
 def _look_at_files(settings: Settings, origins: Mapping[str, str]) -> Iterator[str]:
     """Refuse files that are not there or say nothing; warn of secrets that everybody may read."""
     for setting in all_settings():
@@ -852,6 +913,7 @@ def _look_at_files(settings: Settings, origins: Mapping[str, str]) -> Iterator[s
             )
         if setting.key != "tls_ca" and Path(path).stat().st_mode & stat.S_IROTH:
             yield f"{setting.name}: everybody on this machine may read {path}; chmod o-r"
+    yield from _look_at_authorities(settings)
     for section in ("nats", "bacalhau"):
         variable = f"{ENVIRONMENT}{section.upper()}__TOKEN"  # in the file it would be refused
         if "@" in getattr(settings, section).url:

@@ -20,7 +20,9 @@ from consumer.settings import (
     read_secret,
     redact,
     secret_of,
+    trust,
 )
+from tests.bacalhau.servers import certificate
 
 CONFIG = Path(__file__).parents[1] / "config/jobstate.toml"
 
@@ -255,9 +257,44 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     """A file that is not UTF-8 is a `SettingsError`, too."""
     path = tmp_path / "jobstate.toml"
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match="is not TOML"):
+    path.write_bytes('cluster = "main"'.encode("utf-16"))
+    with pytest.raises(SettingsError, match=r"jobstate\.toml: is not UTF-8 text .*; save it as UTF-8"):
         load(path)
+
+
+def test_a_file_as_windows_writes_it_is_read(tmp_path: Path) -> None:
+    """A byte-order mark and CRLF are no part of the settings, nor of a secret."""
+    path = tmp_path / "jobstate.toml"
+    path.write_bytes(b'\xef\xbb\xbfcluster = "c"\r\n[nats]\r\nurl = "nats://x:1"\r\n')
+    settings = load(path)
+    assert (settings.cluster, settings.nats.url) == ("c", "nats://x:1")
+    path.write_bytes(b"\xef\xbb\xbft0ken\r\n")
+    assert read_secret(str(path), "nats.token_file") == "t0ken"
+
+
+def test_authorities_after_a_byte_order_mark_are_all_trusted(tmp_path: Path) -> None:
+    """OpenSSL by itself leaves out the one that the mark stands before, without a word."""
+    files = [certificate(tmp_path, name)[0] for name in ("127.0.0.1", "127.0.0.2")]
+    path = tmp_path / "ca.pem"
+    path.write_bytes(b"\xef\xbb\xbf" + b"".join(file.read_bytes() for file in files).replace(b"\n", b"\r\n"))
+    assert len(trust(str(path), "nats.tls_ca").get_ca_certs()) == 2
+    path.write_bytes(b"\xef\xbb\xbf# \xc3\xa4\r\n")
+    with pytest.raises(SettingsError, match=r"nats\.tls_ca: .*ca\.pem is no certificate authority in PEM"):
+        trust(str(path), "nats.tls_ca")
+
+
+def test_a_variable_is_utf8_whatever_the_locale_is() -> None:
+    """In a locale that is not UTF-8, Python gives what it cannot read as lone surrogates: the bytes are UTF-8 still."""
+    surrogates = "m\xfcller".encode().decode("ascii", "surrogateescape")
+    environ = {"JOBSTATE_NATS__USER": surrogates, "JOBSTATE_NATS__PASSWORD": surrogates}
+    nats = load(None, environ).nats
+    assert (nats.user, nats.password.reveal()) == ("m\xfcller", "m\xfcller")
+
+
+def test_a_name_of_a_file_holds_no_nul(write: Write) -> None:
+    """TOML can spell it, and no system call takes it."""
+    with pytest.raises(SettingsError, match=r"nats\.token_file: holds a NUL character"):
+        load(write('[nats]\ntoken_file = "a\\u0000b"\n'))
 
 
 @pytest.mark.parametrize("text", ["", "\n", "  \n\n"])

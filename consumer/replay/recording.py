@@ -3,6 +3,7 @@
 The frames, and the orchestrator's last word. What the record was at a time is `consumer.replay.record`.
 """
 
+import codecs
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -101,7 +102,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
 
 def _read(file: Path, decoder: msgspec.json.Decoder[T]) -> T:
     try:
-        return decoder.decode(file.read_bytes())
+        return decoder.decode(_bytes_of(file))
     except (msgspec.MsgspecError, UnicodeError, RecursionError, OSError) as error:
         raise RecordingError(f"{file}: {_why(error)}") from error
 
@@ -109,7 +110,7 @@ def _read(file: Path, decoder: msgspec.json.Decoder[T]) -> T:
 def _read_frames(file: Path) -> tuple[RecordedFrame, ...]:
     frames: list[RecordedFrame] = []
     try:
-        lines = file.read_bytes().splitlines()
+        lines = _bytes_of(file).splitlines()
     except OSError as error:
         raise RecordingError(f"{file}: {_why(error)}") from error
     for number, line in enumerate(lines, 1):
@@ -118,6 +119,11 @@ def _read_frames(file: Path) -> tuple[RecordedFrame, ...]:
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise RecordingError(f"{file}, line {number}: {error}") from error
     return tuple(frames)
+
+
+def _bytes_of(file: Path) -> bytes:
+    """What *file* holds, without a byte-order mark."""
+    return file.read_bytes().removeprefix(codecs.BOM_UTF8)
 
 
 def _why(error: Exception) -> str:

@@ -86,8 +86,10 @@ def load(path: Path | None = None, given: str = "") -> Rules:
             f"{where}: cannot be read ({error.strerror}); name another rules file, or none for Bacalhau's own rules"
         ) from error
     try:
-        file = msgspec.toml.decode(data, type=_File)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        file = msgspec.toml.decode(data.decode("utf-8-sig"), type=_File)
+    except UnicodeError as error:
+        raise RulesError(f"{where}: is not UTF-8 text ({error}); save it as UTF-8{next_step}") from error
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise RulesError(f"{where}: {error}{_hint(str(error))}{next_step}") from error
     check = _Check(where, next_step, file)
     check.run()

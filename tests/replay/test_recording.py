@@ -46,6 +46,14 @@ def test_a_frame_is_what_was_on_the_wire() -> None:
     assert frame.data[:5].hex() == "0180b515fe"
 
 
+def test_files_as_windows_writes_them_are_read(copy: Path) -> None:
+    """A byte-order mark and CRLF change nothing of a recording."""
+    for file in copy.iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    read, original = Recording.load(copy), recording(SMALL)
+    assert (read.frames, read.documents, read.start_ns) == (original.frames, original.documents, original.start_ns)
+
+
 def test_frames_and_record_are_on_one_clock() -> None:
     """The record's rows and the frames lie within the same seconds, first to last."""
     one = recording(SMALL)

@@ -200,6 +200,17 @@ def test_what_is_no_toml_is_refused(tmp_path: Path, data: bytes) -> None:
         load(path)
 
 
+def test_a_file_as_windows_writes_it_is_read(tmp_path: Path) -> None:
+    """A byte-order mark and CRLF are no part of the rules: they have the same hash. UTF-16 is refused as what it is."""
+    path = tmp_path / "rules.toml"
+    text = DEFAULT.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"))
+    assert load(path).hash == load().hash
+    path.write_bytes(text.decode().encode("utf-16"))
+    with pytest.raises(RulesError, match=r"rules\.toml: is not UTF-8 text .*; save it as UTF-8"):
+        load(path)
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """The error names the path and what the system said."""
     with pytest.raises(RulesError, match=r"none\.toml: cannot be read \(No such file"):
