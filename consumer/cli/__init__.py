@@ -8,8 +8,8 @@ import errno
 import os
 import signal
 import sys
-from pathlib import Path
 
+from consumer.cli.streams import let_go, let_go_of_unread, prepare, write_stderr
 from consumer.errors import ExitCode, JobstateError
 
 INTERRUPTED = 130
@@ -31,13 +31,18 @@ def main() -> None:
         # The process 1 of a container: the kernel ignores each signal that it has no handler for. So SIGTERM does here
         # what it does everywhere else, until a verb has something better to do.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(_TERMINATED))
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started us
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
+    prepare()
     try:
-        code = _end_output(_run())
+        code = _run()
     except KeyboardInterrupt:
         code = INTERRUPTED
+    if code == INTERRUPTED:
+        let_go_of_unread()
+    try:
+        code = _end_output(code)
+    except KeyboardInterrupt:
+        let_go_of_unread()
+        code = _end_output(INTERRUPTED)
     sys.exit(code)
 
 
@@ -50,7 +55,7 @@ def _run() -> str | int | None:
     except JobstateError as error:
         from consumer.wire.display import printable  # noqa: PLC0415 (only an error needs it)
 
-        _complain("\n".join(printable(line) for line in str(error).splitlines()))
+        write_stderr("jobstate: " + "\n".join(printable(line) for line in str(error).splitlines()) + "\n")
         return error.exit_code
     except SystemExit as end:
         # Typer makes 1 of a reader that went away, and that is our "no".
@@ -65,11 +70,11 @@ def _end_output(code: str | int | None) -> str | int | None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _let_go(sys.stdout.fileno())
+        let_go(sys.stdout.fileno())
     except OSError as error:
         if code != ExitCode.OUTPUT:  # it was said already
             code = _say_unwritten(error)
-        _let_go(sys.stdout.fileno())
+        let_go(sys.stdout.fileno())
     return code
 
 
@@ -77,18 +82,7 @@ def _say_unwritten(error: OSError) -> ExitCode:
     """Say that the output went nowhere. Any other error of the system is a bug of ours, and goes on."""
     if error.errno not in _NO_ROOM:
         raise error
-    _complain(f"what was to be written could not be ({error.strerror}): make room there, or write elsewhere")
+    write_stderr(
+        f"jobstate: what was to be written could not be ({error.strerror}): make room there, or write elsewhere\n"
+    )
     return ExitCode.OUTPUT
-
-
-def _complain(sentence: str) -> None:
-    try:
-        sys.stderr.write(f"jobstate: {sentence}\n")
-        sys.stderr.flush()
-    except OSError:  # nobody can be told that nobody can be told: the exit code says it
-        _let_go(sys.stderr.fileno())
-
-
-def _let_go(descriptor: int) -> None:
-    """Send to nowhere what waits to be written there: Python would try once more at exit, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

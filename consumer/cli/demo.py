@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ import typer
 
 import consumer.replay
 from consumer.cli.display import HEAD, Page, update_row, write_json
-from consumer.cli.options import AsJson, Output, called, read_name, wants_json
+from consumer.cli.options import AsJson, Output, called, end_at_signals, read_path, wants_json
+from consumer.cli.streams import write_stderr
 from consumer.daemon.supervise import unless
 from consumer.errors import ExitCode, quoted
 from consumer.fold.asks import Entry
@@ -59,7 +59,7 @@ def demo(
         list[str] | None,
         typer.Option(
             metavar="PATH",
-            parser=read_name,
+            parser=read_path,
             help="Folder of a recording; several are played into one log. [default: the one that is installed]",
         ),
     ] = None,
@@ -115,8 +115,7 @@ class _Demo:
         """Play, show, judge; None if it was told to end before that. Whatever comes, server and daemon are ended."""
         folder = Path(tempfile.mkdtemp(prefix="jobstate-demo-"))
         told = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, told.set)
+        end_at_signals(told)
         try:
             async with Stage(self._recordings, folder, self._speed, self._tell) as stage:
                 self._introduce(stage, folder)
@@ -143,7 +142,7 @@ class _Demo:
                 self._passed.setdefault(progress.t_ns, now())
                 percent = 100 * progress.done // progress.total
                 if percent != shown and sys.stderr.isatty() and not self._as_json:
-                    sys.stderr.write(f"\r{percent:3d} % of the recording played \r")
+                    write_stderr(f"\r{percent:3d} % of the recording played \r")
                     shown = percent
                 if feed.done():
                     feed.result()
@@ -220,8 +219,7 @@ class _Demo:
     # -- what is shown ------------------------------------------------------------------------------------------------
 
     def _tell(self, sentence: str) -> None:
-        sys.stderr.writelines(f"{printable(line)}\n" for line in sentence.splitlines())
-        sys.stderr.flush()
+        write_stderr("".join(f"{printable(line)}\n" for line in sentence.splitlines()))
 
     def _introduce(self, stage: Stage, folder: Path) -> None:
         assert stage.daemon is not None

@@ -32,6 +32,9 @@ MESSAGE_MAX: Final = 500
 LINES_MAX: Final = 10
 """Lines of a message in a row of a terminal."""
 
+WIDTH: Final = 80
+"""Columns of a terminal that does not say how many it has."""
+
 INDENT: Final = 4
 """Blanks before what a table has on the second line of a row."""
 
@@ -340,4 +343,7 @@ def terminal() -> "Console | None":
         return None
     from rich.console import Console  # noqa: PLC0415
 
-    return Console(highlight=False, markup=False, emoji=False)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.width < 1:  # COLUMNS=0, or a terminal that does not know its size: nothing would be shown
+        console.width = WIDTH
+    return console

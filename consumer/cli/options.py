@@ -8,19 +8,23 @@ import asyncio
 import difflib
 import os
 import re
+import resource
 import shlex
 import shutil
+import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
-from consumer.errors import ExitCode, ServerError, quoted
+from consumer.cli.streams import let_go_of_unread, write_stderr
+from consumer.errors import ExitCode, ServerError, SettingsError, quoted
 
 if TYPE_CHECKING:
     from consumer.fold.asks import Entry
@@ -57,6 +61,8 @@ _GRANT: Final = "grant this user what docs/operations/running.md#permissions lis
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[smhd]))+\Z")
 _PART: Final = re.compile(r"([0-9.]+)(ms|[smhd])")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+FILES_MIN: Final = 32
+"""Open files that are enough for a verb, and for a daemon that has just begun."""
 _COUNT: Final = re.compile(r"[0-9]{1,20}\Z")
 _COUNT_MAX: Final = 2**63 - 1
 _OURS: Final = ("JOBSTATE_NATS__", "JOBSTATE_CLUSTER", "JOBSTATE_RULES__FILE")
@@ -152,17 +158,27 @@ def read_time(text: str, now: datetime, option: str, *words: str) -> datetime:
 
 
 def read_text(text: str) -> str:
-    """Any text. What the system could not read as UTF-8 is none: nobody could store it."""
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise typer.BadParameter(f"{quoted(text)} is no text: write UTF-8")
+    """Any text that is UTF-8, whatever the locale: nobody could store another."""
+    if text.isascii():
+        return text
+    from consumer.settings import utf8_of  # noqa: PLC0415
+
+    try:
+        return utf8_of(text)
+    except UnicodeError:
+        raise typer.BadParameter(f"{quoted(text)} is no text: write UTF-8") from None
+
+
+def read_path(text: str) -> str:
+    """What names a file or folder: anything that is not blank, and on Linux any bytes."""
+    if not text.strip():
+        raise typer.BadParameter(f"{quoted(text)} names nothing: write text that is not blank")
     return text
 
 
 def read_name(text: str) -> str:
-    """What names a namespace, a job, a path: any text that is not blank."""
-    if not text.strip():
-        raise typer.BadParameter(f"{quoted(text)} names nothing: write text that is not blank")
-    return read_text(text)
+    """What names a namespace or a job: any text that is not blank."""
+    return read_text(read_path(text))
 
 
 def read_job(text: str) -> str:
@@ -216,14 +232,59 @@ INTERRUPTED: Final = 130
 """As a shell has it for Ctrl-C."""
 
 
+def require_files() -> None:
+    """Refuse to begin where the system gives us too few open files: what fails then fails anywhere. `SettingsError`."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit < FILES_MIN:
+        raise SettingsError(
+            f"the limit of open files is {limit}, and at least {FILES_MIN} are needed: raise it (`ulimit -n`, or "
+            "LimitNOFILE of a service)"
+        )
+
+
 def carry_out(work: Coroutine[None, None, ExitCode], *, interrupted: int = INTERRUPTED) -> None:
     """Run *work* and end with its exit code. Ctrl-C ends it quietly, with *interrupted* (130: as a shell expects)."""
     try:
-        code = int(asyncio.run(work))
+        require_files()
+        code = int(asyncio.run(_interruptible(work)))
     except KeyboardInterrupt:
         code = interrupted
+    finally:
+        work.close()  # it may not have begun
     if code:
         raise typer.Exit(code)
+
+
+async def _interruptible(work: Coroutine[None, None, ExitCode]) -> ExitCode:
+    """Do *work*, and let Ctrl-C end it also while it waits for somebody to read what it writes.
+
+    asyncio's own handler cancels the work, and that takes effect only when such a write has ended.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # it is ignored: we were started in the background
+        return await work
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        let_go_of_unread()
+        handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        return await work
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def end_at_signals(told: asyncio.Event) -> None:
+    """Set *told* at SIGINT and SIGTERM, also while something waits for somebody to read what it writes."""
+    loop = asyncio.get_running_loop()
+
+    def take(_number: int, _frame: FrameType | None) -> None:
+        let_go_of_unread()
+        loop.call_soon_threadsafe(told.set)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, take)  # the loop's own handlers run only when such a write has ended
 
 
 def tell(sentence: str) -> None:
@@ -233,8 +294,7 @@ def tell(sentence: str) -> None:
     """
     from consumer.wire.display import printable  # noqa: PLC0415
 
-    sys.stderr.write("jobstate: " + "\n".join(printable(line) for line in sentence.split("\n")) + "\n")
-    sys.stderr.flush()
+    write_stderr("jobstate: " + "\n".join(printable(line) for line in sentence.split("\n")) + "\n")
 
 
 def called() -> str:

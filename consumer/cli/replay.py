@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from consumer.cli.display import write_json
-from consumer.cli.options import AsJson, Output, read_count, read_name, wants_json
+from consumer.cli.options import AsJson, Output, read_count, read_path, wants_json
 from consumer.errors import ExitCode, quoted
 from consumer.fold import Published
 from consumer.replay.derived import DerivedReplay, DerivedVerdict, add_up, derived_lines, derived_object, judge_derived
@@ -35,7 +35,7 @@ def _read_share(text: str | float) -> float:
 
 def replay(
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", parser=read_name, help="Folders of one recording each.")
+        list[str], typer.Argument(metavar="PATH...", parser=read_path, help="Folders of one recording each.")
     ],
     *,
     as_json: AsJson = False,

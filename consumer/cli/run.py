@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 
+from consumer.cli.options import require_files
 from consumer.daemon.assemble import run_daemon
 from consumer.errors import ExitCode, JobstateError, SettingsError
 from consumer.observe import configure, never_wait, tell_left_out
@@ -30,7 +31,7 @@ def run(
         str | None, typer.Option(metavar="DIR", help="Where that server keeps its data (embedded.folder).")
     ] = None,
 ) -> None:
-    """Follow a cluster: the daemon. Ends on SIGTERM or SIGINT, after what is under way is confirmed.
+    """Follow a cluster: the daemon. Ends on SIGTERM, SIGINT or SIGHUP, after what is under way is confirmed.
 
     Every setting is a key of the file or a variable: JOBSTATE_NATS__URL, JOBSTATE_BACALHAU__URL,
     JOBSTATE_BACALHAU__TOKEN_FILE and JOBSTATE_ORCHESTRATOR__URL do for a real cluster.
@@ -39,6 +40,7 @@ def run(
     """
     if folder is not None and not embedded:
         raise typer.BadParameter("is for a server of our own: give --embedded too", param_hint="'--folder'")
+    require_files()
     settings = load(config, os.environ, [] if folder is None else [Given("--folder", "embedded.folder", folder)])
     if embedded and settings.streams.replicas > 1:
         raise SettingsError(
@@ -63,8 +65,9 @@ def run(
 async def _until_told(settings: Settings, *, embedded: bool) -> ExitCode:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has it ignored
+            loop.add_signal_handler(number, stop.set)
     return await run_daemon(settings, stop, embedded=embedded)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -163,7 +164,7 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
     _bound = RateBound(settings.lines_per_s)
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
-            colors=out.isatty(),
+            colors=out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
             timestamp_key="time",
             exception_formatter=structlog.dev.plain_traceback,
             sort_keys=False,

@@ -17,6 +17,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client import values as prometheus_values
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -31,6 +32,10 @@ from consumer.model import (
 )
 from consumer.observe.log import lost_lines
 from consumer.wire.decoding import REASONS
+
+# PROMETHEUS_MULTIPROC_DIR is meant for a web server of many processes: with it the library counts in files of that
+# folder, and a scrape of ours would see none of it.
+prometheus_values.ValueClass = prometheus_values.MutexValue
 
 OTHER: Final = "other"
 STREAMS: Final = ("log", "input", "refused", "bucket")

@@ -405,6 +405,7 @@ async def test_ctrl_c_while_it_is_still_starting_ends_quietly(name: str) -> None
 
 async def test_a_closed_output_is_no_failure(stage: Stage) -> None:
     """`>&-`: the verb does its work, and its exit code is its answer."""
+    await stage.live("j-1", "Pending")
     for line, code in (("rules --explain Failed Running", 1), ("version", 0), ("list", 0)):
         process = await asyncio.create_subprocess_exec(
             *("sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "consumer", *line.split()),

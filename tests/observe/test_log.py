@@ -81,6 +81,18 @@ def test_people_get_text_and_machines_json(form: str, stream: type[io.StringIO],
     assert "daemon.started" in out.getvalue()
 
 
+@pytest.mark.parametrize(("variable", "text"), [("NO_COLOR", "1"), ("TERM", "dumb"), ("TERM", "xterm")])
+def test_who_wants_no_colors_gets_none(monkeypatch: pytest.MonkeyPatch, variable: str, text: str) -> None:
+    """On a terminal there are colors, unless a variable says otherwise."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(variable, text)
+    out = Terminal()
+    configure(Log(), out)
+    structlog.get_logger().info("daemon.started")
+    assert ("\x1b[" in out.getvalue()) is (text == "xterm")
+
+
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_no_terminal_acts_on_a_value(form: str) -> None:
     """Escapes, bells, right-to-left marks and lone surrogates are spelled out, not sent."""
