@@ -151,10 +151,11 @@ def started(folder: Path, words: list[str], **variables: str) -> Iterator[tuple[
         process.wait()
 
 
-def wait_for(said: Path, *words: str) -> None:
-    """Return when all *words* were said."""
+def wait_for(process: "subprocess.Popen[bytes]", said: Path, *words: str) -> None:
+    """Return when *process* has said all *words*; it must go on until then."""
     deadline = time.monotonic() + DEADLINE_S
     while not all(word in said.read_text() for word in words):
+        assert process.poll() is None, said.read_text()
         assert time.monotonic() < deadline, said.read_text()
         time.sleep(0.05)
 
@@ -164,7 +165,7 @@ def wait_for(said: Path, *words: str) -> None:
 def test_a_silent_name_server_delays_no_end_of_the_daemon(tmp_path: Path, loop: str) -> None:
     """`nats.trouble` says that the name does not resolve; SIGTERM ends it while lookups hang, on both event loops."""
     with started(tmp_path, [*PROGRAM[loop], "run"], JOBSTATE_NATS__URL="nats://ours.example:4222") as (process, said):
-        wait_for(said, '"connection.waiting"')
+        wait_for(process, said, '"connection.waiting"')
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE_S) == 0
     lines = [json.loads(line) for line in said.read_text().splitlines()]
@@ -185,7 +186,7 @@ def test_the_names_of_bacalhaus_sides_hold_nobody_up_either(tmp_path: Path, loop
         JOBSTATE_BACALHAU__URL="nats://hints.example:4222",
         JOBSTATE_ORCHESTRATOR__URL="http://record.example:1234",
     ) as (process, said):
-        wait_for(said, "the name hints.example does not resolve", "the name record.example does not resolve")
+        wait_for(process, said, "the name hints.example does not resolve", "the name record.example does not resolve")
         process.send_signal(signal.SIGTERM)
         assert process.wait(DEADLINE_S) == 0
     assert '"kind": "unresolved"' in said.read_text()

@@ -28,7 +28,7 @@ from consumer import reach
 from consumer.errors import DecodeError, OrchestratorError, SettingsError
 from consumer.join.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage, JobPage, Snapshot
-from consumer.resolve import Resolver
+from consumer.resolve import Resolver, UnresolvedError
 from consumer.settings import Orchestrator as OrchestratorSettings
 from consumer.settings import Secret, is_host, secret_of, trust
 from consumer.wire.rest import KNOWN_VERSIONS, Node, decode_history, decode_job, decode_jobs, decode_node
@@ -93,6 +93,9 @@ _MEANT_BY_500: Final = (
 was tried on a real one.
 """
 
+_TOO_MUCH_HEAD: Final = ("got more than", "too many headers")
+"""How aiohttp says that an answer's headers are beyond its bounds: 8,190 bytes of a line, some 128 lines."""
+
 _SOMETHING_ELSE: Final = "check orchestrator.url: a proxy, a login page or the web interface answers there"
 _NEWER: Final = "is this Bacalhau newer than 1.9? report it, with its version"
 
@@ -101,6 +104,7 @@ NEXT_STEP: Final = {
     "cut": "look at the orchestrator, and at any proxy before it: one of them ends connections early",
     "encoded": "have the proxy between keep to Accept-Encoding: identity",
     "forbidden": "the credential needs the capability read:job",
+    "headers": "look at what is between, its cookies first: the API itself sends a few short headers",
     "html": _SOMETHING_ELSE,
     "needs-tls": "the server speaks TLS: write https:// in orchestrator.url",
     "no-job": _NEWER,
@@ -204,7 +208,7 @@ class Orchestrator:
     """`consumer.ports.Orchestrator` over HTTP. Use as `async with`; many reads may be under way at once.
 
     Raises `OrchestratorError` for every answer that is none, by kind, each with its `NEXT_STEP`:
-    unresolved, unreachable, tls, tls-expired, tls-too-early, not-tls, needs-tls, slow, not-http, redirect,
+    unresolved, unreachable, tls, tls-expired, tls-too-early, not-tls, needs-tls, slow, not-http, headers, redirect,
     unauthorized, forbidden, throttled, server-error, refused (another 4xx), wrong-status, not-an-api (a 404 that is
     not Bacalhau's), compute-node (it has no list of jobs), html, not-json, encoded (compressed though we said not to);
     and of this one read: cut, too-large, other-job, not-askable (no path can name this job), and the reasons that
@@ -384,9 +388,11 @@ class Orchestrator:
             raise _error("cut", "the connection ended within the body") from error
         except aiohttp.ClientResponseError as error:
             # Its text quotes what the server sent.
-            raise _error("not-http", f"the answer is no HTTP ({type(error).__name__})") from None
+            kind, detail = _http_fault(error)
+            raise _error(kind, detail) from None
         except (aiohttp.ClientError, OSError) as error:
-            kind = "unresolved" if isinstance(error, aiohttp.ClientConnectorDNSError) else "unreachable"
+            unresolved = isinstance(getattr(error, "os_error", None), UnresolvedError)
+            kind = "unresolved" if unresolved else "unreachable"
             raise _error(kind, f"{self._base.origin()}: {_why(error)}") from error
         finally:
             del self._under_way[this]
@@ -472,6 +478,13 @@ class Orchestrator:
             password = secret_of(options.password, options.password_file, "orchestrator.password_file")
             return "Basic " + b64encode(f"{options.user}:{password}".encode()).decode()
         return None
+
+
+def _http_fault(error: aiohttp.ClientResponseError) -> tuple[str, str]:
+    """Kind and detail of an answer whose head aiohttp does not take: too much of it, or none of HTTP."""
+    if any(words in error.message.lower() for words in _TOO_MUCH_HEAD):
+        return "headers", "its headers are too long (more than 8 KiB for one) or too many"
+    return "not-http", f"the answer is no HTTP ({type(error).__name__})"
 
 
 def _error(kind: str, detail: str, retry_after_s: float | None = None) -> OrchestratorError:

@@ -89,6 +89,23 @@ async def test_a_daemon_says_how_it_is() -> None:
     assert await read_readiness(Http(port=0)) is None
 
 
+@pytest.mark.parametrize("head", [b"X: " + b"y" * 100_000, b"\r\n".join([b"X: y"] * 100_000), b"no header"])
+async def test_a_head_beyond_all_bounds_is_another_service(head: bytes) -> None:
+    """At the daemon's address and at the monitoring port: a finding in words, whatever aiohttp makes of it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n{}")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        found = await read_readiness(Http(port=port))
+        assert found is not None
+        assert (found.alien, found.away) == (True, "")
+        assert (await read_monitor(f"http://127.0.0.1:{port}")).fault == "its answer is no /jsz"
+
+
 async def test_a_job_whose_id_is_the_name_of_another_is_found() -> None:
     """The client's first request is answered with that one, and its next one with the job: of both kinds of reads."""
 

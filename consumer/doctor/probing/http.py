@@ -42,6 +42,8 @@ async def read_readiness(http: Http) -> Readiness | None:
     url = URL(url_of(http.host, http.port))
     try:
         body = await _get(url / "readyz")
+    except aiohttp.ClientResponseError:  # no HTTP, or a head beyond all bounds
+        return Readiness(address=str(url), alien=True)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         return Readiness(address=str(url), away=_reason(error))
     try:
@@ -88,7 +90,7 @@ async def _get(url: URL) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, msgspec.MsgspecError | ValueError):
+    if isinstance(error, msgspec.MsgspecError | ValueError | aiohttp.ClientResponseError):
         return "its answer is no /jsz"
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(cause, ConnectionRefusedError):
