@@ -26,6 +26,7 @@ from consumer.cli.options import (
     read_name,
     read_states,
     tell,
+    tell_error,
     wants_json,
 )
 from consumer.errors import AbsentError, AmbiguousError, ExitCode, JobstateError
@@ -213,7 +214,7 @@ async def _get(jobs: list[str], where: Where, *, as_json: bool) -> ExitCode:
             sys.stdout.write("\n")
         say_update(entry, update)
     for failure in failures:
-        tell(str(failure))
+        tell_error(failure)
     return failures[0].exit_code if failures else ExitCode.OK
 
 

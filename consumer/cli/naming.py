@@ -37,6 +37,8 @@ async def find_key(view: "View", job: str) -> "JobKey":
 
 def only(view: "View", job: str, keys: "Sequence[JobKey]") -> "JobKey":
     """The one of *keys*, which `find_keys` found for *job*. Raises `AbsentError`, `AmbiguousError`."""
+    from consumer.wire.display import printable  # noqa: PLC0415
+
     if not keys:
         raise AbsentError(
             f"no job {job} in cluster {view.names.cluster}: write the job's id, its beginning, or the job's name "
@@ -44,7 +46,7 @@ def only(view: "View", job: str, keys: "Sequence[JobKey]") -> "JobKey":
         )
     if len(keys) > 1:
         more = f"\n  and {len(keys) - CANDIDATES_MAX} more" if len(keys) > CANDIDATES_MAX else ""
-        lines = "".join(f"\n  {say_key(key)}" for key in keys[:CANDIDATES_MAX])
+        lines = "".join(f"\n  {printable(say_key(key))}" for key in keys[:CANDIDATES_MAX])
         step = "write one of these, or more of the id"
         raise AmbiguousError(f"{job} may be one of {len(keys)} jobs: {step}{lines}{more}")
     return keys[0]

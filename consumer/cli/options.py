@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 import typer
 
 from consumer.cli.streams import let_go_of_unread, write_stderr
-from consumer.errors import ExitCode, ServerError, SettingsError, quoted
+from consumer.errors import ExitCode, JobstateError, ServerError, SettingsError, quoted
 
 if TYPE_CHECKING:
     from consumer.fold.asks import Entry
@@ -288,13 +288,17 @@ def end_at_signals(told: asyncio.Event) -> None:
 
 
 def tell(sentence: str) -> None:
-    """Say something about the run itself: on stderr, so that the output stays what was asked for.
-
-    A line break of *sentence* is one: what others wrote must have none.
-    """
+    """Say something about the run itself: on stderr, so that the output stays what was asked for."""
     from consumer.wire.display import printable  # noqa: PLC0415
 
-    write_stderr("jobstate: " + "\n".join(printable(line) for line in sentence.split("\n")) + "\n")
+    write_stderr(f"jobstate: {printable(sentence)}\n")
+
+
+def tell_error(error: JobstateError) -> None:
+    """Say an error, whose further lines are its own, as the end of a verb would; what goes on after it is shown."""
+    from consumer.wire.display import printable_lines  # noqa: PLC0415
+
+    write_stderr(f"jobstate: {printable_lines(str(error))}\n")
 
 
 def called() -> str:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 VERBS: Final["Mapping[str, tuple[str, str]]"] = {
     "run": ("consumer.cli.run:run", "Follow a cluster: the daemon."),
     "list": ("consumer.cli.jobs:list_jobs", "Jobs and their present states."),
-    "get": ("consumer.cli.jobs:get", "The present state of one job."),
+    "get": ("consumer.cli.jobs:get", "The present states of the jobs that are named."),
     "history": ("consumer.cli.jobs:history", "Every update of one job, in order."),
     "watch": ("consumer.cli.watch:watch", "Updates as they come."),
-    "wait": ("consumer.cli.wait:wait", "Wait until jobs have ended, or are in a state."),
+    "wait": ("consumer.cli.wait:wait", "Wait until jobs have completed, or are in a state."),
     "send": ("consumer.cli.send:send", "Report a job's state by hand."),
     "quarantine": ("consumer.cli.quarantine:quarantine", "What was refused, and why."),
     "advisories": ("consumer.cli.advisories:advisories", "What was announced: stuck, gone, unreadable, foreign, …"),
@@ -30,7 +30,7 @@ VERBS: Final["Mapping[str, tuple[str, str]]"] = {
     "replay": ("consumer.cli.replay:replay", "Judge recordings in virtual time, without a server."),
     "demo": ("consumer.cli.demo:demo", "See it work: recorded traffic through a real daemon and a real server."),
     "version": ("consumer.cli.version:version", "Our version, and of what we stand on."),
-    "completion": ("consumer.cli.completion:completion", "A script that completes this command in a shell."),
+    "completion": ("consumer.cli.completion:completion", "Write a script that completes this command in a shell."),
 }
 """Verb: (module:function or module:typer app, one line of help). In the order in which they are listed."""
 

@@ -94,8 +94,10 @@ def wait(
 ) -> None:
     """Wait until each JOB has completed, or is in the state that --for names, now or later.
 
-    Exit 0 only if all did. 1: one ended in another state. 4: the time was over before that was known of all. 11: the
-    time was over, and no server had said how the jobs stand. So `jobstate wait JOB && deploy` deploys only what worked.
+    Exit 0 only if all did. 1: one ended in another state, or (`replaced`) a later life began before that of --version
+    had ended. 3, 6: a short id names no job, or what was named may be several. 4: the time was over before that was
+    known of all. 11: the time was over, and no server had said how the jobs stand. So `jobstate wait JOB && deploy`
+    deploys only what worked.
 
     The life of the job that is open counts: an earlier one, before a rerun, says nothing. Where none is open, the last
     one does, at once. After a rerun whose first update may not be here yet, name the life: --version 2.

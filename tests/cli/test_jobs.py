@@ -177,6 +177,16 @@ async def test_a_name_of_several_jobs_lists_them(stage: Stage) -> None:
     assert one.objects[0]["update"]["Job"]["ID"] == "j-99"
 
 
+async def test_an_id_with_line_breaks_is_one_line_of_a_list(stage: Stage) -> None:
+    """What others wrote makes no line of its own, where several are listed: in `get` and as the end of a verb."""
+    for end in ("1", "2"):
+        await stage.live(f"j\n  default/fake{end}", "Pending")
+
+    for verb in ("get", "history"):
+        ended = await stage.verb(verb, "j")
+        assert ended.err.splitlines()[1:] == [rf"  default/j\n  default/fake{end}" for end in ("1", "2")]
+
+
 async def test_a_namespace_without_a_job_is_told(stage: Stage) -> None:
     """Nothing on stdout and exit 0, and a word on stderr; not where only the state hides its jobs."""
     await stage.live("j-1", "Pending")
