@@ -327,10 +327,13 @@ async def test_a_bucket_that_is_somebodys_own_is_left_alone(reader: Connection, 
     assert await copied(reader, names) == {"mine"}
 
 
+@pytest.mark.parametrize("idle", [False, True])
 async def test_a_source_that_stands_still_is_noticed(
-    reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+    reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch, *, idle: bool
 ) -> None:
-    """It copies nothing, for ever. Not while it is young: then it is being filled."""
+    """It copies nothing, for ever: it says that it has nothing to copy (*idle*), or nothing at all."""
+    if not idle:
+        monkeypatch.setattr("consumer.jetstream.bucket._is_idle", lambda _: False)
     await ensure(reader, names, SMALL, bucket=False)
     config = configs(names, SMALL)[3]
     stands = {**config, "sources": [{**config["sources"][0], "opt_start_seq": 10**6}]}
@@ -342,7 +345,8 @@ async def test_a_source_that_stands_still_is_noticed(
     assert (upkeep.renewals, upkeep.lacking) == (0, 2)
     monkeypatch.setattr("consumer.jetstream.bucket.CATCH_UP_S", 0.0)
     assert "none of entry 2, the last update" in await find_lack(reader, names)
-    monkeypatch.setattr("consumer.jetstream.bucket.STUCK_S", 0.0)
+    if not idle:
+        monkeypatch.setattr("consumer.jetstream.bucket.STUCK_S", 0.0)
     await look_until(upkeep, reader, names, memory, 1)
     await has_copied(reader, names, "j-1", "j-2")
 
