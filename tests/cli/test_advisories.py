@@ -59,5 +59,5 @@ async def test_what_a_stranger_stored_there_is_shown_as_that(stage: Stage) -> No
 
 
 async def test_nothing_was_announced(stage: Stage) -> None:
-    """Exit 0, no line."""
-    assert await stage.verb("advisories") == (ExitCode.OK, "", "")
+    """Exit 0, no line, and on standard error that there is none."""
+    assert await stage.verb("advisories") == (ExitCode.OK, "", "jobstate: nothing was announced in cluster main\n")
