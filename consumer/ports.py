@@ -8,10 +8,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.errors import OrchestratorError
 from consumer.fold.asks import Answer, Append, ReadBack
-from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
-from consumer.model import HistoryPage, JobPage, Position, Snapshot
+from consumer.model import HistoryPage, JobDocument, JobPage, Position
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
@@ -74,7 +74,7 @@ class Orchestrator(Protocol):
 
     async def history(self, read: ReadHistory) -> HistoryPage | Missing: ...
 
-    async def job(self, read: ReadJob) -> Snapshot | Missing: ...
+    async def job(self, read: ReadJob) -> JobDocument | Missing: ...
 
     async def jobs(self, read: ReadJobs) -> JobPage: ...
 
@@ -86,7 +86,7 @@ class Answered(NamedTuple):
     """
 
     read: OrchestratorRead
-    answer: HistoryPage | Snapshot | JobPage | Missing | OrchestratorError
+    answer: HistoryPage | JobDocument | JobPage | Missing | OrchestratorError
     started_at: float
     alone: bool = False
 

@@ -171,10 +171,6 @@ class Bacalhau(_Section, frozen=True, kw_only=True):
     tls_first: Annotated[
         bool, Meta(description="Shake hands before the server says who it is (Bacalhau's `RequireTLS`).")
     ] = False
-    derive: Annotated[
-        Literal["running", "never"],
-        Meta(description="`running`: Running is published when its frame proves it, before the record is read."),
-    ] = "running"
     frames_max: Annotated[
         int,
         Meta(
@@ -412,7 +408,7 @@ class Setting(NamedTuple):
     @property
     def variable(self) -> str:
         """Its environment variable: `JOBSTATE_NATS__URL`."""
-        return ENVIRONMENT + (f"{self.section}__{self.key}" if self.section else self.key).upper()
+        return _variable(self.name)
 
     @property
     def secret(self) -> bool:
@@ -430,6 +426,17 @@ def all_settings() -> Iterator[Setting]:
                 yield Setting(field.name, inner.name, inner.type, inner.default)
         else:
             yield Setting("", field.name, field.type, field.default)
+
+
+def _variable(name: str) -> str:
+    """The environment variable of the setting *name*: `JOBSTATE_NATS__URL` of `nats.url`."""
+    return ENVIRONMENT + name.replace(".", "__").upper()
+
+
+REMOVED: Final[Mapping[str, str]] = {
+    "bacalhau.derive": "with an orchestrator nothing is published from a frame any more; remove the setting",
+}
+"""Settings that there were, and what became of them: found in a file or the environment they are told, and ignored."""
 
 
 class Given(NamedTuple):
@@ -452,10 +459,11 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, giv
     overruled = {known[name].variable for _, name, _ in given}  # what a flag comes before need not be right
     left = {variable: text for variable, text in (environ or {}).items() if variable not in overruled}
     for name, value in _from_environment(left).items():
-        values[name], origins[name] = value, f"environment: {known[name].variable}"
+        values[name], origins[name] = value, f"environment: {_variable(name)}"
     for option, name, text in given:
         values[name], origins[name] = _convert(option, known[name], text, lax=True), option
 
+    removed = [f"{origins[name]}: {name}: {REMOVED[name]}" for name in REMOVED if name in values]
     sections: dict[str, dict[str, Any]] = {}
     for setting in all_settings():
         if setting.section and setting.name in values:
@@ -467,7 +475,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, giv
     settings = Settings(**chosen)
     _check_together(settings, origins)
     _check_hosts(settings, origins)
-    return msgspec.structs.replace(settings, warnings=tuple(_look_at_files(settings, origins)))
+    return msgspec.structs.replace(settings, warnings=(*removed, *_look_at_files(settings, origins)))
 
 
 def read_secret(path: str, name: str) -> str:
@@ -613,7 +621,7 @@ def redact(url: str) -> str:
 
 
 def _from_file(path: Path) -> dict[str, Any]:
-    """The values of the file by their names, each of its kind."""
+    """The values of the file by their names, each of its kind; those of `REMOVED` as they stand there."""
     table = _parse(path)
     known = {setting.name: setting for setting in all_settings()}
     sections = {setting.section for setting in known.values() if setting.section}
@@ -628,6 +636,9 @@ def _from_file(path: Path) -> dict[str, Any]:
         section, table_of = (name, value) if name in sections else ("", {name: value})
         for key, given in table_of.items():
             full = f"{section}.{key}" if section else key
+            if full in REMOVED:
+                values[full] = given
+                continue
             if full not in known:
                 unknown.append(f"unknown key `{key}`{f' in [{section}]' if section else ''}{_meant(key, section)}")
                 continue
@@ -660,7 +671,7 @@ def check_names(environ: Mapping[str, str]) -> None:
 
     Kubernetes sets variables like `JOBSTATE_PORT_9090_TCP` for a service of our name: those are not ours and no error.
     """
-    known = {setting.variable for setting in all_settings()}
+    known = {setting.variable for setting in all_settings()} | set(map(_variable, REMOVED))
     flat = {re.sub("_+", "_", variable): variable for variable in known}
     for variable in environ:
         if not variable.startswith(ENVIRONMENT) or variable == CONFIG or variable in known:
@@ -678,7 +689,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """The values of the variables that are ours by their names, each of its kind."""
     check_names(environ)
     known = {setting.variable: setting for setting in all_settings()}
-    return {
+    removed: dict[str, Any] = {name: None for name in REMOVED if _variable(name) in environ}
+    return removed | {
         known[variable].name: _convert(f"environment: {variable}", known[variable], text, lax=True)
         for variable, text in environ.items()
         if variable in known

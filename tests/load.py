@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from consumer.bacalhau.pace import Pace, PaceOptions
-from consumer.join import Join, JoinSettings, ReadJobs
+from consumer.core import Readers, ReadingOptions, ReadJobs
 from consumer.model import Identity, JobPage, Snapshot, Update
 from consumer.replay.record import read_records
 from consumer.replay.recording import RecordedFrame, Recording
@@ -199,14 +199,12 @@ async def run_burst(aims: Aims, jobs: int, seconds: float) -> None:
     for update, at in came:
         key = (update.Job.ID, update.Sequence)
         lags[causes[key]].append(max(at - passed[changes[key]], 0.0) * 1e3)
-    early = sum(update.Source == "derived" for update, _ in came)
     per_change, worst = len(asked) / len(came), most_in_a_second(asked)
     aims.say(
         f"{jobs} jobs over {seconds:g} s",
         verdict="right" if verdict.ok else "WRONG",
         updates=len(came),
         by_hint=len(lags["hint"]),
-        early=early,
         hint_p50_ms=percentile(lags["hint"], 0.5),
         hint_p99_ms=percentile(lags["hint"], 0.99),
         scan_p99_ms=percentile(lags["scan"], 0.99),
@@ -260,7 +258,7 @@ def _now() -> float:
 def reckon_lists(aims: Aims, stored: int, hours: float) -> None:
     """The join and the pace in virtual time beside an orchestrator with *stored* finished jobs: what its lists take."""
     pace = Pace(PaceOptions(), lambda: 0.5)
-    join = Join(load(None), lambda _: None, JoinSettings(), since_ns=START_NS)
+    join = Readers(load(None), lambda _: None, ReadingOptions(), since_ns=START_NS)
     done = Snapshot(
         job=Identity(id="j-1", namespace="default"), count=1, version=1, revision=3, state="Completed", modified_ns=1
     )

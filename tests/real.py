@@ -551,7 +551,6 @@ class Run:
     def _not_done(self, phases: Sequence[str]) -> list[str]:
         """What was to be done in *phases*, and never was. Before 1.8 a job has no second life."""
         wanted = ["submitted", "jobs", "updates", "observed"]
-        wanted += [] if set(phases) <= {"unheard"} else ["derived"]
         wanted += ["stopped"] if "burst" in phases else []
         wanted += ["unheard"] if "unheard" in phases else []
         wanted += ["mended"] if "refused" in phases else []

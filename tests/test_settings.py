@@ -571,3 +571,15 @@ def test_names_of_variables_are_looked_at_without_their_values() -> None:
     for name, meant in (("JOBSTATE_NATS_URL", "JOBSTATE_NATS__URL"), ("JOBSTATE_HTTP__PROT", "JOBSTATE_HTTP__PORT")):
         with pytest.raises(SettingsError, match=f"environment: {name}: unknown; did you mean {meant}"):
             check_names({name: ""})
+
+
+def test_a_setting_that_is_gone_is_told_and_ignored(tmp_path: Path) -> None:
+    """A file or an environment of before starts as it did: the warning names the place, the setting and what to do."""
+    file = tmp_path / "jobstate.toml"
+    file.write_text('[bacalhau]\nderive = "never"\n', encoding="utf-8")
+    (told,) = load(file).warnings
+    assert told.startswith(f"{file}: bacalhau.derive: ")
+    assert "remove the setting" in told
+    (told,) = load(environ={"JOBSTATE_BACALHAU__DERIVE": "running"}).warnings
+    assert told.startswith("environment: JOBSTATE_BACALHAU__DERIVE: bacalhau.derive: ")
+    assert load().warnings == ()

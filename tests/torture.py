@@ -32,12 +32,12 @@ from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.server import EmbeddedServer
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.view import FIRST, Reading, View
-from consumer.model import DERIVED, JobKey, Update
+from consumer.model import JobKey, Update
 from consumer.observe import configure
 from consumer.replay.player import IDLE_MAX_S, merge
 from consumer.replay.recording import Recording
 from consumer.replay.stage import DaemonProcess, Stage
-from consumer.replay.verdict import FRAME_TOLERANCE, TIME_TOLERANCE, judge
+from consumer.replay.verdict import TIME_TOLERANCE, judge
 from consumer.settings import MIB, Log, Streams
 from consumer.wire.subjects import Names
 from consumer.wire.update import decode_update
@@ -313,10 +313,7 @@ def draw_moment(rng: random.Random, recordings: Sequence[Recording], speed: floa
 
 
 def compare_logs(without: Sequence[Update], with_faults: Sequence[Update]) -> list[str]:
-    """What differs between two logs of the same record: per job the same updates, their times within 10 ms.
-
-    Whether a Running is derived depends on what was killed; its time then is the frame's (1.5: none).
-    """
+    """What differs between two logs of the same record: per job the same updates, their times within 10 ms."""
     first, second = _by_job(without), _by_job(with_faults)
     wrong = []
     for job in sorted(first.keys() | second.keys()):
@@ -324,7 +321,7 @@ def compare_logs(without: Sequence[Update], with_faults: Sequence[Update]) -> li
         if [_told(update) for update in one] != [_told(update) for update in other]:
             wrong.append(f"{job}: {[_told(update) for update in other]} with faults, {[_told(u) for u in one]} without")
         elif any(_apart(a, b) for a, b in zip(one, other, strict=True)):
-            wrong.append(f"{job}: times differ by more than {TIME_TOLERANCE} ({FRAME_TOLERANCE} of a derived one)")
+            wrong.append(f"{job}: times differ by more than {TIME_TOLERANCE}")
     return wrong
 
 
@@ -340,10 +337,9 @@ def _told(update: Update) -> tuple[object, ...]:
 
 
 def _apart(one: Update, other: Update) -> bool:
-    derived = DERIVED in {one.Source, other.Source}
     if one.Time is None or other.Time is None:
-        return one.Time is not other.Time and not derived
-    return abs(one.Time - other.Time) > (FRAME_TOLERANCE if derived else TIME_TOLERANCE)
+        return one.Time is not other.Time
+    return abs(one.Time - other.Time) > TIME_TOLERANCE
 
 
 # -- reports ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Bacalhau's REST side, asked over HTTP: one request, one answer, and a name for every answer that is none.
 
-What bodies mean is `consumer.wire.rest`; what to ask and when is `consumer.join` and `consumer.bacalhau.pace`. Here are
+What bodies mean is `consumer.wire.rest`; what to ask and when is `consumer.core` and `consumer.bacalhau.pace`. Here are
 the bounds: time, bytes, no redirects, no cookies, no compression. A body never gets into an error: it may hold secrets.
 """
 
@@ -25,9 +25,9 @@ from aiohttp import hdrs
 from yarl import URL
 
 from consumer import reach
+from consumer.core.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.errors import DecodeError, OrchestratorError, SettingsError
-from consumer.join.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
-from consumer.model import HistoryPage, JobPage, Snapshot
+from consumer.model import HistoryPage, JobDocument, JobPage
 from consumer.resolve import Resolver, UnresolvedError
 from consumer.settings import Orchestrator as OrchestratorSettings
 from consumer.settings import Secret, is_host, secret_of, trust
@@ -282,18 +282,18 @@ class Orchestrator:
         body = await self._get(f"{_job_path(read.job)}/history", _with(query, read.next_token, read.namespace))
         return Missing() if body is None else _decoded(partial(decode_history, job=read.job), body)
 
-    async def job(self, read: ReadJob) -> Snapshot | Missing:
-        """The job itself."""
+    async def job(self, read: ReadJob) -> JobDocument | Missing:
+        """The job itself, with the beginning of its history."""
         return await self._ask(read, self._ask_job)
 
-    async def _ask_job(self, read: ReadJob) -> Snapshot | Missing:
-        body = await self._get(_job_path(read.job), _with({}, "", read.namespace))
+    async def _ask_job(self, read: ReadJob) -> JobDocument | Missing:
+        body = await self._get(_job_path(read.job), _with({"include": "history"}, "", read.namespace))
         if body is None:
             return Missing()
-        snapshot = _decoded(decode_job, body)
-        if snapshot.job.id != read.job:
+        document = _decoded(decode_job, body)
+        if document.job.job.id != read.job:
             raise _error("other-job", f"asked for {read.job!r}, the answer is of another job")
-        return snapshot
+        return document
 
     async def _ask(self, read: R, ask: Callable[[R], Awaitable[T]]) -> T:
         """Have *read* answered by *ask*, with one request; another job than asked for is an error.

@@ -1,7 +1,7 @@
 """Which read goes next, and when: order, rate, and the pause while the orchestrator is away; and whether it is.
 
 Sans-I/O: time is passed in, the dice too. `consumer.bacalhau.reads` carries out what comes out of here. What is worth
-reading at all is `consumer.join`'s to say, and it keeps what waits here small: a read in flight and one pending a job.
+reading at all is `consumer.core`'s to say, and it keeps what waits here small: a read in flight and one pending a job.
 """
 
 from collections import deque
@@ -10,8 +10,8 @@ from typing import Final, Self
 
 import msgspec
 
+from consumer.core.reads import OrchestratorRead, ReadJobs
 from consumer.errors import MAYBE_OF_ONE_READ, OrchestratorError
-from consumer.join.reads import OrchestratorRead, ReadJobs
 from consumer.settings import Orchestrator as OrchestratorSettings
 
 _SCAN_EACH: Final = 8
@@ -71,7 +71,8 @@ class Pace:
         self._resume_at = 0.0
         self._refrain_until = 0.0
         """What `Retry-After` asked for."""
-        self._probing = False
+        self._probe: OrchestratorRead | None = None
+        """The read that went out while the orchestrator was away, until it comes back."""
         self._answers = 0
         # By job that failed: how many answers there were then, and whether that was its alone.
         self._failed: Final[dict[str, tuple[int, bool]]] = {}
@@ -102,7 +103,7 @@ class Pace:
 
     def due(self) -> float | None:
         """When `start` may have a read to give; None: not before something is asked or answered."""
-        if not self.waiting or (self._probing if self.away else self.in_flight >= self._options.concurrency):
+        if not self.waiting or (self._probe is not None if self.away else self.in_flight >= self._options.concurrency):
             return None
         return max(self._free_at - self._burst, self._resume_at)
 
@@ -113,8 +114,10 @@ class Pace:
             return None
         self._free_at = max(self._free_at, now) + self._interval_s
         self.in_flight += 1
-        self._probing = bool(self.away)  # what was under way when it went away may hang for long, and is no probe
-        return (self._take_other() if self._probing else None) or self._next()
+        if not self.away:
+            return self._next()
+        self._probe = self._take_other() or self._next()
+        return self._probe
 
     def turn(self, now: float) -> float:
         """When a request may leave that is no read: it takes the next one's turn, so that the rate is kept."""
@@ -129,13 +132,13 @@ class Pace:
         """
         self.in_flight -= 1
         if error is not None and error.kind == "not-askable":
-            self._probing = False  # nobody was asked: that says nothing of the orchestrator, and another probe may go
+            self._probe = None  # nobody was asked: that says nothing of the orchestrator, and another probe may go
             return True
         alone = self._note(read, error)
         # Those that were under way when the orchestrator went away say nothing new, whatever they bring.
-        if self.away_since is not None and started_at <= self.away_since:
+        if self.away_since is not None and read is not self._probe and started_at <= self.away_since:
             return error is not None and error.alone
-        self._probing = False
+        self._probe = None
         if error is None or error.alone:
             self.returns += bool(self.away)
             self.away, self.away_since, self.failures, self._resume_at = "", None, 0, 0.0

@@ -10,12 +10,12 @@ from random import random
 from typing import Final
 
 from consumer.bacalhau.pace import Pace, PaceOptions
+from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.errors import OrchestratorError
-from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
-from consumer.model import HistoryPage, JobPage, Snapshot
+from consumer.model import HistoryPage, JobDocument, JobPage
 from consumer.ports import Answered, Clock, Orchestrator
 
-OrchestratorAnswer = HistoryPage | Snapshot | JobPage | Missing
+OrchestratorAnswer = HistoryPage | JobDocument | JobPage | Missing
 
 
 class Reads:

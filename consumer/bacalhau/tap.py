@@ -1,7 +1,7 @@
 """Bacalhau's subjects, listened to: what comes is put aside, unread, until `batch` takes it.
 
 An observer and nothing else: it publishes nothing, answers nothing, takes part in no queue group, makes no stream. What
-a frame says is `consumer.wire`; what a gap asks for is `consumer.join`.
+a frame says is `consumer.wire`; what a gap asks for is `consumer.core`.
 """
 
 import asyncio

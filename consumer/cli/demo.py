@@ -18,7 +18,7 @@ from consumer.cli.streams import write_stderr
 from consumer.daemon.supervise import unless
 from consumer.errors import ExitCode, quoted
 from consumer.fold.asks import Entry
-from consumer.model import DERIVED, JobStateType, Update
+from consumer.model import DERIVED, Update
 from consumer.observe import configure
 from consumer.replay.recording import Recording
 from consumer.replay.stage import Stage
@@ -201,8 +201,7 @@ class _Demo:
             reads=stage.orchestrator.reads_by.total(),
             reads_by=dict(stage.orchestrator.reads_by),
             cost_s=stage.orchestrator.cost_s,
-            running=sum(update.StateType == JobStateType.RUNNING for update, _ in self._came),
-            early=sum(update.Source == DERIVED for update, _ in self._came),
+            derived=sum(update.Source == DERIVED for update, _ in self._came),
             corrected=sum("corrected" in update.Flags for update, _ in self._came),
             hint_lags_ms=tuple(lags["hint"]),
             scan_lags_ms=tuple(lags["scan"]),

@@ -114,8 +114,7 @@ def _judge(recording: Recording, outcome: Outcome) -> tuple[Verdict, Tallies]:
         reads=outcome.reads,
         reads_by=outcome.reads_by,
         cost_s=outcome.cost_s,
-        running=outcome.running,
-        early=outcome.early,
+        derived=outcome.derived,
         corrected=outcome.corrected,
         hint_lags_ms=outcome.hint_lags_ms,
         scan_lags_ms=outcome.scan_lags_ms,
@@ -141,14 +140,13 @@ def _sum_up(totals: list[tuple[Verdict, Tallies]], rules: Rules) -> None:
     scans = [lag for _, tallies in totals for lag in tallies.scan_lags_ms]
     reads = sum(tallies.reads for _, tallies in totals)
     by_hint = sum(tallies.reads_by["hint"] for _, tallies in totals)
-    early = sum(tallies.early for _, tallies in totals)
-    running = sum(tallies.running for _, tallies in totals)
     cost = sum(tallies.cost_s for _, tallies in totals)
     sys.stdout.write(
         f"{right} of {len(totals)} scenarios right by rules {printable(rules.name)}: {updates} of {expected} updates, "
         f"{len(hints)} by hint (p50 {say_ms(percentile(hints, 0.5))}, p99 {say_ms(percentile(hints, 0.99))}), "
         f"{len(scans)} by scan (p50 {say_ms(percentile(scans, 0.5))}, p99 {say_ms(percentile(scans, 0.99))}), "
-        f"{early} of {running} Running early, {sum(tallies.corrected for _, tallies in totals)} corrected; "
+        f"{sum(tallies.derived for _, tallies in totals)} derived, "
+        f"{sum(tallies.corrected for _, tallies in totals)} corrected; "
         f"{reads} reads ({reads / max(updates, 1):.2f} an update, {by_hint / max(updates, 1):.2f} by hint), "
         f"{cost / max(updates, 1) * 1e3:.2f} ms of an orchestrator's core an update\n"
     )

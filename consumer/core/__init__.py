@@ -1,5 +1,19 @@
-"""What decides, in one object: the source of events, the lanes, and the pump between them. Pure."""
+"""What decides, in one object: readers or frames bring events, the lanes decide them, the core pumps between. Pure."""
 
 from consumer.core.core import Core, Settled, Source
+from consumer.core.options import ReadingOptions
+from consumer.core.readers import Readers
+from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 
-__all__ = ["Core", "Settled", "Source"]
+__all__ = [
+    "Core",
+    "Missing",
+    "OrchestratorRead",
+    "ReadHistory",
+    "ReadJob",
+    "ReadJobs",
+    "Readers",
+    "ReadingOptions",
+    "Settled",
+    "Source",
+]

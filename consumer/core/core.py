@@ -2,7 +2,7 @@
 
 Frames, the orchestrator's answers, reports, the log's answers and the time go in; appends, reads and facts come out.
 The daemon, the replays and both simulations drive this object and nothing beside it, so what is simulated is what ships
-(design/design.md 3). It knows no socket and no clock. `consumer.fold` says what an event means, `consumer.join` which
+(design/design.md 3). It knows no socket and no clock. `consumer.fold` says what an event means, `consumer.core` which
 job is read when.
 """
 
@@ -10,9 +10,9 @@ from typing import Final, Protocol
 
 import msgspec
 
+from consumer.core.reads import OrchestratorRead
 from consumer.fold import Decided, Lanes, Published
 from consumer.fold.asks import Answer, Append, ReadBack
-from consumer.join.reads import OrchestratorRead
 from consumer.model import Decision, Event, Frame, Notice, Work
 
 

@@ -7,9 +7,9 @@ record does not know is strange once, and a wrong address if it goes on.
 from collections.abc import Iterable
 from typing import Final
 
+from consumer.core import OrchestratorRead, ReadJobs
+from consumer.core.reads import Missing
 from consumer.errors import OrchestratorError
-from consumer.join import OrchestratorRead, ReadJobs
-from consumer.join.reads import Missing
 from consumer.model import HistoryPage
 from consumer.ports import Answered
 

@@ -10,12 +10,11 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from consumer.core import Core
+from consumer.core import Core, Readers
+from consumer.core.reads import OrchestratorRead
 from consumer.errors import ConnectionLostError, DecodeError, OrchestratorError, UnreachableError
 from consumer.fold import Decided, Published
 from consumer.fold.asks import Answer
-from consumer.join import Join
-from consumer.join.reads import OrchestratorRead
 from consumer.model import Frame, Junk, Notice, Work
 from consumer.ports import Answered, Beginning, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
 from consumer.wire import decode_frame, decode_report, frame_junk, report_junk
@@ -262,9 +261,9 @@ class Carrier:
             return frame_junk(raw.subject, raw.data, error)
 
     async def _read_loop(self) -> None:
-        reads, join = self._sources.reads, self._core.source
+        reads, readers = self._sources.reads, self._core.source
         assert reads is not None
-        assert isinstance(join, Join)
+        assert isinstance(readers, Readers)
         returns = reads.returns
         while True:
             await self._room.wait()
@@ -272,18 +271,18 @@ class Carrier:
             self.answers_read += len(answered)
             now = self._clock.now()
             for one in answered:
-                self._take_read(join, one, now)
+                self._take_read(readers, one, now)
             self._watcher.answered(answered, reads.away)
             if reads.returns != returns:
                 returns = reads.returns
-                join.look_everywhere()
+                readers.look_everywhere()
                 if self._sources.tap is not None:
                     self._sources.tap.hurry()  # its NATS lives and dies with the orchestrator
             self._follow()
-            await self._begin(join)
+            await self._begin(readers)
             self._watcher.went_round("answers of the orchestrator")
 
-    def _take_read(self, join: Join, one: Answered, now: float) -> None:
+    def _take_read(self, readers: Readers, one: Answered, now: float) -> None:
         answer = one.answer
         if isinstance(answer, OrchestratorError):
             log.warning(
@@ -296,16 +295,16 @@ class Carrier:
             alone = answer.kind if one.alone else ""
             untouched = answer.kind in {"unreachable", "unresolved"}  # it took none of the orchestrator's time
             began = now if untouched else one.started_at
-            join.failed(one.read, now, alone=alone, too_large=answer.kind == "too-large", started=began)
+            readers.failed(one.read, now, alone=alone, too_large=answer.kind == "too-large", started=began)
         else:
-            join.answered(one.read, answer, now, started=one.started_at)
+            readers.answered(one.read, answer, now, started=one.started_at)
 
-    async def _begin(self, join: Join) -> None:
+    async def _begin(self, readers: Readers) -> None:
         """Once, when the first list has told how new the record is: agree with the log on where it begins."""
         beginning = self._sources.beginning
-        if self._begun or join.newest_ns is None or beginning is None:
+        if self._begun or readers.newest_ns is None or beginning is None:
             return
-        newest_ns, now_ns = join.newest_ns, int(self._clock.wall() * 1e9)
+        newest_ns, now_ns = readers.newest_ns, int(self._clock.wall() * 1e9)
         ahead = newest_ns > now_ns + AHEAD_NS
         try:
             since_ns = await beginning.agree(now_ns if ahead else newest_ns)
@@ -316,7 +315,7 @@ class Carrier:
         if ahead:
             tell_ahead(newest_ns, now_ns, "look at the orchestrator's clock; our own is taken in its place")
         backfill = self._sources.backfill_ns
-        join.begin(0 if backfill is None else max(since_ns - backfill, 0))
+        readers.begin(0 if backfill is None else max(since_ns - backfill, 0))
         log.info("log.begins", since_ns=since_ns)
         self._follow()
 

@@ -22,10 +22,11 @@ from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import DEAD_READER, Tap, TapOptions
 from consumer.client import Outage
-from consumer.core import Core
+from consumer.core import Core, Readers, ReadingOptions
 from consumer.daemon.carry import AHEAD_NS, Carrier, Sources, tell_ahead
 from consumer.daemon.supervise import Loop, run_until
 from consumer.daemon.watch import BUCKET, INPUT, LOG, ORCHESTRATOR, REFUSED, TAP, Watch
+from consumer.derive import Derivation, DerivationSettings
 from consumer.errors import LogWentBackError, RefusedError, ServerError, UnreachableError
 from consumer.fold import Lanes
 from consumer.fold.dwell import Dwell
@@ -37,7 +38,6 @@ from consumer.jetstream.recovery import Mark, mark_of, probe
 from consumer.jetstream.topology import survey
 from consumer.jetstream.upkeep import Memory, Upkeep
 from consumer.jetstream.writer import JetStreamWriter, open_writer
-from consumer.join import Derivation, DerivationSettings, Join, JoinSettings
 from consumer.model import REPORTED, Identity, JobKey, Notice
 from consumer.observe import Health, Metrics, tell_left_out
 from consumer.rules import Rules
@@ -161,7 +161,7 @@ class Life:
         self._tap: Tap | None = None
         self._orchestrator: Orchestrator | None = None
         self._reads: Reads | None = None
-        self._join: Join | Derivation | None = None
+        self._source: Readers | Derivation | None = None
         self._silent = False
         self._told: dict[MetricCounter, int] = {}
         self._moved: dict[str, int] = {}
@@ -182,15 +182,15 @@ class Life:
                 "look at the orchestrator's clock, and at ours; if they are right now, remove the log's entry "
                 f"{estate.names.format} and start again: it then begins with the next list (scan.backfill: earlier)",
             )
-        self._join = Join(
+        self._source = Readers(
             estate.rules,
             self._lanes.known,
-            _join_settings(settings),
+            _reading_options(settings),
             since_ns=None if since is None else 0 if backfill_ns is None else max(since - backfill_ns, 0),
         )
-        self._join.hold()  # `_first_look` opens
+        self._source.hold()  # `_first_look` opens
         for job in self._open_jobs():
-            self._join.resume(job)
+            self._source.resume(job)
         self._orchestrator = orchestrator
         self._reads = Reads(orchestrator, estate.clock, PaceOptions.of(settings.orchestrator))
         self._tap = Tap(TapOptions.of(settings.bacalhau)) if settings.bacalhau.url else None
@@ -225,7 +225,7 @@ class Life:
         )
         for job in self._open_jobs():
             derivation.resume(job)
-        self._join = derivation
+        self._source = derivation
         self._tap = Tap(TapOptions.of(settings.bacalhau))
         self._sources = Sources(reports=self._reports, tap=self._tap)
 
@@ -233,10 +233,10 @@ class Life:
         """Carry on until *stop* and the drain after it; gives whether that came to its end."""
         estate, settings = self._estate, self._estate.settings
         self._reports.tell = self._say_input
-        estate.watch.follow_life(self._lanes, self._join, self._dwell, self._outcomes)
+        estate.watch.follow_life(self._lanes, self._source, self._dwell, self._outcomes)
         carrier = Carrier(
             names=estate.names,
-            core=Core(self._lanes, self._join),
+            core=Core(self._lanes, self._source),
             sources=self._sources,
             writer=self._writer,
             reopen=self._reopen,
@@ -261,7 +261,7 @@ class Life:
             "reports": SLOW_ALLOWANCE_S,
         }
         sources = {name: self._expected(name, loop, more.get(name, 0.0)) for name, loop in sources.items()}
-        if self._join is not None:
+        if self._source is not None:
             sources["first look"] = lambda: self._first_look(carrier)  # it waits, and then there is nothing more to it
         if (tap := self._tap) is not None and (asked := self._orchestrator) is not None and (reads := self._reads):
             sources["names"] = lambda: compare_names(tap, asked, reads)
@@ -493,9 +493,9 @@ class Life:
             return None
         if known.source == REPORTED:
             return self._input_read_at
-        if isinstance(self._join, Join):
+        if isinstance(self._source, Readers):
             job = key.partition(".")[2]
-            return self._join.agreed_at(unescape(job) or job)
+            return self._source.agreed_at(unescape(job) or job)
         # Without an orchestrator nobody can be asked: what the frames say is all that there is to know.
         return self._estate.clock.now() if self._tap is not None and self._tap.connected else None
 
@@ -517,13 +517,12 @@ def _compare(found: Mark, known: Mark) -> None:
         raise LogWentBackError(f"the log ends at {found.last_seq}, and had confirmed {known.last_seq}")
 
 
-def _join_settings(settings: Settings) -> JoinSettings:
-    chosen = JoinSettings(
-        scan_rate=settings.scan.rate,
+def _reading_options(settings: Settings) -> ReadingOptions:
+    chosen = ReadingOptions(
+        turn_rate=settings.scan.rate,
         executions_max=settings.limits.executions,
         list_max_s=max(settings.orchestrator.timeout_s, LIST_TIMEOUT_S),
         jobs_max=settings.limits.jobs,
-        derive=settings.bacalhau.derive == "running",
     )
     if settings.scan.list == "auto":
         return chosen

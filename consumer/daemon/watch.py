@@ -9,14 +9,15 @@ from typing import Final
 
 import structlog
 
+from consumer.core import OrchestratorRead, Readers, ReadHistory, ReadJobs
+from consumer.core.options import COST_OF_LISTS, slow_lists_s
+from consumer.core.reads import Missing
 from consumer.daemon.agreement import Agreement
+from consumer.derive import Derivation
 from consumer.errors import OrchestratorError
 from consumer.fold import Decided, Lanes, Published
 from consumer.fold.dwell import Dwell
 from consumer.fold.lanes import FULL, Tally
-from consumer.join import Derivation, Join, OrchestratorRead, ReadHistory, ReadJobs
-from consumer.join.options import COST_OF_LISTS, slow_lists_s
-from consumer.join.reads import Missing
 from consumer.model import Accepted, Event, Frame, Junk, Notice, Record, Rejected, Report, Undecodable
 from consumer.observe import Health, Metrics
 from consumer.observe.metrics import OTHER, SURPRISES
@@ -44,7 +45,7 @@ WRONG_IN_ROW: Final = 3
 """So many lists, or reads of one job each, in a row that failed, however well the others go: not ready."""
 
 READ_AGAIN_S: Final = 120.0
-"""A job that fails is read at least once a minute (`JoinSettings.retry_max_s`): an older error is over."""
+"""A job that fails is read at least once a minute (`ReadingOptions.retry_max_s`): an older error is over."""
 
 WORDS: Final = {"log": "the log", "refused": "the stream of what was refused"}
 """What is said of the streams that are appended to."""
@@ -78,10 +79,10 @@ class _Life:
     """What is known of one life of the daemon's core, and goes with it."""
 
     def __init__(
-        self, lanes: Lanes, join: Join | Derivation | None, dwell: Dwell, outcomes: Mapping[tuple[str, str], int]
+        self, lanes: Lanes, source: Readers | Derivation | None, dwell: Dwell, outcomes: Mapping[tuple[str, str], int]
     ) -> None:
         self.lanes: Final = lanes
-        self.join: Final = join
+        self.source: Final = source
         self.dwell: Final = dwell
         self.outcomes: Final = outcomes
         self.tally = Tally()
@@ -90,9 +91,9 @@ class _Life:
         self.full: set[str] = set()
         """The streams that have no room."""
         self.crowded = False
-        """Whether it was told that the join has no room for some jobs."""
+        """Whether it was told that there is no room for some jobs."""
         self.failed_lists: Final = _Failures(fresh_s=float("inf"))
-        """A list that failed is asked for again whatever happens, if ten minutes later (`consumer.join.lists`)."""
+        """A list that failed is asked for again whatever happens, if ten minutes later (`consumer.core.lists`)."""
         self.failed_jobs: Final = _Failures(fresh_s=READ_AGAIN_S)
         """What is read of one job, the job itself or its history: who fails with one may be read by the other next."""
 
@@ -121,13 +122,13 @@ class Watch:
         self._lags: Final = {cause: metrics.lag(cause) for cause in ("hint", "scan", "report")}
 
     def follow_life(
-        self, lanes: Lanes, join: Join | Derivation | None, dwell: Dwell, outcomes: Counter[tuple[str, str]]
+        self, lanes: Lanes, source: Readers | Derivation | None, dwell: Dwell, outcomes: Counter[tuple[str, str]]
     ) -> None:
-        """From now on the numbers are those of *lanes*, *join* and *dwell*.
+        """From now on the numbers are those of *lanes*, *source* and *dwell*.
 
         *outcomes*: how many appends came to what, by stream ("log", "refused") and outcome ("stored", "full", …).
         """
-        self._life = _Life(lanes, join, dwell, outcomes)
+        self._life = _Life(lanes, source, dwell, outcomes)
         self._log_down = False
         self._confirmed_at = self._clock.now()
         self._unconfirmed = (0.0, self._confirmed_at)
@@ -288,7 +289,7 @@ class Watch:
 
     def gap(self, count: int) -> None:
         """Frames may have been missed: all jobs are listed, or, where nobody can be asked, it is announced."""
-        derives = self._life is not None and isinstance(self._life.join, Derivation)
+        derives = self._life is not None and isinstance(self._life.source, Derivation)
         answer = "it is announced: nobody can be asked" if derives else "every job is looked at in a full list"
         log.warning("tap.gap", count=count, next_step=answer)
 
@@ -326,35 +327,35 @@ class Watch:
         for state, count in life.dwell.over.items():
             metrics.jobs_stuck(state).set(count)
         self._take_stock_of_jobs(lanes)
-        if life.join is not None:
-            metrics.hints_waiting.set(life.join.hints_open)
-            metrics.executions_known.set(life.join.executions_known)
-        if isinstance(life.join, Join):
-            self._say_discovery(life.join)
+        if life.source is not None:
+            metrics.hints_waiting.set(life.source.hints_open)
+            metrics.executions_known.set(life.source.executions_known)
+        if isinstance(life.source, Readers):
+            self._say_discovery(life.source)
         before, life.tally = life.tally, lanes.tally.copy()
         for kind in SURPRISES:
             if more := getattr(life.tally, kind) - getattr(before, kind):
                 metrics.surprises(kind).inc(more)
         metrics.resends.inc(life.tally.resends - before.resends)
         metrics.read_backs.inc(life.tally.read_backs - before.read_backs)
-        if life.join is not None and life.join.counts.dropped and not life.crowded:
+        if life.source is not None and life.source.counts.dropped and not life.crowded:
             life.crowded = True
             step = "raise limits.jobs; until then they are looked at by the lists that follow, as others end"
-            log.warning("jobs.crowded", looked_at=life.join.open_jobs, next_step=step)
+            log.warning("jobs.crowded", looked_at=life.source.open_jobs, next_step=step)
         self._take_stock_of_appends(life)
         self._say_log(life)
 
-    def _say_discovery(self, join: Join) -> None:
+    def _say_discovery(self, readers: Readers) -> None:
         """How soon a change without a frame is found; where that is late, once, and again when it is over."""
-        found_within_s = join.found_within_s(self._clock.now())
+        found_within_s = readers.found_within_s(self._clock.now())
         self._metrics.discovery.set(found_within_s)
-        late_s = slow_lists_s(join.list_every_s)
+        late_s = slow_lists_s(readers.list_every_s)
         if found_within_s > late_s and self._away is None and not self._slow_lists:  # of an absence more is said
             self._slow_lists = True
             log.warning(
                 "lists.slow",
                 found_within_s=round(found_within_s, 1),
-                list_took_s=round(join.list_took_s, 3),
+                list_took_s=round(readers.list_took_s, 3),
                 reason="a change that no frame tells of is found this late: lists take a twentieth of the time at most",
                 next_step=COST_OF_LISTS,
             )

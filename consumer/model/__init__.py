@@ -27,7 +27,7 @@ from consumer.model.event import (
     Work,
     place_of,
 )
-from consumer.model.frame import BadJob, Frame, FrameKind, HistoryEntry, HistoryPage, JobPage, Snapshot
+from consumer.model.frame import BadJob, Frame, FrameKind, HistoryEntry, HistoryPage, JobDocument, JobPage, Snapshot
 from consumer.model.state import DERIVED, OBSERVED, REPORTED, Job, JobStateType, State, Update
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "HistoryPage",
     "Identity",
     "Job",
+    "JobDocument",
     "JobKey",
     "JobPage",
     "JobStateType",

@@ -1,6 +1,6 @@
 """What a frame and the orchestrator's answers say, once read: the join's input.
 
-Shapes only. Which bytes become these is `consumer.wire`; what follows from them is `consumer.join`.
+Shapes only. Which bytes become these is `consumer.wire`; what follows from them is `consumer.core`.
 """
 
 from datetime import datetime
@@ -74,7 +74,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One job-level entry of a job's history, read as a state. `number` is Bacalhau's SeqNum (both levels count).
 
     `begins`: an update or a rerun, which begins a version of its own. `version` is what the entry is labelled with: see
-    `consumer.join.history.read_versions`.
+    `consumer.core.history.read_versions`.
     """
 
     number: int
@@ -91,6 +91,16 @@ class HistoryPage(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[HistoryEntry, ...]
     items: int
     next_token: str
+
+
+class JobDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it is asked for by its id: its present row, and the beginning of its latest version's history.
+
+    *history* has at most a hundred rows, of both levels (design/bacalhau.md 6.3).
+    """
+
+    job: Snapshot
+    history: HistoryPage
 
 
 class BadJob(msgspec.Struct, frozen=True, kw_only=True):

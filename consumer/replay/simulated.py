@@ -3,7 +3,7 @@
 Pure: time and request go in, status and document come out. Serving it over HTTP is `consumer.replay.server`.
 Written after design/bacalhau.md 6.3 and Bacalhau's `pkg/publicapi/endpoint/orchestrator/job.go` and
 `pkg/jobstore/boltdb/store.go` (1.8): what decides pages, tokens and versions there decides them here. Left out: labels,
-`since`, `execution_id`, `include`, executions, results, names in place of ids, and all that changes anything.
+`since`, `execution_id`, executions, results, names in place of ids, and all that changes anything.
 """
 
 import re
@@ -111,13 +111,19 @@ class SimulatedOrchestrator:
         return Reply(200, {"NextToken": token, "Items": documents[page.offset : end]})
 
     def job(self, t_ns: int, job: str, query: Query) -> Reply:
-        """`GET /orchestrator/jobs/:id`: by its id or a short form that only one job has."""
-        del query  # an id is found whatever namespace is given with it
+        """`GET /orchestrator/jobs/:id`: by its id or a short form that only one job has; `include=history`.
+
+        An id is found whatever namespace is given with it.
+        """
         found = self._find(t_ns, job)
         if isinstance(found, Reply):
             return found
         record, _ = found
-        return Reply(200, {"Job": record.document_at(t_ns)})
+        document: Document = {"Job": record.document_at(t_ns)}
+        if query.get("include") == "history":
+            rows = self.history(t_ns, job, {}).document["Items"]
+            document["History"] = {"NextToken": "", "Items": rows}
+        return Reply(200, document)
 
     def history(self, t_ns: int, job: str, query: Query) -> Reply:
         """`GET /orchestrator/jobs/:id/history`: event_type, limit, next_token; since 1.8 all_job_versions, job_version.

@@ -16,7 +16,7 @@ class Tallies(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted on the way. Lags are milliseconds from the record's change to the log.
 
     `reads_by`: the reads by what made us read; `cost_s`: how long they would have kept a core of a real orchestrator.
-    `early`: Running that was published before the record was read; `corrected`: updates that take another one back.
+    `derived`: updates from a frame, of which there must be none; `corrected`: updates that take another one back.
     """
 
     rejected: int = 0
@@ -26,16 +26,15 @@ class Tallies(msgspec.Struct, frozen=True, kw_only=True):
     reads: int = 0
     reads_by: dict[str, int] = {}
     cost_s: float = 0.0
-    running: int = 0
-    early: int = 0
+    derived: int = 0
     corrected: int = 0
     hint_lags_ms: tuple[float, ...] = ()
     scan_lags_ms: tuple[float, ...] = ()
 
 
 def is_right(verdict: Verdict, tallies: Tallies) -> bool:
-    """Whether the log is the record, and nothing of a real orchestrator was rejected or could not be read."""
-    return verdict.ok and not tallies.rejected and not tallies.undecodable
+    """Whether the log is the record, and nothing was rejected, unreadable, or taken from a frame."""
+    return verdict.ok and not (tallies.rejected or tallies.undecodable or tallies.derived)
 
 
 def summary_object(scenario: str | Sequence[str], verdict: Verdict, tallies: Tallies) -> dict[str, object]:
@@ -56,8 +55,7 @@ def summary_object(scenario: str | Sequence[str], verdict: Verdict, tallies: Tal
             "reads": tallies.reads,
             "reads_by": tallies.reads_by,
             "orchestrator_ms": round(tallies.cost_s * 1e3, 1),
-            "running": tallies.running,
-            "early": tallies.early,
+            "derived": tallies.derived,
             "corrected": tallies.corrected,
             "lag_ms": {"hint": _lags(tallies.hint_lags_ms), "scan": _lags(tallies.scan_lags_ms)},
             "ok": is_right(verdict, tallies),
@@ -71,7 +69,7 @@ def summary_lines(verdict: Verdict, tallies: Tallies) -> list[str]:
     hint, scan = _lags(tallies.hint_lags_ms)["p50"], _lags(tallies.scan_lags_ms)["p50"]
     first = (
         f"{said}: {verdict.jobs} jobs, {verdict.updates} of {verdict.expected} updates; "
-        f"{tallies.by_hint} by hint (p50 {say_ms(hint)}; {tallies.early} of them early), "
+        f"{tallies.by_hint} by hint (p50 {say_ms(hint)}), "
         f"{tallies.by_scan} by scan (p50 {say_ms(scan)}); "
         f"{tallies.reads} reads, {tallies.rejected} rejected, {tallies.undecodable} undecodable"
     )

@@ -9,13 +9,11 @@ from typing import Final
 
 import msgspec
 
-from consumer.model import DERIVED, Update
+from consumer.model import Update
 from consumer.replay.record import Change, JobRecord
 
 TIME_TOLERANCE: Final = timedelta(milliseconds=10)
 """So far an update's `Time` may be from the record's."""
-FRAME_TOLERANCE: Final = timedelta(milliseconds=100)
-"""The same of a derived update: its time is the frame's (1.5: none), sent up to 31 ms after the write it tells of."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -104,15 +102,10 @@ def _key(version: int | None, revision: int | None, state: str) -> tuple[int | N
 def _difference(step: Change, update: Update) -> str:
     if update.Message != step.message:
         return "another message"
-    derived = update.Source == DERIVED
     if update.Time is None:
-        return "" if derived else "no time"
+        return "no time"
     off = abs(update.Time - (_EPOCH + timedelta(microseconds=step.time_ns // 1000)))
-    return (
-        f"time {off / timedelta(milliseconds=1):.0f} ms off"
-        if off > (FRAME_TOLERANCE if derived else TIME_TOLERANCE)
-        else ""
-    )
+    return f"time {off / timedelta(milliseconds=1):.0f} ms off" if off > TIME_TOLERANCE else ""
 
 
 def _spell(job: str, step: Change) -> str:

@@ -1,4 +1,4 @@
-"""Recordings through the real join and fold in virtual time: no server, no waiting, the same verdict.
+"""Recordings through the real core in virtual time: no server, no waiting, the same verdict.
 
 The orchestrator is the recording's record at the time of the answer (`consumer.replay.simulated`), the log a list.
 Nothing here knows a scenario.
@@ -11,12 +11,11 @@ from typing import Final
 
 import msgspec
 
-from consumer.core import Core, Settled
+from consumer.core import Core, Missing, OrchestratorRead, Readers, ReadingOptions, ReadJob, ReadJobs, Settled
+from consumer.core.reads import HISTORY_LIMIT
 from consumer.errors import DecodeError
 from consumer.fold import Lanes, Published
-from consumer.join import Join, JoinSettings, Missing, OrchestratorRead, ReadJob, ReadJobs
-from consumer.join.reads import HISTORY_LIMIT
-from consumer.model import DERIVED, HistoryPage, JobPage, JobStateType, Record, Rejected, Snapshot, Undecodable
+from consumer.model import DERIVED, HistoryPage, JobDocument, JobPage, Record, Rejected, Undecodable
 from consumer.replay.memory import MemoryLog
 from consumer.replay.recording import Recording
 from consumer.replay.simulated import SimulatedOrchestrator
@@ -52,15 +51,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How long the reads would have kept a core of a real orchestrator, in seconds."""
     hint_lags_ms: tuple[float, ...]
     scan_lags_ms: tuple[float, ...]
-    early: int
-    """Of those by hint: published before the record was read."""
+    derived: int
+    """Published from a frame: none."""
     corrected: int
-    running: int
-    """Updates to Running."""
 
 
 class VirtualReplay:
-    """One recording through one daemon's join and lanes."""
+    """One recording through one daemon's core."""
 
     def __init__(
         self, recording: Recording, rules: Rules, *, scan: bool = True, loss: float = 0.0, seed: int = 0
@@ -69,9 +66,9 @@ class VirtualReplay:
         self._orchestrator = SimulatedOrchestrator([recording])
         self._names = Names()
         lanes = Lanes(rules, self._names)
-        settings = JoinSettings() if scan else JoinSettings(lists=False, scan_rate=0)
-        self._join = Join(rules, lanes.known, settings, since_ns=0)
-        self._core = Core(lanes, self._join)
+        settings = ReadingOptions() if scan else ReadingOptions(lists=False, turn_rate=0)
+        self._readers = Readers(rules, lanes.known, settings, since_ns=0)
+        self._core = Core(lanes, self._readers)
         self._scan = scan
         self._log = MemoryLog()
         self._dice = random.Random(seed)  # noqa: S311 - which frames are lost, not a secret
@@ -83,7 +80,7 @@ class VirtualReplay:
         self._reads_by = {"hint": 0, "scan": 0, "list": 0}
         self._cost_s = 0.0
         self._lags: dict[str, list[float]] = {"hint": [], "scan": []}
-        self._counts = {"rejected": 0, "undecodable": 0, "early": 0, "corrected": 0, "running": 0}
+        self._counts = {"rejected": 0, "undecodable": 0, "derived": 0, "corrected": 0}
         self._changed = {
             (job.id, change.version, change.number): change.time_ns for job in recording.jobs for change in job.expected
         }
@@ -99,8 +96,8 @@ class VirtualReplay:
         end = recording.last_t
         self._at(start, lambda _now: None)
         if not self._scan:
-            self._join.look_nowhere()
-            self._at(end + LAST_LIST_S, lambda _now: self._join.look_everywhere())
+            self._readers.look_nowhere()
+            self._at(end + LAST_LIST_S, lambda _now: self._readers.look_everywhere())
         while self._agenda and self._agenda[0][0] <= end + SETTLE_S:
             now, _, action = heapq.heappop(self._agenda)
             action(now)
@@ -116,9 +113,8 @@ class VirtualReplay:
             cost_s=self._cost_s,
             hint_lags_ms=tuple(self._lags["hint"]),
             scan_lags_ms=tuple(self._lags["scan"]),
-            early=self._counts["early"],
+            derived=self._counts["derived"],
             corrected=self._counts["corrected"],
-            running=self._counts["running"],
         )
 
     def _at(self, time: float, action: Callable[[float], None]) -> None:
@@ -161,8 +157,7 @@ class VirtualReplay:
             if not isinstance(event, Record):
                 continue  # a recording has no reports
             self._published.append((self._names.state(event.key, update.StateType), published))
-            self._counts["running"] += update.StateType == JobStateType.RUNNING
-            self._counts["early"] += update.Source == DERIVED
+            self._counts["derived"] += update.Source == DERIVED
             self._counts["corrected"] += "corrected" in update.Flags
             # By the record's own time of the change: what is derived has the frame's, or none.
             changed = self._changed.get((update.Job.ID, update.Job.Version or 0, update.Job.Revision or 0))
@@ -171,9 +166,9 @@ class VirtualReplay:
 
     def _answer(self, read: OrchestratorRead, sent: float, now: float) -> None:
         answer = self._ask(read, now)
-        self._join.answered(read, answer, now, started=sent)
+        self._readers.answered(read, answer, now, started=sent)
 
-    def _ask(self, read: OrchestratorRead, now: float) -> HistoryPage | JobPage | Snapshot | Missing:
+    def _ask(self, read: OrchestratorRead, now: float) -> HistoryPage | JobPage | JobDocument | Missing:
         now_ns = self._recording.ns_of(now)
         self._cost_s += self._orchestrator.cost_s(now_ns, of_list=isinstance(read, ReadJobs))
         if isinstance(read, ReadJobs):
@@ -181,7 +176,7 @@ class VirtualReplay:
             reply = self._orchestrator.jobs(now_ns, query | _token(read.next_token))
             return decode_jobs(reply.body)
         if isinstance(read, ReadJob):
-            reply = self._orchestrator.job(now_ns, read.job, {})
+            reply = self._orchestrator.job(now_ns, read.job, {"include": "history"})
             return Missing() if reply.status == NOT_FOUND else decode_job(reply.body)
         query = {"event_type": "job", "all_job_versions": "true", "limit": str(HISTORY_LIMIT)}
         reply = self._orchestrator.history(now_ns, read.job, query | _token(read.next_token))

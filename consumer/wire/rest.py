@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from consumer.errors import DecodeError
-from consumer.model import BadJob, HistoryEntry, HistoryPage, JobPage, JobStateType, Snapshot
+from consumer.model import BadJob, HistoryEntry, HistoryPage, JobDocument, JobPage, JobStateType, Snapshot
 from consumer.wire.decoding import (
     NO_TIME,
     TEXT_MAX,
@@ -19,7 +19,8 @@ from consumer.wire.decoding import (
     read_nanoseconds,
     read_time,
 )
-from consumer.wire.document import JobDocument, snapshot_of
+from consumer.wire.document import JobDocument as JobBody
+from consumer.wire.document import snapshot_of
 from consumer.wire.states import read_state
 
 KNOWN_VERSIONS: Final = ((1, 5), (1, 9))
@@ -49,10 +50,6 @@ _BY_MESSAGE: Final = (
 
 
 _BEGINNINGS: Final = ("Job updated", "Job rerun requested")
-
-
-class _JobAnswer(msgspec.Struct, frozen=True):
-    Job: JobDocument
 
 
 class _JobList(msgspec.Struct, frozen=True):
@@ -95,6 +92,11 @@ class _History(msgspec.Struct, frozen=True):
     NextToken: str = ""
 
 
+class _JobAnswer(msgspec.Struct, frozen=True):
+    Job: JobBody
+    History: _History | None = None
+
+
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """Who answers.
 
@@ -116,15 +118,17 @@ class _NodeAnswer(_NodeInfo, frozen=True):
 
 _job: Final = msgspec.json.Decoder(_JobAnswer)
 _jobs: Final = msgspec.json.Decoder(_JobList)
-_listed: Final = msgspec.json.Decoder(JobDocument)
+_listed: Final = msgspec.json.Decoder(JobBody)
 _any_job: Final = msgspec.json.Decoder(_AnyJob)
 _history: Final = msgspec.json.Decoder(_History)
 _node: Final = msgspec.json.Decoder(_NodeAnswer)
 
 
-def decode_job(data: bytes) -> Snapshot:
-    """`GET …/jobs/<id>`. Raises `DecodeError`."""
-    return snapshot_of(decode(_job, data).Job)
+def decode_job(data: bytes) -> JobDocument:
+    """`GET …/jobs/<id>?include=history`. Raises `DecodeError`, as `decode_history` does for its history."""
+    answer = decode(_job, data)
+    job = snapshot_of(answer.Job)
+    return JobDocument(job=job, history=_read_page(answer.History or _History(Items=None), job.job.id))
 
 
 def decode_jobs(data: bytes) -> JobPage:
@@ -153,7 +157,10 @@ def decode_history(data: bytes, job: str = "") -> HistoryPage:
     Raises `DecodeError`; a job-level entry that tells no state is `unknown-history-entry`, never skipped: the number of
     an entry is its revision. A row that says it is of another job than *job* is `other-job`.
     """
-    page = decode(_history, data)
+    return _read_page(decode(_history, data), job)
+
+
+def _read_page(page: _History, job: str) -> HistoryPage:
     rows = page.Items or []
     if job and any(row.JobID not in ("", job) for row in rows):
         raise DecodeError("other-job", "a row is of another job than the one that was asked for")

@@ -15,7 +15,7 @@ from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
 from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import Tap, TapOptions
-from consumer.join.reads import ReadJobs
+from consumer.core.reads import ReadJobs
 from tests.bacalhau.listening import running
 from tests.bacalhau.servers import http_server, nats_server
 from tests.bacalhau.test_reads import LoopClock

@@ -20,9 +20,9 @@ from aiohttp import web
 
 from consumer.bacalhau.orchestrator import NEXT_STEP, Orchestrator, OrchestratorOptions, api_base
 from consumer.bacalhau.pace import PaceOptions
+from consumer.core.reads import Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.errors import OF_ONE_READ, OrchestratorError, SettingsError
-from consumer.join.reads import Missing, ReadHistory, ReadJob, ReadJobs
-from consumer.model import HistoryPage, Snapshot
+from consumer.model import HistoryPage, JobDocument
 from consumer.settings import Orchestrator as OrchestratorSettings
 from consumer.settings import Secret
 from consumer.wire.rest import Node
@@ -312,8 +312,8 @@ async def test_a_job_whose_id_is_the_name_of_another_is_found_by_the_next_read()
             assert isinstance(page, HistoryPage)
             assert len(page.entries) == 1
         job = await orchestrator.job(ReadJob(job=JOB, namespace="default"))
-        assert isinstance(job, Snapshot)
-        assert job.job.id == JOB
+        assert isinstance(job, JobDocument)
+        assert job.job.job.id == JOB
     assert asked == [("default", ""), ("*", ""), ("*", "1"), ("*", "")]
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from consumer.bacalhau.orchestrator import NEXT_STEP
 from consumer.bacalhau.pace import Pace, PaceOptions
+from consumer.core.reads import OrchestratorRead, ReadHistory, ReadJobs
 from consumer.errors import MAYBE_OF_ONE_READ, OF_ONE_READ, OrchestratorError
-from consumer.join.reads import OrchestratorRead, ReadHistory, ReadJobs
 
 AWAY = OrchestratorError("unreachable")
 ANY = ReadJobs()

@@ -8,9 +8,9 @@ import pytest
 
 from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
+from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.errors import OrchestratorError
-from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
-from consumer.model import HistoryPage, Identity, JobPage, Snapshot
+from consumer.model import HistoryPage, Identity, JobDocument, JobPage, Snapshot
 from consumer.ports import Answered
 from tests.waiting import DEADLINE_S, until
 
@@ -53,9 +53,10 @@ class Told:
         await self._wait()
         return Missing() if read.job == "missing" else PAGE
 
-    async def job(self, read: ReadJob) -> Snapshot | Missing:
+    async def job(self, read: ReadJob) -> JobDocument | Missing:
         await self._wait()
-        return Snapshot(job=Identity(id=read.job, namespace="default"), count=1, version=0, revision=1, state="Pending")
+        whose = Identity(id=read.job, namespace="default")
+        return JobDocument(job=Snapshot(job=whose, count=1, version=0, revision=1, state="Pending"), history=PAGE)
 
     async def jobs(self, read: ReadJobs) -> JobPage:
         await self._wait()
@@ -96,7 +97,7 @@ async def test_every_read_comes_back_once_with_its_answer() -> None:
     async with running(reads):
         reads.ask(asked)
         came = {id(read): (answer, at) for read, answer, at, _ in await come_back(reads, 4)}
-    assert [type(came[id(read)][0]) for read in asked] == [HistoryPage, Missing, Snapshot, JobPage]
+    assert [type(came[id(read)][0]) for read in asked] == [HistoryPage, Missing, JobDocument, JobPage]
     assert all(before <= at <= LoopClock().now() for _, at in came.values())
     assert (reads.carried, reads.in_flight, reads.waiting, reads.last_error) == (4, 0, 0, None)
 

@@ -13,10 +13,7 @@ CLUSTER: Final = Simulation(
     world=World,
     faults=FAULTS,
     broken=BROKEN,
-    title=(
-        "{updates} updates, {running} of them to Running, {early} of these early\n"
-        "what happened and what went wrong, by kind:"
-    ),
+    title="{updates} updates\nwhat happened and what went wrong, by kind:",
 )
 
 if __name__ == "__main__":

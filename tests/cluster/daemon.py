@@ -8,13 +8,22 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Final
 
 from consumer.bacalhau.pace import Pace
-from consumer.core import Core, Settled
+from consumer.core import (
+    Core,
+    Missing,
+    OrchestratorRead,
+    Readers,
+    ReadHistory,
+    ReadingOptions,
+    ReadJob,
+    ReadJobs,
+    Settled,
+)
 from consumer.errors import DecodeError, OrchestratorError
 from consumer.fold import Lanes
 from consumer.fold.asks import Answer, Entry
 from consumer.fold.truth import judge_all, judge_last
-from consumer.join import Join, JoinSettings, Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
-from consumer.model import HistoryPage, Identity, JobKey, JobPage, Record, Rejected, Snapshot
+from consumer.model import HistoryPage, Identity, JobDocument, JobKey, JobPage, Record, Rejected
 from consumer.rules import Rules
 from consumer.wire import decode_frame
 from consumer.wire.rest import decode_history, decode_job, decode_jobs
@@ -32,7 +41,7 @@ NAMES: Final = Names("main")
 class Life:
     """From a start to a kill. Its own clock may be another than the world's."""
 
-    def __init__(self, world: "World", name: str, rules: Rules, settings: JoinSettings, skew: float) -> None:
+    def __init__(self, world: "World", name: str, rules: Rules, settings: ReadingOptions, skew: float) -> None:
         self.world: Final = world
         self.name: Final = name
         self.skew = skew
@@ -40,8 +49,8 @@ class Life:
         self.paused_until = 0.0
         self.connected = True
         self.lanes: Final = Lanes(rules, NAMES)
-        self.join: Final = Join(rules, self.lanes.known, settings)
-        self.core: Final = Core(self.lanes, self.join)
+        self.readers: Final = Readers(rules, self.lanes.known, settings)
+        self.core: Final = Core(self.lanes, self.readers)
         self.pace: Final = Pace(world.pace, world.rng.random)
         self.frames_at = 0.0
         """When its last frame came, or will: the next is not before it, unless that goes wrong."""
@@ -85,7 +94,7 @@ class Life:
             update = decode_update(entries[-1].body)
             if update.StateType not in ("Completed", "Failed", "Stopped"):
                 job = update.Job
-                self.join.resume(Identity(id=job.ID, namespace=job.Namespace, name=job.Name, type=job.Type))
+                self.readers.resume(Identity(id=job.ID, namespace=job.Namespace, name=job.Name, type=job.Type))
         if self.world.oracle.since_ns is not None:
             self._begin()
         self.pump()
@@ -94,10 +103,10 @@ class Life:
         self._begun = True
         world = self.world
         if world.oracle.since_ns is None:
-            world.oracle.since_ns = 0 if world.backfill else self.join.newest_ns
+            world.oracle.since_ns = 0 if world.backfill else self.readers.newest_ns
             world.say(self.name, f"the log begins at {world.oracle.since_ns}")
         assert world.oracle.since_ns is not None
-        self.join.begin(world.oracle.since_ns)
+        self.readers.begin(world.oracle.since_ns)
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
@@ -129,12 +138,12 @@ class Life:
         except OrchestratorError as error:
             self.world.say(self.name, f"{_spell(read)}: {error.kind}")
             alone = self.pace.answered(read, now, started, error)
-            self.join.failed(read, now, alone=error.kind if alone else "", too_large=error.kind == "too-large")
+            self.readers.failed(read, now, alone=error.kind if alone else "", too_large=error.kind == "too-large")
         else:
             if self.world.trace is not None:
                 self.world.say(self.name, f"{_spell(read)}: {_spell_answer(answer)}")
             self.pace.answered(read, now, started, None)
-            self.join.answered(read, answer, now, started=started)
+            self.readers.answered(read, answer, now, started=started)
         if self.pace.returns != returns:
             self.core.look_everywhere()
         self.pump()
@@ -145,7 +154,7 @@ class Life:
         """Let everything go on that can."""
         world, now = self.world, self.now
         self._carry_out(self.core.settle(now), now)
-        if not self._begun and self.join.newest_ns is not None:
+        if not self._begun and self.readers.newest_ns is not None:
             self._begin()
             self._carry_out(self.core.settle(now), now)
         while (read := self.pace.start(now)) is not None:
@@ -183,13 +192,8 @@ class Life:
 
     @property
     def leftovers(self) -> list[str]:
-        """Jobs that the join remembers though they are neither open nor read, halted or on their way."""
-        join = self.join
-        return [
-            name
-            for name, job in join._jobs.items()
-            if not (name in join._turns or job.hint.is_open or job.halted is not None or job.way)
-        ]
+        """Jobs that are remembered though nothing is expected of them."""
+        return self.readers.leftovers
 
     @property
     def at_rest(self) -> bool:
@@ -197,7 +201,7 @@ class Life:
         return not self.lanes.waiting
 
 
-def _decode(read: OrchestratorRead, reply: Reply | OrchestratorError) -> HistoryPage | JobPage | Snapshot | Missing:
+def _decode(read: OrchestratorRead, reply: Reply | OrchestratorError) -> HistoryPage | JobDocument | JobPage | Missing:
     """As `consumer.bacalhau.orchestrator` does it."""
     if isinstance(reply, OrchestratorError):
         raise reply
@@ -224,13 +228,14 @@ def _spell(read: OrchestratorRead) -> str:
     return f"reads {what} {read.job[:10]} ({read.cause}{', further' if getattr(read, 'next_token', '') else ''})"
 
 
-def _spell_answer(answer: HistoryPage | JobPage | Snapshot | Missing) -> str:
+def _spell_answer(answer: HistoryPage | JobDocument | JobPage | Missing) -> str:
     match answer:
         case HistoryPage():
             return ", ".join(f"v{one.version} {one.state}" for one in answer.entries) + (" …" * bool(answer.next_token))
         case JobPage():
             return ", ".join(f"{one.job.id[:10]} v{one.version} r{one.revision} {one.state}" for one in answer.jobs)
-        case Snapshot():
-            return f"v{answer.version} r{answer.revision} {answer.state}"
+        case JobDocument():
+            job = answer.job
+            return f"v{job.version} r{job.revision} {job.state}, {_spell_answer(answer.history)}"
         case Missing():
             return "404"

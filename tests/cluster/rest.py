@@ -45,6 +45,16 @@ def get_job(job: Job | None, ns: int) -> Reply:
     return _reply({"Job": job.document(standing, wire=False)})
 
 
+def get_job_with_history(job: Job | None, ns: int) -> Reply:
+    """`include=history`: besides, the first hundred rows of that version's history, of both levels."""
+    standing = job.standing_at(ns) if job is not None else None
+    if job is None or standing is None:
+        return not_found()
+    rows = [row for _, version, row in job.rows[: job.rows_at(ns)] if version == standing.version]
+    history = {"NextToken": "", "Items": rows[:PAGE]}
+    return _reply({"Job": job.document(standing, wire=False), "History": history})
+
+
 def get_history(job: Job | None, ns: int, *, all_versions: bool, limit: int, token: str) -> Reply:
     """The job-level entries by SeqNum. A token comes as long as rows remain or the job has not ended."""
     standing = job.standing_at(ns) if job is not None else None

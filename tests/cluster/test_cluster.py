@@ -40,10 +40,6 @@ class TestPromise:
         """A run without violation means something only if everything that can go wrong did."""
         assert [kind for kind in FAULTS if not some_hundreds.faults[kind]] == []
 
-    def test_much_is_published_early(self, some_hundreds: Result) -> None:
-        """Nor does it mean anything if nothing is derived: a fifth of all Running is, whatever goes wrong."""
-        assert some_hundreds.counts["early"] > some_hundreds.counts["running"] / 5
-
     def test_where_nothing_goes_wrong_frames_alone_bring_each_state(self) -> None:
         """Neither lists nor turns: a hint that the record answers late is read again until it has."""
         assert [run(seed, HINTS) for seed in range(1, 101)] == [""] * 100
@@ -72,14 +68,7 @@ def run(seed: int, kind: object) -> str:
     return ""
 
 
-RARE = {
-    "early-on-any-snapshot",
-    "one-answer-contradicts",
-    "joined-by-count",
-    "joined-unlooked",
-    "long-list-paid",
-    "revision-for-entry",
-}
+RARE = {"joined-by-count", "joined-unlooked", "long-list-paid", "watched-briefly"}
 """Found by one seed in some hundreds or thousands: `python -m tests.cluster --broken all` hunts for them."""
 SEEDS_MAX = 1500
 
@@ -122,8 +111,8 @@ class TestModel:
         job = made()
         stand(job, "Running", 3)
         before, after = BASE_NS + 2 * S, BASE_NS + 4 * S
-        assert decode_job(rest.get_job(job, before).body).state == "Pending"
-        assert decode_job(rest.get_job(job, after).body).state == "Running"
+        assert decode_job(rest.get_job(job, before).body).job.state == "Pending"
+        assert decode_job(rest.get_job(job, after).body).job.state == "Running"
         assert rest.get_job(job, BASE_NS).status == 404
         page = decode_history(rest.get_history(job, before, all_versions=True, limit=10, token="").body)
         assert [entry.state for entry in page.entries] == ["Pending"]

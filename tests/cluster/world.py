@@ -12,9 +12,9 @@ from functools import partial
 from typing import Final, TypeVarTuple
 
 from consumer.bacalhau.pace import PaceOptions
+from consumer.core import OrchestratorRead, ReadHistory, ReadingOptions, ReadJob
 from consumer.errors import OrchestratorError
 from consumer.fold.asks import Append, ReadBack, Stored, Unanswered
-from consumer.join import JoinSettings, OrchestratorRead, ReadHistory, ReadJob
 from consumer.rules import Rules
 from tests.cluster import rest
 from tests.cluster.cluster import Cluster
@@ -125,8 +125,8 @@ class World:
         self._lossy: Final = rng.choice((0.0, 0.05, 0.3)) if self.kind.harm else 0.0
         """Share of the frames that do not come as they should."""
         self.pace: Final = PaceOptions(max_rate=rng.choice((20.0, 100.0, 100.0)), pause_max_s=2.0)
-        self._settings: Final = JoinSettings(
-            doubt_s=10.0,
+        self._settings: Final = ReadingOptions(
+            claim_s=10.0,
             retry_max_s=4.0,
             list_limit=rng.choice((2, 100)),
             full_limit=rng.choice((3, 100)),
@@ -134,7 +134,7 @@ class World:
             list_share=5.0,
             full_every_s=10.0 if self.kind.harm else 3600.0,  # a page that is stale may lack a job: the next one has it
             lists=self.kind.lists,
-            scan_rate=50.0 if self.kind.turns else 0.0,
+            turn_rate=50.0 if self.kind.turns else 0.0,
         )
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -331,7 +331,7 @@ class World:
             limit = self._settings.history_limit
             return self.history(jobs.get(read.job), ns, limit, read.next_token)
         if isinstance(read, ReadJob):
-            return rest.get_job(jobs.get(read.job), ns)
+            return rest.get_job_with_history(jobs.get(read.job), ns)
         return rest.list_jobs(jobs.values(), ns, limit=read.limit, token=read.next_token)
 
     def history(self, job: Job | None, ns: int, limit: int, token: str) -> Reply:

@@ -1,9 +1,9 @@
 """The pump between a source of events and the lanes: what goes in comes out once, and each side hears of the other."""
 
 from consumer.core import Core
+from consumer.core.reads import OrchestratorRead, ReadJobs
 from consumer.fold import Lanes
 from consumer.fold.asks import Append, Unanswered
-from consumer.join.reads import OrchestratorRead, ReadJobs
 from consumer.model import (
     NOWHERE,
     START,

@@ -2,9 +2,9 @@
 
 import pytest
 
+from consumer.core.reads import Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.daemon.agreement import DOUBT_JOBS, KEPT_MAX, Agreement
 from consumer.errors import OrchestratorError
-from consumer.join.reads import Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryEntry, HistoryPage, JobPage
 from consumer.ports import Answered
 

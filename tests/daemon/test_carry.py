@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from consumer.core import Core
+from consumer.core import Core, Readers, ReadingOptions
+from consumer.core.reads import Missing, OrchestratorRead, ReadJob, ReadJobs
 from consumer.daemon.carry import Carrier, Sources
 from consumer.daemon.supervise import end
+from consumer.derive import Derivation, DerivationSettings
 from consumer.errors import ConnectionLostError, LogWentBackError, OrchestratorError, UnreachableError
 from consumer.fold import Decided, Lanes, Published, lanes
 from consumer.fold.asks import Answer, Append, Busy, ReadBack, Unanswered
-from consumer.join import Derivation, DerivationSettings, Join, JoinSettings
-from consumer.join.reads import Missing, OrchestratorRead, ReadHistory, ReadJobs
-from consumer.model import BadJob, Frame, HistoryPage, JobPage, Notice, Position, Snapshot
+from consumer.model import BadJob, Frame, HistoryPage, JobDocument, JobPage, Notice, Position
 from consumer.ports import Answered, Delivery, RawFrame
 from consumer.replay.memory import MemoryLog
 from consumer.rules import load
@@ -145,7 +145,7 @@ class Reads:
     def answer(
         self,
         read: OrchestratorRead,
-        answer: HistoryPage | Snapshot | JobPage | Missing | OrchestratorError,
+        answer: HistoryPage | JobDocument | JobPage | Missing | OrchestratorError,
         took_s: float = 0.0,
     ) -> None:
         """*read* comes back."""
@@ -217,7 +217,7 @@ class Life:
         self.logs = [self.log]
         self.input, self.tap, self.reads, self.watcher = Reports(), Tap(), Reads(), Watcher()
         self.lanes = Lanes(rules, NAMES)
-        self.join = Join(rules, self.lanes.known, JoinSettings(), since_ns=0 if beginning is None else None)
+        self.join = Readers(rules, self.lanes.known, ReadingOptions(), since_ns=0 if beginning is None else None)
         self.reopened: list[int] = []
         self.went_back = False
         sources = Sources(reports=self.input)
@@ -424,22 +424,22 @@ async def test_an_error_of_the_orchestrator_is_no_answer() -> None:
     life = Life(joined=True)
     async with life.lived():
         life.tap.frames.put_nowait([RawFrame(IN, ncl("AskForBid", ask_payload()))])
-        await until(lambda: any(isinstance(read, ReadHistory) for read in life.reads.asked), "a read of the job")
-        read = next(read for read in life.reads.asked if isinstance(read, ReadHistory))
+        await until(lambda: any(isinstance(read, ReadJob) for read in life.reads.asked), "a read of the job")
+        read = next(read for read in life.reads.asked if isinstance(read, ReadJob))
         assert read.job == JOB
         life.reads.away = "html"
         life.reads.answer(read, OrchestratorError("html"))
         await until(lambda: "1 answered, away: html" in life.watcher.said, "the error")
-        assert life.states(JOB) == ["pending"], "what the frame itself said, and nothing more"
+        assert life.states(JOB) == [], "a frame is only a hint"
         life.reads.answer(next(read for read in life.reads.asked if isinstance(read, ReadJobs)), NO_JOBS)
         await until(lambda: life.watcher.said.count("1 answered, away: html") == 2, "the list")
         before = len(life.reads.asked)
         life.reads.away, life.reads.returns = "", 1
         life.reads.answer(read, Missing())
-        everything = ReadJobs(limit=JoinSettings().full_limit)
+        everything = ReadJobs(limit=ReadingOptions().full_limit)
         await until(lambda: everything in life.reads.asked[before:], "a list of everything, not of the last changes")
         assert life.tap.hurries == 1
-    assert life.states(JOB) == ["pending"]
+    assert life.states(JOB) == []
 
 
 @pytest.mark.parametrize(("kind", "cost"), [("unreachable", False), ("slow", True)])
@@ -453,7 +453,7 @@ async def test_a_list_that_was_given_up_is_paused_for_by_what_it_cost(kind: str,
         await until(lambda: any("answered" in said for said in life.watcher.said), "the error")
         due = life.join.wake_at()
         assert due is not None
-        assert (due - Clock().now() > JoinSettings().retry_s) is cost
+        assert (due - Clock().now() > ReadingOptions().retry_s) is cost
 
 
 async def test_the_logs_beginning_is_asked_for_until_somebody_answers() -> None:

@@ -7,14 +7,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+from consumer.core import Readers, ReadingOptions
+from consumer.core.reads import OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.daemon.watch import LOG, ORCHESTRATOR, Watch
 from consumer.errors import OrchestratorError
 from consumer.fold import Lanes
 from consumer.fold.asks import Append, Read, ReadBack, Refused, Stored
 from consumer.fold.dwell import Dwell
 from consumer.fold.truth import Truth
-from consumer.join import Join, JoinSettings
-from consumer.join.reads import OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.model import (
     OBSERVED,
     REPORTED,
@@ -59,7 +59,7 @@ class Place:
         self.watch = Watch(self.metrics, self.health, self.clock)
         self.follow()
 
-    def follow(self, join: Join | None = None) -> None:
+    def follow(self, join: Readers | None = None) -> None:
         """A life begins."""
         self.watch.follow_life(self.lanes, join, Dwell(load(), 0.0), self.outcomes)
 
@@ -174,7 +174,7 @@ def test_a_job_that_goes_on_or_is_forgotten_counts_where_it_stands(place: Place)
 
 def test_lists_that_come_late_are_told_once_and_when_they_are_quick_again(place: Place) -> None:
     """From 10 s on, with what a list takes and what to do; not while nobody answers, of which more is said."""
-    join = Join(load(), lambda _: None, JoinSettings(), since_ns=0)
+    join = Readers(load(), lambda _: None, ReadingOptions(), since_ns=0)
     place.follow(join)
     with capture_logs() as lines:
         told = []
@@ -201,7 +201,7 @@ def test_lists_that_come_late_are_told_once_and_when_they_are_quick_again(place:
 
 def test_a_time_between_lists_that_was_asked_for_is_not_late(place: Place) -> None:
     """`scan.list` of a minute: no word of it."""
-    join = Join(load(), lambda _: None, JoinSettings(list_every_s=60.0), since_ns=0)
+    join = Readers(load(), lambda _: None, ReadingOptions(list_every_s=60.0), since_ns=0)
     place.follow(join)
     with capture_logs() as lines:
         for _ in range(3):
@@ -392,7 +392,7 @@ def test_what_is_known_to_hold_the_log_up_is_not_the_servers_silence(place: Plac
 
 def test_jobs_that_have_no_room_are_told_once(place: Place) -> None:
     """`limits.jobs` is an operator's bound: beyond it a job waits for a list, and that is no secret."""
-    join = Join(load(), lambda _: None, JoinSettings(jobs_max=1), since_ns=0)
+    join = Readers(load(), lambda _: None, ReadingOptions(jobs_max=1), since_ns=0)
     place.follow(join)
     with capture_logs() as lines:
         for number in range(3):

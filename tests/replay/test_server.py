@@ -4,8 +4,8 @@ import aiohttp
 import msgspec
 
 from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
-from consumer.join.reads import Missing, ReadHistory, ReadJob, ReadJobs
-from consumer.model import HistoryPage, Snapshot
+from consumer.core.reads import Missing, ReadHistory, ReadJob, ReadJobs
+from consumer.model import HistoryPage, JobDocument
 from consumer.replay.clock import ReplayClock
 from consumer.replay.server import OrchestratorServer
 from consumer.replay.simulated import SimulatedOrchestrator
@@ -28,10 +28,11 @@ async def test_the_daemon_reads_the_record_as_it_is_at_the_clock() -> None:
         assert isinstance(await orchestrator.history(read_history), Missing)
         for change in job.changes:
             clock.advance(change.time_ns)
-            snapshot, page = await orchestrator.job(read_job), await orchestrator.history(read_history)
-            assert isinstance(snapshot, Snapshot)
+            document, page = await orchestrator.job(read_job), await orchestrator.history(read_history)
+            assert isinstance(document, JobDocument)
             assert isinstance(page, HistoryPage)
-            assert (snapshot.state, snapshot.revision) == (change.state, change.revision)
+            assert (document.job.state, document.job.revision) == (change.state, change.revision)
+            assert document.history.entries == page.entries
             assert [entry.state for entry in page.entries] == [step.state for step in job.changes[: change.number]]
         assert [one.job.id for one in (await orchestrator.jobs(ReadJobs())).jobs] == [job.id]
         assert orchestrator.version == one.release == "v1.9.3"
@@ -41,16 +42,18 @@ async def test_the_daemon_reads_the_record_as_it_is_at_the_clock() -> None:
 async def test_an_escaped_slash_in_an_id_stays_in_the_id() -> None:
     """The path is taken as it stood on the request line."""
     one = recording(SCENARIO)
-    odd = msgspec.structs.replace(one.jobs[0], id="a/b ?", document={**one.jobs[0].document, "ID": "a/b ?"})
+    job = one.jobs[0]
+    rows = tuple({**row, "JobID": "a/b ?"} for row in job.rows)
+    odd = msgspec.structs.replace(job, id="a/b ?", document={**job.document, "ID": "a/b ?"}, rows=rows)
     clock = ReplayClock([one])
     clock.advance(odd.row_ns[-1])
     async with (
         OrchestratorServer(SimulatedOrchestrator([msgspec.structs.replace(one, jobs=(odd,))]), clock) as server,
         Orchestrator(OrchestratorOptions(url=server.url)) as orchestrator,
     ):
-        snapshot = await orchestrator.job(ReadJob(job="a/b ?"))
-        assert isinstance(snapshot, Snapshot)
-        assert snapshot.job.id == "a/b ?"
+        document = await orchestrator.job(ReadJob(job="a/b ?"))
+        assert isinstance(document, JobDocument)
+        assert document.job.job.id == "a/b ?"
         assert isinstance(await orchestrator.job(ReadJob(job="../agent/version")), Missing)
 
 

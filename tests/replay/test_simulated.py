@@ -78,7 +78,7 @@ def test_at_every_change_job_list_and_history_say_the_same(scenario: str) -> Non
     orchestrator = SimulatedOrchestrator([one])
     for job in one.jobs:
         for change, since in zip(job.changes, job.change_ns, strict=True):
-            snapshot = decode_job(orchestrator.job(since, job.id, {}).body)
+            snapshot = decode_job(orchestrator.job(since, job.id, {}).body).job
             assert (snapshot.version, snapshot.revision, snapshot.state, snapshot.message) == (
                 change.version,
                 change.revision,

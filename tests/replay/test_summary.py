@@ -17,8 +17,6 @@ TALLIES = Tallies(
     reads=7,
     reads_by={"hint": 5, "scan": 1, "list": 1},
     cost_s=0.0056,
-    running=2,
-    early=1,
     hint_lags_ms=(1.0, 2.0, 3.0, 40.12345),
     scan_lags_ms=(500.0, 900.0),
 )

@@ -92,22 +92,24 @@ def test_the_frames_drive_it() -> None:
     assert sum(one.reads for one in found) <= 2 * UPDATES
 
 
-def test_the_join_keeps_its_aims() -> None:
-    """What is hinted within 60 ms, all else within 1.1 s (p99); 0.7 reads by hint a change, 2.4 in all; Running early.
+def test_the_readers_keep_their_aims() -> None:
+    """Reads of 10 ms: by hint p50 15 and p99 85 ms, else p99 1.1 s; 1.0 reads by hint a change, 1.15 but for lists.
 
-    Measured 0.66 and 2.24, 49 and 958 ms, 354 of 397 early: what makes them worse should be seen here.
+    Measured 14 and 62 ms, 985 ms, 0.90 and 1.09: what makes them worse should be seen here.
     """
     found = [outcome(scenario) for scenario in SCENARIOS]
-    hint = percentile(all_of([one.hint_lags_ms for one in found]), 0.99)
+    hints = all_of([one.hint_lags_ms for one in found])
+    median, hint = percentile(hints, 0.5), percentile(hints, 0.99)
     scan = percentile(all_of([one.scan_lags_ms for one in found]), 0.99)
+    assert median is not None
     assert hint is not None
     assert scan is not None
-    assert hint <= 60
+    assert median <= 15
+    assert hint <= 85
     assert scan <= 1_100
-    assert sum(one.reads for one in found) <= 2.4 * UPDATES
-    assert sum(one.reads_by["hint"] for one in found) <= 0.7 * UPDATES
-    assert sum(one.early for one in found) >= 350
-    assert sum(one.corrected for one in found) == 0
+    assert sum(one.reads_by["hint"] + one.reads_by["scan"] for one in found) <= 1.15 * UPDATES
+    assert sum(one.reads_by["hint"] for one in found) <= 1.0 * UPDATES
+    assert sum(one.corrected + one.derived for one in found) == 0
 
 
 def test_no_update_comes_before_its_change() -> None:

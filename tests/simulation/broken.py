@@ -12,11 +12,11 @@ from unittest.mock import patch
 
 import msgspec
 
+from consumer.core import Readers
+from consumer.core.lists import Lists
 from consumer.fold import Lanes, decide, truth
 from consumer.fold.asks import Append, Entry, ReadBack
 from consumer.fold.truth import Truth, judge_last
-from consumer.join import Join
-from consumer.join.lists import Lists
 from consumer.model import (
     OBSERVED,
     REPORTED,
@@ -28,7 +28,6 @@ from consumer.model import (
     Known,
     Record,
     Report,
-    Snapshot,
     Unchanged,
     Update,
     place_of,
@@ -125,14 +124,14 @@ def _append_without_join() -> Iterator[Rules]:
 @contextmanager
 def first_page_only() -> Iterator[Rules]:
     """Further pages of a history are not read."""
-    answered = Join.answered
+    answered = Readers.answered
 
     def forgets(self: Any, read: Any, answer: Any, now: float, *, started: float | None = None) -> None:
         if isinstance(answer, HistoryPage):
             answer = msgspec.structs.replace(answer, next_token="")
         answered(self, read, answer, now, started=started)
 
-    with patch.object(Join, "answered", forgets):
+    with patch.object(Readers, "answered", forgets):
         yield load()
 
 
@@ -317,21 +316,6 @@ def _report_taken_for_step() -> Iterator[Rules]:
 
 
 @contextmanager
-def _revision_for_entry() -> Iterator[Rules]:
-    """Bacalhau's revision is taken for the number of the history's entry, also where one left two."""
-    ahead = Join._ask_for_bid.__globals__["steps_ahead"]
-
-    def counts(rules: Rules, known: Known | None, snapshot: Snapshot, entries_seen: int) -> int | None:
-        if known is not None and known.revision is not None:
-            known = msgspec.structs.replace(known, sequence=known.revision)
-        found: int | None = ahead(rules, known, snapshot, entries_seen)
-        return found
-
-    with patch.dict(Join._ask_for_bid.__globals__, steps_ahead=counts):
-        yield load()
-
-
-@contextmanager
 def _full_list_put_off() -> Iterator[Rules]:
     """Each short list puts the full one off."""
     ended = Lists._end_of_changes_page
@@ -366,6 +350,5 @@ BROKEN: Final[dict[str, Break]] = {
     "removal-unforgiven": _removal_unforgiven,
     "read-back-for-ever": _read_back_for_ever,
     "report-taken-for-step": _report_taken_for_step,
-    "revision-for-entry": _revision_for_entry,
     "full-list-put-off": _full_list_put_off,
 }

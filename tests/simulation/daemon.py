@@ -7,12 +7,22 @@ A life ends by a kill, and nothing of it stays but what it had sent. The next be
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from consumer.core import Core, Settled
+from consumer.core import Core, Missing, OrchestratorRead, Readers, ReadHistory, ReadingOptions, ReadJobs, Settled
 from consumer.fold import Lanes
 from consumer.fold.asks import Answer, Entry
 from consumer.fold.truth import judge_all, judge_last
-from consumer.join import Join, JoinSettings, Missing, OrchestratorRead, ReadHistory, ReadJobs
-from consumer.model import Frame, HistoryPage, JobKey, JobPage, Position, Record, Rejected, Report, Snapshot, Unchanged
+from consumer.model import (
+    Frame,
+    HistoryPage,
+    JobDocument,
+    JobKey,
+    JobPage,
+    Position,
+    Record,
+    Rejected,
+    Report,
+    Unchanged,
+)
 from consumer.rules import Rules
 from consumer.wire.entries import decode_checkpoint
 from consumer.wire.subjects import Names
@@ -24,19 +34,19 @@ if TYPE_CHECKING:
 
 NAMES: Final = Names("main")
 SHARD: Final = "0"
-JOIN: Final = JoinSettings(
-    doubt_s=10.0,
+READING: Final = ReadingOptions(
+    claim_s=10.0,
+    included_rows=3,
     list_limit=2,
     full_limit=3,
     list_share=2.0,
     history_limit=3,
     full_every_s=15.0,
     executions_max=8,
-    derive=False,
 )
 """Small numbers: pages must be turned, executions forgotten, the hourly list must come.
 
-Frames are noise here, sent for no reason; what may be derived from real ones is `tests.cluster`'s question.
+Frames are noise here, sent for no reason; what real ones say is `tests.cluster`'s question.
 """
 
 
@@ -47,8 +57,8 @@ class Life:
         self.world: Final = world
         self.name: Final = name
         self.lanes: Final = Lanes(rules, NAMES, flight_max=3 + int(world.rng.random() * 6), shard=SHARD)
-        self.join: Final = Join(rules, self.lanes.known, JOIN)
-        self.core: Final = Core(self.lanes, self.join)
+        self.readers: Final = Readers(rules, self.lanes.known, READING)
+        self.core: Final = Core(self.lanes, self.readers)
         self.answers: list[tuple[int, Answer]] = []
         self.reads: list[tuple[OrchestratorRead, float]] = []
         self.frames: list[Frame] = []
@@ -89,7 +99,7 @@ class Life:
         self.last_read = checkpoint
         if world.since is not None:
             self.begun = True
-            self.join.begin(world.since)
+            self.readers.begin(world.since)
         if world.trace is not None:
             known = ", ".join(f"{key} {one.sequence}:{one.state}#{one.number}" for key, one in self.lanes.jobs.items())
             world.say(
@@ -156,19 +166,19 @@ class Life:
         if world.trace is not None:
             world.say(self.name, f"{_short_read(read)}: {_short_answer(answer)}")
         if answer is None:
-            self.join.failed(read, world.now, too_large=isinstance(read, ReadJobs) and world.rng.random() < 0.3)
+            self.readers.failed(read, world.now, too_large=isinstance(read, ReadJobs) and world.rng.random() < 0.3)
             return
-        self.join.answered(read, answer, world.now, started=started)
+        self.readers.answered(read, answer, world.now, started=started)
 
     def _begin(self) -> None:
         world = self.world
         self.begun = True
         if world.since is None:
-            world.since = 0 if world.backfill else self.join.newest_ns
+            world.since = 0 if world.backfill else self.readers.newest_ns
             if world.trace is not None:
                 world.say(self.name, f"the log begins at {world.since}")
         assert world.since is not None
-        self.join.begin(world.since)
+        self.readers.begin(world.since)
 
     def _frame(self) -> None:
         world = self.world
@@ -209,7 +219,7 @@ class Life:
         world, now = self.world, self.world.now
         self.dirty = False
         self._carry_out(self.core.settle(now))
-        if not self.begun and self.join.newest_ns is not None:
+        if not self.begun and self.readers.newest_ns is not None:
             self._begin()
             self._carry_out(self.core.settle(now))
         for ask in self.core.appends(now):
@@ -267,7 +277,7 @@ def _short_read(read: OrchestratorRead) -> str:
     return f"{'history' if isinstance(read, ReadHistory) else 'job'} of {read.job} ({read.cause})"
 
 
-def _short_answer(answer: HistoryPage | JobPage | Snapshot | Missing | None) -> str:
+def _short_answer(answer: HistoryPage | JobDocument | JobPage | Missing | None) -> str:
     match answer:
         case None:
             return "fails"
@@ -278,8 +288,8 @@ def _short_answer(answer: HistoryPage | JobPage | Snapshot | Missing | None) -> 
             return (
                 ", ".join(f"{one.job.id} v{one.version} r{one.revision} {one.state}" for one in answer.jobs) or "none"
             )
-        case Snapshot():
-            return f"v{answer.version} r{answer.revision} {answer.state}"
+        case JobDocument():
+            return f"v{answer.job.version} r{answer.job.revision} {answer.job.state}, {_short_answer(answer.history)}"
         case Missing():
             return "404"
 
@@ -292,4 +302,4 @@ def _short_event(event: object) -> str:
     return type(event).__name__
 
 
-__all__ = ["JOIN", "NAMES", "Life", "decode"]
+__all__ = ["NAMES", "READING", "Life", "decode"]

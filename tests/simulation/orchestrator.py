@@ -7,8 +7,8 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from consumer.join import Missing, ReadHistory, ReadJob, ReadJobs
-from consumer.model import Frame, FrameKind, HistoryEntry, HistoryPage, Identity, JobPage, Snapshot
+from consumer.core import Missing, ReadHistory, ReadJob, ReadJobs
+from consumer.model import Frame, FrameKind, HistoryEntry, HistoryPage, Identity, JobDocument, JobPage, Snapshot
 
 BASE_NS: Final = 1_795_500_000_000_000_000
 _BASE: Final = datetime.fromtimestamp(BASE_NS // 1_000_000_000, tz=UTC)
@@ -150,10 +150,18 @@ class Orchestrator:
         token = f"{first + len(page)}:{now}" if len(page) == limit else ""
         return HistoryPage(entries=page, items=len(page), next_token=token)
 
-    def job(self, read: ReadJob, at: int | None) -> Snapshot | Missing:
-        """The job itself."""
+    def job(self, read: ReadJob, limit: int, at: int | None) -> JobDocument | Missing:
+        """The job itself, with at most *limit* entries of its latest version's history."""
         job = self.jobs.get(read.job)
-        return (self.snapshot(job, at) or Missing()) if job is not None else Missing()
+        snapshot = self.snapshot(job, at) if job is not None else None
+        if job is None or snapshot is None:
+            return Missing()
+        now = self.version if at is None else at
+        latest = [one.entry for one in job.written if one.version_at <= now and one.entry.version == snapshot.version][
+            :limit
+        ]
+        history = HistoryPage(entries=tuple(latest), items=len(latest), next_token="")
+        return JobDocument(job=snapshot, history=history)
 
     def listed(self, read: ReadJobs, at: int | None) -> JobPage:
         """One page of the list, by offset as the real one: it shifts while jobs change."""

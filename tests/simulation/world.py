@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
+from consumer.core import Missing, OrchestratorRead, ReadHistory, ReadJob
 from consumer.fold import Published
 from consumer.fold.asks import Append, Busy, ReadBack, Refused, Stored, Unanswered
-from consumer.join import Missing, OrchestratorRead, ReadHistory, ReadJob
-from consumer.model import Event, Frame, HistoryPage, Identity, JobKey, JobPage, Junk, Position, Report, Snapshot
+from consumer.model import Event, Frame, HistoryPage, Identity, JobDocument, JobKey, JobPage, Junk, Position, Report
 from consumer.rules import Rules
 from tests.seeds import ViolationError
 from tests.simulation.daemon import NAMES, Life
@@ -494,7 +494,7 @@ class World:
 
     # -- the orchestrator's side --------------------------------------------------------------------------------------
 
-    def ask_orchestrator(self, read: OrchestratorRead) -> HistoryPage | JobPage | Snapshot | Missing | None:
+    def ask_orchestrator(self, read: OrchestratorRead) -> HistoryPage | JobDocument | JobPage | Missing | None:
         """The answer as of now, or of before; None: it fails."""
         if self.fault("read failed", 0.05):
             return None
@@ -502,11 +502,11 @@ class World:
         if isinstance(read, ReadHistory):
             if self.fault("history stale", 0.12):
                 at = self.orchestrator.version - 1 - int(self.rng.random() * 6)
-            answer: HistoryPage | JobPage | Snapshot | Missing = self.orchestrator.history(read, 3, at)
+            answer: HistoryPage | JobDocument | JobPage | Missing = self.orchestrator.history(read, 3, at)
         elif isinstance(read, ReadJob):
             if self.fault("job stale", 0.12):
                 at = self.orchestrator.version - 1 - int(self.rng.random() * 6)
-            answer = self.orchestrator.job(read, at)
+            answer = self.orchestrator.job(read, 3, at)
         else:
             if self.fault("list stale", 0.12):
                 at = self.orchestrator.version - 1 - int(self.rng.random() * 6)

@@ -89,7 +89,7 @@ def test_every_recorded_document_decodes(folder: Path) -> None:
     assert jobs <= set(listed)
     for job in jobs:
         answer = next(body for path, body in final.items() if path.partition("?")[0] == API + job)
-        snapshot = decode_job(json.dumps(answer).encode())
+        snapshot = decode_job(json.dumps(answer).encode()).job
         assert snapshot == listed[job]
         last = decode_history(history_of(folder, job)).entries[-1]
         assert (snapshot.version, snapshot.state, snapshot.message) == (last.version, last.state, last.message)
@@ -250,7 +250,7 @@ def test_what_would_not_fit_into_a_message_is_cut() -> None:
     assert (entry.state, entry.message) == ("Failed", "x" * TEXT_MAX)
     state = {"StateType": "Failed", "Message": long}
     job = {"ID": "j-1", "Namespace": "default", "Name": long, "Type": "batch", "State": state}
-    snapshot = decode_job(json.dumps({"Job": job}).encode())
+    snapshot = decode_job(json.dumps({"Job": job}).encode()).job
     assert (snapshot.state, snapshot.message, snapshot.job.name) == ("Failed", "x" * TEXT_MAX, "x" * NAME_MAX)
 
 

@@ -5,10 +5,10 @@ from typing import Final
 
 import msgspec
 
+from consumer.core.history import Part
 from consumer.doctor.facts import Answer, Contact, Heard, Looked, Pair, Readiness, Sample
 from consumer.doctor.finding import Finding, fail, ok, say_named, say_seconds, skipped, warn
 from consumer.doctor.judging.orchestrator import profile_of
-from consumer.join.history import read_versions, steps_of
 from consumer.model import OBSERVED, REPORTED
 
 BEHIND_S: Final = 30.0
@@ -112,7 +112,8 @@ def compare(pair: Pair) -> Standing:
 
     What came before a correction is not compared: the log had been wrong, and said so.
     """
-    entries = read_versions(pair.entries or ())
+    part = Part.after(None, pair.entries or ())
+    entries = part.entries
     corrected = [index for index, update in enumerate(pair.updates) if "corrected" in update.Flags]
     updates = pair.updates[corrected[-1] :] if corrected else pair.updates
     reached, before = 0, None
@@ -132,12 +133,12 @@ def compare(pair: Pair) -> Standing:
         if (there.version, there.state) != here:
             said = f"revision {revision} is {update.StateType} in the log and {there.state} in the record"
             return Standing(contradiction=said)
-        left_out = len(steps_of(entries[:revision], reached, before)) - 1 if reached else 0
+        left_out = sum((step.revision or 0) <= revision for step in part.steps(reached, before)) - 1 if reached else 0
         if left_out > 0 and update.Source == OBSERVED and "skipped" not in update.Flags:
             said = f"the log has left out {left_out} states between revisions {reached} and {revision}"
             return Standing(contradiction=said)
         reached, before = revision, (there.version, there.state)
-    left = steps_of(entries, reached, before)
+    left = part.steps(reached, before)
     return Standing(behind=len(left), since=left[0].time if left else None)
 
 

@@ -3,10 +3,10 @@
 import re
 from typing import Final
 
+from consumer.core.options import COST_OF_LISTS, ReadingOptions, slow_lists_s
 from consumer.doctor.facts import Answer, History, Listed
 from consumer.doctor.finding import Finding, fail, ok, say_seconds, skipped, warn
 from consumer.doctor.judging.streams import say_ahead
-from consumer.join.options import COST_OF_LISTS, JoinSettings, slow_lists_s
 from consumer.wire.rest import KNOWN_VERSIONS
 
 LIST_COST_S: Final = 40e-6
@@ -119,7 +119,7 @@ def lists(listed: Listed, every_s: float | None) -> Finding:
 
     *every_s*: `scan.list`, None: auto.
     """
-    check, pacing = "orchestrator.list", JoinSettings()
+    check, pacing = "orchestrator.list", ReadingOptions()
     if listed.kind:
         return fail(check, f"the list of jobs is none: {listed.kind}: {listed.detail}", listed.step)
     every_s = every_s or pacing.list_every_s

@@ -147,7 +147,7 @@ def is_due(job: Snapshot, head: LogHead | None, now_s: float) -> bool:
     """Whether the log should have it: it changed after the log began, and long enough ago. *now_s*: Unix seconds.
 
     The log begins with the newest change of its first list, that one left out. A join reads times to the microsecond
-    (`consumer.join`), so what follows within one is left out, too.
+    (`consumer.core`), so what follows within one is left out, too.
     """
     if head is None or head.since_ns is None:
         return False

@@ -8,10 +8,10 @@ from typing import Final, TypeVar
 import msgspec
 
 from consumer.bacalhau.orchestrator import COMPUTE, NEXT_STEP, WAYS, Orchestrator, api_base
+from consumer.core.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.doctor.facts import Answer, History, Listed, Looked
 from consumer.doctor.probing.contact import is_loopback
 from consumer.errors import OrchestratorError
-from consumer.join.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryEntry, HistoryPage
 from consumer.settings import Orchestrator as OrchestratorSettings
 

@@ -1,4 +1,4 @@
-"""What the join asks of the orchestrator. Shapes only; `consumer.join.join` says when.
+"""What the join asks of the orchestrator. Shapes only; `consumer.core.readers` says when.
 
 A read is answered with the page or document it asks for, `Missing` (404), or an error; each goes back to the join with
 the very read it answers.

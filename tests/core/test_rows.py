@@ -1,11 +1,11 @@
-"""What a list says beside the log: `consumer.join.listed`."""
+"""What a list says beside the log: `consumer.core.rows`."""
 
 import pytest
 
-from consumer.join.listed import AGREES, ANEW_NS, DIFFERS, PERHAPS, lay_beside
+from consumer.core.rows import AGREES, ANEW_NS, DIFFERS, PERHAPS, lay_beside
 from consumer.model import OBSERVED, REPORTED, Known
 from consumer.rules import load
-from tests.join.test_join import snapshot
+from tests.core.scene import snapshot
 
 RULES = load(None)
 AT = 1_000_000_000_000

@@ -1,7 +1,7 @@
 """How soon a job is found that no frame names, beside an orchestrator whose lists cost what real ones do.
 
-In virtual time, with the real join. The costs are those of 1.9.3 (design/bacalhau.md 6.3): a list takes some 40 us for
-each job that is stored, and decodes every stored specification, whatever the page; what is sent is encoded besides.
+In virtual time, with the real readers. The costs are those of 1.9.3 (design/bacalhau.md 6.3): a list takes some 40 us
+for each job that is stored, and decodes every stored specification, whatever the page; what is sent is encoded besides.
 """
 
 import random
@@ -10,9 +10,9 @@ from typing import Final
 
 import pytest
 
-from consumer.join import JoinSettings, OrchestratorRead, ReadHistory, ReadJob
-from consumer.model import HistoryPage, JobPage, Snapshot
-from tests.join.test_join import Scene, history, snapshot
+from consumer.core import OrchestratorRead, ReadHistory, ReadingOptions, ReadJob
+from consumer.model import HistoryPage, JobDocument, JobPage, Snapshot
+from tests.core.scene import Scene, document, history, snapshot
 
 JOB_S: Final = 40e-6
 STORED_BYTE_S: Final = 33e-9
@@ -37,12 +37,13 @@ class Orchestrator:
         shown = snapshot("Failed", 2, job=name, modified_ns=int(now * 1e9) + 1)
         self._jobs.insert(0, (shown, size))
 
-    def answer(self, read: OrchestratorRead) -> tuple[HistoryPage | JobPage | Snapshot, float]:
+    def answer(self, read: OrchestratorRead) -> tuple[HistoryPage | JobDocument | JobPage, float]:
         """The answer, and how long it takes."""
         if isinstance(read, ReadHistory):
             return history("Pending", "Failed"), READ_S
         if isinstance(read, ReadJob):
-            return next(shown for shown, _ in self._jobs if shown.job.id == read.job), READ_S
+            shown = next(shown for shown, _ in self._jobs if shown.job.id == read.job)
+            return document(shown, "Pending", "Failed"), READ_S
         offset = int(read.next_token or 0)
         rows = self._jobs[offset : offset + read.limit]
         behind = offset + read.limit
@@ -57,13 +58,13 @@ class Orchestrator:
 
 
 class Discovery:
-    """A join beside that orchestrator, from its start on."""
+    """Readers beside that orchestrator, from its start on."""
 
-    def __init__(self, slower: Callable[[], float] = lambda: 1.0, settings: JoinSettings | None = None) -> None:
+    def __init__(self, slower: Callable[[], float] = lambda: 1.0, settings: ReadingOptions | None = None) -> None:
         self.orchestrator: Final = Orchestrator(slower)
-        self.scene: Final = Scene(settings or JoinSettings())
+        self.scene: Final = Scene(settings or ReadingOptions())
         self.now = 0.0
-        self._under_way: list[tuple[float, float, OrchestratorRead, HistoryPage | JobPage | Snapshot]] = []
+        self._under_way: list[tuple[float, float, OrchestratorRead, HistoryPage | JobDocument | JobPage]] = []
         self._stored: dict[str, float] = {}
         self.found_s: Final[dict[str, float]] = {}
         """How long each job was in the record before its end was in the log."""
@@ -79,7 +80,7 @@ class Discovery:
             for read in self.scene.reads(self.now):
                 answer, took_s = self.orchestrator.answer(read)
                 self._under_way.append((self.now + took_s, self.now, read, answer))
-            due = [self.scene.join.wake_at(), *(back for back, *_ in self._under_way)]
+            due = [self.scene.readers.wake_at(), *(back for back, *_ in self._under_way)]
             now = min((time for time in due if time is not None), default=until)
             if now >= until:
                 self.now = until
@@ -88,7 +89,7 @@ class Discovery:
             for one in [one for one in self._under_way if one[0] <= self.now]:
                 self._under_way.remove(one)
                 _, left, read, answer = one
-                self.scene.join.answered(read, answer, self.now, started=left)
+                self.scene.readers.answered(read, answer, self.now, started=left)
             self._note()
 
     def _note(self) -> None:
@@ -174,7 +175,7 @@ def test_how_soon_is_told(large: int) -> None:
     scene.find(large)
     told: list[float] = []
     for number in range(50):
-        told.append(scene.scene.join.found_within_s(scene.now))
+        told.append(scene.scene.readers.found_within_s(scene.now))
         scene.store(f"later-{number}")
         scene.run(scene.now + 40.3)
         assert scene.found_s[f"later-{number}"] <= told[-1] + 0.1

@@ -1,7 +1,7 @@
 """What a list says of one job, laid beside what the log has of it: whether its history is worth a read.
 
 Pure functions of (the rules, what the log has, the job as it is listed). A list shows a job's last state alone: what
-came before it only the history tells (`consumer.join.history`), and when lists come is `consumer.join.lists`'s.
+came before it only the history tells (`consumer.core.history`), and when lists come is `consumer.core.lists`'s.
 """
 
 from typing import Final

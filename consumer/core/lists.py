@@ -1,7 +1,7 @@
 """When all jobs are listed, and which page of what: never more than a share of the orchestrator's time.
 
 Pure: the time and the answers' outlines go in, the page to read next comes out. What a list says of a job is
-`consumer.join.join`'s. A list costs the orchestrator by all it has ever stored, whatever page is asked for
+`consumer.core.readers`'s. A list costs the orchestrator by all it has ever stored, whatever page is asked for
 (design/bacalhau.md 6.3): so each page is followed by a pause that is a multiple of what it took.
 """
 
@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from consumer.join.options import JoinSettings
-from consumer.join.reads import ReadJobs
+from consumer.core.options import ReadingOptions
+from consumer.core.reads import ReadJobs
 from consumer.model import JobPage
 
 NEVER: Final = float("inf")
@@ -70,7 +70,7 @@ class Lists:
     so that a change still is found meanwhile, the two take turns.
     """
 
-    def __init__(self, pacing: JoinSettings) -> None:
+    def __init__(self, pacing: ReadingOptions) -> None:
         self._pacing: Final = pacing
         self._asked: ReadJobs | None = None
         self._asked_at = 0.0
@@ -99,17 +99,11 @@ class Lists:
         self._sweep_wanted = True
         self._sweep_due = NEVER
         # -- what the pages said --
-        self._unheard = True
         self._lower_since: float | None = None
         self.high_water = 0
         """The newest ModifyTime up to which all changes were seen (ns)."""
         self.newest_ns: int | None = None
         """The newest ModifyTime of the first list (0: no job at all); None until it was answered."""
-        self.heard_from_ns: int | None = None
-        """What was written after this was written while we listened; None until a list since then was answered.
-
-        Here a clock that was wrong counts: no job that it wrote may seem to have been written since.
-        """
         self.count = 0
         """Pages asked for, so far."""
         self._seen_from: float | None = None
@@ -128,8 +122,6 @@ class Lists:
         """
         self._retry_at, self._tries = ALWAYS, 0
         self._sweep_wanted = True
-        self._unheard = True
-        self.heard_from_ns = None
         self._changes_due = ALWAYS
         self._sweep_due = NEVER
 
@@ -146,8 +138,6 @@ class Lists:
         """No list until `want_all`, and nothing was missed so far."""
         self._sweep_wanted = False
         self._sweep_due = NEVER
-        self._unheard = False
-        self.heard_from_ns = 0
 
     def hurry(self, now: float) -> None:
         """Some job has changed, and nobody knows which: look as soon as the share allows."""
@@ -170,7 +160,6 @@ class Lists:
         self._of_sweep = sweep_due and not (changes_due and within)
         read = self._next_of_sweep() if self._of_sweep else self._changes or self._first_of_changes()
         self._asked, self._asked_at = read, now
-        self._unheard = self._unheard and bool(read.next_token)
         self.count += 1
         return read
 
@@ -233,8 +222,6 @@ class Lists:
             self._seen_from = self._asked_at
             self._newest = self._newest_of(page)
             self.newest_ns = self._newest if self.newest_ns is None else self.newest_ns
-            if not self._unheard and self.heard_from_ns is None:
-                self.heard_from_ns = max(_times(page), default=0)
             if self._clock_agreed and 0 < page.clock_ns < self.high_water - AHEAD_NS:
                 # The clock was ahead for a while: what is written now lies below what was written then.
                 self.high_water, self._sweep_wanted = self._newest, True
@@ -296,7 +283,7 @@ class Lists:
             self._lower_since = None
         elif self._lower_since is None:
             self._lower_since = now
-        elif now - self._lower_since >= self._pacing.doubt_s:
+        elif now - self._lower_since >= self._pacing.claim_s:
             self._lower_since, self.high_water, self._sweep_wanted = None, self._newest, True
             return True
         return False
@@ -314,8 +301,6 @@ class Lists:
         at_most = pacing.retry_max_s * 2.0 ** min(max(self._failures - 1, 0), 30)
         self._free_at = now + self._spend(now, self._lasted_s(now), at_most)
         self._retry_at = now + pacing.retry_after(self._tries)
-        if read is not None and not read.next_token and self.heard_from_ns is None:
-            self._unheard = True
         if too_large and self._of_sweep:
             self._full_limit.shrink(self._full_limit.now if read is None else read.limit)
             self._sweep, self._sweep_wanted = None, True  # a token holds its limit: from the first page

@@ -2,7 +2,7 @@
 
 Frames are folded into executions in memory, and what those say of their job becomes a `Record` of source "derived".
 What they cannot say becomes a `Notice`, once per job and version. Pure: frames and the time go in, events come out.
-With an orchestrator `consumer.join.join` stands in this place; it needs none of this.
+With an orchestrator `consumer.core.readers` stands in this place; it needs none of this.
 """
 
 import heapq
@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from consumer.join.reads import OrchestratorRead
+from consumer.core.reads import OrchestratorRead
 from consumer.model import (
     DERIVED,
     REPORTED,
@@ -187,7 +187,7 @@ class _Job:
 class Derivation:
     """One cluster's derivation. *known* gives the log's last update of a job.
 
-    It has the surface of `consumer.join.Join` as far as that needs no orchestrator. After each call drain `events`;
+    It has the surface of `consumer.core.Join` as far as that needs no orchestrator. After each call drain `events`;
     `take` when `wake_at` has come: it asks nothing of anybody, and says what is overdue. *origin* is a subject token
     that names this start.
     """

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from consumer.derive.derivation import WHY, Derivation, DerivationSettings
 from consumer.fold import Lanes
 from consumer.fold.asks import Append
 from consumer.fold.truth import Truth
-from consumer.join.derive import WHY, Derivation, DerivationSettings
 from consumer.model import (
     DERIVED,
     OBSERVED,

@@ -1,4 +1,4 @@
-"""What the join has announced, in words: one function for each cause. When, is `consumer.join.join`'s to say."""
+"""What the join has announced, in words: one function for each cause. When, is `consumer.core.readers`'s to say."""
 
 from consumer.model import JobKey, Known, Notice, Place, Step
 from consumer.wire.subjects import escape

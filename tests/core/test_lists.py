@@ -1,13 +1,13 @@
-"""Which page of which list is read when: `consumer.join.lists`. Times are numbers."""
+"""Which page of which list is read when: `consumer.core.lists`. Times are numbers."""
 
 import pytest
 
-from consumer.join import JoinSettings, ReadJobs
-from consumer.join.lists import Lists
+from consumer.core import ReadingOptions, ReadJobs
+from consumer.core.lists import Lists
 from consumer.model import BadJob, JobPage
-from tests.join.test_join import snapshot
+from tests.core.scene import snapshot
 
-SMALL = JoinSettings(list_limit=2, full_limit=5)
+SMALL = ReadingOptions(list_limit=2, full_limit=5)
 TOP, SWEEP = ReadJobs(limit=2), ReadJobs(limit=5)
 
 
@@ -33,7 +33,7 @@ class TestShare:
 
     def test_with_a_hundred_thousand_jobs_lists_take_a_twentieth(self) -> None:
         """Four seconds a page, a day long, with a gap every ten minutes."""
-        lists, now, busy, gap = Lists(JoinSettings()), 0.0, 0.0, 0.0
+        lists, now, busy, gap = Lists(ReadingOptions()), 0.0, 0.0, 0.0
         while now < 86_400:
             if now >= gap:
                 lists.want_all()
@@ -90,7 +90,7 @@ class TestShare:
 
     def test_lists_that_fail_take_no_more(self) -> None:
         """Thirty seconds each, and then an error: it cost the orchestrator what an answer costs."""
-        lists, now, busy = Lists(JoinSettings()), 0.0, 0.0
+        lists, now, busy = Lists(ReadingOptions()), 0.0, 0.0
         for _ in range(100):
             due = lists.wake_at()
             assert due is not None
@@ -102,7 +102,7 @@ class TestShare:
 
     def test_a_moments_freeze_does_not_keep_lists_away_for_long(self) -> None:
         """One that was given up after thirty seconds is asked for again after a minute; the next time after two."""
-        lists = Lists(JoinSettings())
+        lists = Lists(ReadingOptions())
         lists.take(0.0)
         lists.failed(30.0, too_large=False)
         assert lists.wake_at() == 90.0
@@ -183,7 +183,7 @@ class TestSweep:
 
     def test_a_page_full_of_news_is_asked_for_again_four_times_larger(self) -> None:
         """From the top, so that nothing slips between two pages; as large as a page may be, and then the next page."""
-        lists = Lists(JoinSettings(list_limit=2, full_limit=20))
+        lists = Lists(ReadingOptions(list_limit=2, full_limit=20))
         lists.take(0.0)
         lists.answered(page(9), 0.001, begun=True)
         now, asked = 2.0, []
@@ -198,7 +198,7 @@ class TestSweep:
 
     def test_the_next_round_asks_for_as_many_as_the_last_one_brought(self) -> None:
         """Where forty jobs change between two lists each page would be asked for twice; a quiet hour ends that."""
-        lists = Lists(JoinSettings(list_limit=10))
+        lists = Lists(ReadingOptions(list_limit=10))
         lists.take(0.0)
         lists.answered(page(1), 0.001, begun=True)
         now, newest, limits = 2.0, 1, []
@@ -227,7 +227,7 @@ class TestSweep:
 
     def test_smaller_pages_are_asked_for_without_a_longer_pause(self) -> None:
         """What was too large is another question at half the size."""
-        lists, now = Lists(JoinSettings(list_limit=100)), 0.0
+        lists, now = Lists(ReadingOptions(list_limit=100)), 0.0
         lists.take(now)
         lists.answered(page(9), now, begun=True)
         for limit in (100, 50, 25, 12):
@@ -264,7 +264,7 @@ class TestSweep:
 
     def test_a_page_that_was_halved_grows_again(self) -> None:
         """What was too large for once is not so for ever; what is again is tried ever more seldom."""
-        lists, now, limits = Lists(JoinSettings(list_limit=100)), 0.0, []
+        lists, now, limits = Lists(ReadingOptions(list_limit=100)), 0.0, []
         lists.take(now)
         lists.answered(page(9), now, begun=True)
         for _ in range(20):
@@ -280,7 +280,7 @@ class TestSweep:
 
     def test_a_sweep_grows_with_the_next(self) -> None:
         """A token holds the size it was given for, so within one it stays; until the setting, and no further."""
-        lists, now, limits = Lists(JoinSettings(full_limit=400, lists=False)), 0.0, []
+        lists, now, limits = Lists(ReadingOptions(full_limit=400, lists=False)), 0.0, []
         for too_large in (True, True, False, False, False):
             lists.want_all()
             now += 10
@@ -315,32 +315,7 @@ class TestHold:
         lists.want_all()
         assert lists.take(1e9) == SWEEP
         lists.answered(page(9), 1e9, begun=True)
-        assert lists.heard_from_ns == 9
         assert (lists.take(1e9 + 0.5), lists.take(1e9 + 1)) == (None, TOP)
-
-
-class TestHeard:
-    """Since when everything was heard: the newest of the first list that was asked for while we listened."""
-
-    def test_a_list_from_before_the_gap_does_not_count(self) -> None:
-        """It may be older than what was missed."""
-        lists = Lists(SMALL)
-        lists.take(0.0)
-        lists.want_all()
-        lists.answered(page(9), 0.001, begun=True)
-        assert lists.heard_from_ns is None
-        lists.take(1.0)
-        lists.answered(page(12), 1.001, begun=True)
-        assert lists.heard_from_ns == 12
-
-    def test_a_list_that_failed_does_not_count(self) -> None:
-        """Its answer never came; the next one's does."""
-        lists = Lists(SMALL)
-        lists.take(0.0)
-        lists.failed(0.01, too_large=False)
-        lists.take(1.2)
-        lists.answered(page(7), 1.3, begun=True)
-        assert lists.heard_from_ns == 7
 
 
 class TestWentBack:
@@ -395,10 +370,6 @@ class TestAhead:
         assert lists.take(3.0) == SWEEP  # as many as a page may have, from the top
         lists.answered(self.page(4000, 1002, 1001, 990, clock=1003), 3.001, begun=True)
         assert lists.high_water == 1002 * self.S
-
-    def test_it_was_not_written_since_we_listen(self) -> None:
-        """Of what it wrote nobody knows when that was, so no Running of such a job comes early."""
-        assert self.seen(self.page(4000, 990, clock=1000)).heard_from_ns == 4000 * self.S
 
     def test_when_it_is_set_back_everything_is_looked_at(self) -> None:
         """What is written now lies below what was seen: a sweep finds it, and nothing is said to have gone back."""

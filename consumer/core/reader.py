@@ -1,0 +1,205 @@
+"""One job's reader: when its record is read next, and why. A state machine of one job, without I/O.
+
+It knows numbers of history entries, never states: a hint says how many entries the record has, or may soon have, and an
+answer how many there are. One thing happens at a time: a read, then the event that it brought, then the next read. Who
+is read among many is `consumer.core.schedule`'s, what a history says is `consumer.core.history`'s.
+"""
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from consumer.core.claim import Claim
+from consumer.core.options import ReadingOptions
+from consumer.model import HistoryEntry, Identity, JobKey, Step
+from consumer.wire.subjects import job_key
+
+NEVER: Final = float("inf")
+LONG_AGO: Final = float("-inf")
+
+
+class Cause(StrEnum):
+    """Why a job is due."""
+
+    HINT = "hint"
+    """A frame came, or what it told of is not in the record yet."""
+    ROW = "row"
+    """A list says otherwise than the log."""
+    TURN = "turn"
+    """It is open, and nobody has looked at it for a while."""
+
+
+class Last(NamedTuple):
+    """The last entry that was read, or that the log has: its version and state, and whether that ends the version."""
+
+    version: int
+    state: str
+    ends: bool
+
+
+class Tail(NamedTuple):
+    """Where the last page of a long history begins: behind *entries* of them, at *token*.
+
+    *version* and *state* are those of the last entry before it, *newest* the highest version up to there.
+    """
+
+    entries: int
+    token: str
+    version: int
+    state: str
+    newest: int
+
+
+class Due(NamedTuple):
+    """When to read again (seconds), and why."""
+
+    at: float
+    cause: Cause
+
+
+class Reader:
+    """What the core remembers of one job between two looks at its record. Times are seconds that never go back."""
+
+    __slots__ = (
+        "agreed_at",
+        "asked_once",
+        "busy",
+        "cause",
+        "claim",
+        "due",
+        "failures",
+        "flying",
+        "halted",
+        "hinted_at",
+        "hoped",
+        "identity",
+        "key",
+        "last",
+        "listed_at",
+        "looked_at",
+        "name",
+        "not_before",
+        "open",
+        "pages",
+        "queued",
+        "said",
+        "seen",
+        "tail",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name: Final = name
+        """The job's id."""
+        self.identity: Identity | None = None
+        """Whose job it is, from the record or the log. None: only a frame has named it, and a frame may lie."""
+        self.key: JobKey | None = None
+        # -- what is known, in numbers of job-level history entries --
+        self.said = 0
+        """The record has so many: a frame or a row says so. 0: nothing is said."""
+        self.hoped = 0
+        """It may soon have so many: an execution has ended. 0: nothing is hoped for."""
+        self.hinted_at = LONG_AGO
+        """When the last of these came; of an end, when the record may have followed."""
+        self.seen = 0
+        """So many were read."""
+        self.last: Last | None = None
+        self.tail: Tail | None = None
+        self.pages: list[HistoryEntry] = []
+        """Entries of the pages read so far, of a history that is being read."""
+        # -- one thing at a time --
+        self.flying = False
+        """A read is under way."""
+        self.busy = False
+        """An event is being written: what was read is not in the log yet."""
+        self.looked_at = LONG_AGO
+        """When the last look left: a read, or a list whose row agrees."""
+        self.agreed_at: float | None = None
+        """When the record was last seen to have nothing that the log has not."""
+        self.open = False
+        """The job has not ended, or that is in doubt: it is looked at in turn."""
+        # -- what is wrong --
+        self.claim: Final = Claim()
+        self.listed_at = LONG_AGO
+        """When a list last showed another state than the log."""
+        self.asked_once = False
+        """The record did not know the job that a frame has named."""
+        self.failures = 0
+        """Reads in a row that failed by themselves, while others were answered."""
+        self.not_before = LONG_AGO
+        """Hints do not hurry a job that fails."""
+        self.halted: Step | None = None
+        """The step that the rules reject: the job stands still before it."""
+        # -- the schedule's --
+        self.due = NEVER
+        self.cause = Cause.TURN
+        self.queued = 0
+
+    def name_by(self, identity: Identity) -> None:
+        """Take whose job it is from the record or the log."""
+        if self.identity != identity:
+            self.identity, self.key, self.halted = identity, job_key(identity.namespace, identity.id), None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it may be read: nothing of the job is under way."""
+        return not self.flying and not self.busy
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a hint is not answered yet."""
+        return bool(self.said or self.hoped)
+
+    def hint(self, at: float, *, said: int = 0, hoped: int = 0) -> None:
+        """Take a hint that came, or is due, at *at*: the record has *said* entries, or may soon have *hoped*."""
+        self.said, self.hoped = max(self.said, said), max(self.hoped, hoped)
+        self.hinted_at = at
+
+    def leaves(self, now: float) -> None:
+        """A read of it leaves."""
+        self.flying, self.looked_at, self.pages = True, now, []
+
+    def settle(self) -> None:
+        """A look is over: strike what it has answered. An end answers every hope, and so does the entry hoped for."""
+        self.flying = False
+        ended = self.last is not None and self.last.ends
+        if ended or self.hoped <= self.seen:
+            self.hoped = 0
+        if self.said <= self.seen:
+            self.said = 0
+
+    def drop_hints(self) -> None:
+        """Nothing more is expected of the record."""
+        self.said = self.hoped = 0
+
+    def next_due(self, now: float, options: ReadingOptions) -> Due | None:
+        """When to read again, once nothing is under way; None: not before something comes."""
+        age = self.looked_at - self.hinted_at  # so old was the hint at the last look
+        if now - self.hinted_at >= options.watch_s:
+            self.said = self.hoped = 0
+        if self.is_asking:
+            return Due(max(self._repeat_at(age, options), now, self.not_before), Cause.HINT)
+        if self.open:
+            return Due(max(self.looked_at + options.turn_s, now, self.not_before), Cause.TURN)
+        return None
+
+    def _repeat_at(self, age: float, options: ReadingOptions) -> float:
+        if age < 0:
+            return self.hinted_at  # it came after the last look
+        after = next((each for each in options.repeats if each > age), None)
+        if after is None:
+            # The last look is just behind the time at which Bacalhau has tried again.
+            after = min(age + options.turn_s, max(options.watch_s, age + options.repeats[0]))
+        return self.hinted_at + after
+
+    def failed(self, now: float, options: ReadingOptions, *, alone: bool) -> float:
+        """A read failed, *alone* while others were answered, or as all do. When to read it again."""
+        self.flying = False
+        self.pages = []
+        if alone:
+            self.failures += 1
+            self.not_before = now + options.retry_after(self.failures)
+            return self.not_before
+        return now + options.retry_s / 5
+
+    def answered(self) -> None:
+        """A read was answered, whatever with."""
+        self.failures, self.not_before = 0, LONG_AGO
