@@ -217,17 +217,18 @@ class Life:
     def follow_frames(self) -> None:
         """Without an orchestrator: derive from Bacalhau's frames what can be (design/bacalhau.md 6.1)."""
         settings, estate, lanes = self._estate.settings, self._estate, self._lanes
+        tap = Tap(TapOptions.of(settings.bacalhau))
         derivation = Derivation(
             estate.rules,
             lanes.known,
             DerivationSettings(executions_max=settings.limits.executions, jobs_max=settings.limits.jobs),
+            hears=lambda: tap.connected,
             origin=f"start-{self._mark.last_seq}",
         )
         for job in self._open_jobs():
             derivation.resume(job)
-        self._source = derivation
-        self._tap = Tap(TapOptions.of(settings.bacalhau))
-        self._sources = Sources(reports=self._reports, tap=self._tap)
+        self._source, self._tap = derivation, tap
+        self._sources = Sources(reports=self._reports, tap=tap)
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Carry on until *stop* and the drain after it; gives whether that came to its end."""

@@ -55,6 +55,8 @@ WHY: Final[dict[str, str]] = {
     "unconfirmed": "an execution ended, and no receipt says that the orchestrator took that end",
     "idle": "an execution ended well, and others are missing of which none was asked for",
     "unseen": "an execution ended of which not all was heard",
+    "restart": "its last execution ended while the connection was lost, or just before: an orchestrator that is killed at "
+    "that moment may never conclude the job",
     "earlier": "executions of an earlier version failed, or are not known, and may count in this one",
     "missed": "frames may have been missed while the job was open",
     "forgotten": "too much was open at once, so the oldest was forgotten (limits.jobs, limits.executions)",
@@ -66,6 +68,7 @@ _HEARD_MAX: Final = 64
 """Messages of one execution that are known again; a true one has fewer than ten."""
 
 _END: Final = "end"
+_VERDICT: Final = "verdict"
 _HOLES: Final = "holes"
 """Questions about the job as a whole. Others are about a partition, by its index, or an execution, by its id."""
 
@@ -75,8 +78,10 @@ class DerivationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `verdict_wait_s`: so long after an execution's end another may be asked for in its place, before the job is said to
     be undecided. In the recordings that took 1.1 s at most where the orchestrator stayed up; an evaluation tried again
-    takes 5.0 s (design/bacalhau.md 6.2). `settle_s`: so long after the last known execution of an ops job ended others
-    may still be asked for (beyond 20 nodes 0.1 s later, design/bacalhau.md 5.3; in the recordings all within 0.04 s).
+    takes 5.0 s (design/bacalhau.md 6.2). `settle_s`: so long a verdict waits after the last end. The orchestrator
+    writes the job's end 1 to 30 ms after it, and one that is killed in between may never do so: then the tap loses its
+    connection in that time. And other executions of an ops job may still be asked for (beyond 20 nodes 0.1 s later,
+    design/bacalhau.md 5.3; in the recordings all within 0.04 s).
     """
 
     verdict_wait_s: float = 10.0
@@ -98,17 +103,26 @@ class DerivationCounts(msgspec.Struct, kw_only=True):
 
 
 class _Question(NamedTuple):
-    """A verdict that is pending until *due*."""
+    """What is left open until *due*: then the job is announced as undecided, for the reason *why*."""
 
     due: float
     why: str
     execution: str
 
 
+class _Verdict(NamedTuple):
+    """All known executions have ended, the last one, *execution*, at *ended_at*: *due* is when that is said."""
+
+    due: float
+    execution: str
+    ended_at: float
+    time: datetime | None
+
+
 class _Execution:
     """One execution of the present version of an open job."""
 
-    __slots__ = ("about", "confirmed", "confirms", "end", "heard", "job", "partition", "runs_at")
+    __slots__ = ("about", "confirmed", "confirms", "end", "ended_at", "heard", "job", "partition", "runs_at")
 
     def __init__(self, frame: Frame, snapshot: Snapshot) -> None:
         self.job = snapshot.job.id
@@ -118,6 +132,7 @@ class _Execution:
         self.runs_at = snapshot.revision + 1
         self.confirms = frame.profile == CONFIRMED
         self.end: End | None = None
+        self.ended_at = 0.0  # by our clock
         self.confirmed = False
         self.heard: dict[tuple[FrameKind, bool, int | None], None] = {}
 
@@ -143,6 +158,7 @@ class _Job:
         "revision",
         "state",
         "time",
+        "verdict",
         "version",
     )
 
@@ -166,6 +182,7 @@ class _Job:
         self.reason = ""
         self.time: datetime | None = None
         self.questions: dict[str, _Question] = {}
+        self.verdict: _Verdict | None = None
         self.announced = False
         self.halted = False
 
@@ -182,14 +199,15 @@ class _Job:
         self.executions = {}
         self.done = set()
         self.questions = {}
+        self.verdict = None
 
 
 class Derivation:
     """One cluster's derivation. *known* gives the log's last update of a job.
 
-    It has the surface of `consumer.core.Join` as far as that needs no orchestrator. After each call drain `events`;
-    `take` when `wake_at` has come: it asks nothing of anybody, and says what is overdue. *origin* is a subject token
-    that names this start.
+    A `consumer.core.Source` that reads nothing. After each call drain `events`;
+    `take` when `wake_at` has come: it asks nothing of anybody, and says what is overdue. *hears* tells whether frames
+    reach us now. *origin* is a subject token that names this start.
     """
 
     def __init__(
@@ -198,11 +216,14 @@ class Derivation:
         known: Callable[[JobKey], Known | None],
         settings: DerivationSettings | None = None,
         *,
+        hears: Callable[[], bool] = lambda: True,
         origin: str = "start",
     ) -> None:
         self._rules = rules
         self._known = known
         self._settings = settings or DerivationSettings()
+        self._hears = hears
+        self._heard_since = float("-inf")
         self._jobs: dict[str, _Job] = {}
         self._ended: dict[str, _Job] = {}
         self._strangers: dict[str, None] = {}
@@ -239,7 +260,9 @@ class Derivation:
     def agreed_at(self, name: str) -> float | None:
         """When the open job *name* was last what the log says, as far as frames tell; None if they do not tell."""
         job = self._jobs.get(name)
-        return self._listened_at if job is not None and not (job.holes or job.announced or job.questions) else None
+        if job is None or job.holes or job.announced or job.questions or job.verdict is not None:
+            return None
+        return self._listened_at
 
     @property
     def open_jobs(self) -> int:
@@ -319,6 +342,8 @@ class Derivation:
         job.partitioned |= execution.confirms or frame.partition > 0
         for answered in (execution.about, _END, _HOLES):
             job.questions.pop(answered, None)
+        if job.identity.type == OPS:
+            job.verdict = None  # it has one execution more
         self._stand(job, snapshot, frame)
         if frame.direct:
             self._run(job, execution, frame)
@@ -349,6 +374,13 @@ class Derivation:
 
     def _begin(self, name: str, job: _Job, version: int, snapshot: Snapshot, frame: Frame) -> None:
         """A new run: its first state is Pending, whatever the job is by now."""
+        if (verdict := job.verdict) is not None:
+            job.verdict = None
+            self._conclude(job, verdict)
+        # Of an execution that is not known to have ended well the record may say that it failed: a lost node's does.
+        job.failed |= any(
+            one.end not in {"completed", "rejected"} or not one.confirmed for one in job.executions.values()
+        )
         self._end_executions(job)
         job.begin(version)
         initial = job.state = self._rules.initial
@@ -378,6 +410,7 @@ class Derivation:
         if execution.end is not None:
             return  # the store refuses a second one: so after a cancel a failure is its echo, and a result is void
         execution.end = end
+        execution.ended_at = now - frame.ended_ago_s
         execution.confirmed = not execution.confirms
         if end == "failed":
             job.reason = frame.reason
@@ -428,7 +461,7 @@ class Derivation:
         if question is not None and (job.partitioned or question.execution == frame.execution):
             del job.questions[execution.about]
         if (len(job.done) if job.partitioned else job.completed) >= job.count:
-            self._emit(job, JobStateType.COMPLETED, frame.event_time)
+            self._conclude_later(job, execution, frame, now)
         elif all(one.end is not None for one in job.executions.values()):
             self._wonder(job, _END, "idle", now, frame.execution)
 
@@ -442,18 +475,39 @@ class Derivation:
         if execution.end in {"cancelled", "unseen"}:
             self._wonder(job, execution.about, str(execution.end), now, frame.execution)
         elif not {None, "cancelled", "unseen"} & set(ends):
-            self._ask_later(job, _END, _Question(now + self._settings.settle_s, str(execution.end), frame.execution))
+            self._conclude_later(job, execution, frame, now)
 
-    def _conclude_ops(self, job: _Job, question: _Question) -> None:
-        if job.holes:
-            self._announce(job, _Question(question.due, "unseen", question.execution))
-        elif any(execution.end == "failed" for execution in job.executions.values()):
-            self._emit(job, JobStateType.FAILED, job.time, job.reason)
-        elif job.failed:
-            # From 1.8 the failed executions of earlier versions are said to count (design/bacalhau.md 5.2, not seen).
-            self._announce(job, _Question(question.due, "earlier", question.execution))
+    def _conclude_later(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+        if job.verdict is None:
+            due = now + self._settings.settle_s
+            job.verdict = _Verdict(due, frame.execution, execution.ended_at, frame.event_time)
+            heapq.heappush(self._due, (due, job.identity.id, _VERDICT))
+
+    def _conclude(self, job: _Job, verdict: _Verdict) -> None:
+        """Say how the job ended, as far as the ends of its executions prove it."""
+        if verdict.ended_at < self._heard_since or not self._hears():
+            self._announce(job, _Question(verdict.due, "restart", verdict.execution))
+        elif job.identity.type == OPS:
+            self._conclude_ops(job, verdict)
         else:
-            self._emit(job, JobStateType.COMPLETED, job.time)
+            self._emit(job, JobStateType.COMPLETED, verdict.time)
+
+    def _conclude_ops(self, job: _Job, verdict: _Verdict) -> None:
+        ends = {execution.end for execution in job.executions.values()}
+        why = ""
+        if job.holes:
+            why = "unseen"
+        elif "failed" in ends:
+            self._emit(job, JobStateType.FAILED, verdict.time, job.reason)
+        elif "rejected" in ends:
+            why = "rejected"
+        elif job.failed:
+            # The failed executions of earlier versions count, also those of a lost node (design/bacalhau.md 6.2).
+            why = "earlier"
+        else:
+            self._emit(job, JobStateType.COMPLETED, verdict.time)
+        if why:
+            self._announce(job, _Question(verdict.due, why, verdict.execution))
 
     # -- what cannot be known -----------------------------------------------------------------------------------------
 
@@ -474,13 +528,14 @@ class Derivation:
         while self._due and self._due[0][0] <= now:
             due, name, about = heapq.heappop(self._due)
             job = self._jobs.get(name)
-            question = job.questions.get(about) if job is not None else None
-            if job is None or question is None or question.due != due:
+            if job is None:
                 continue
-            del job.questions[about]
-            if about == _END and job.identity.type == OPS:
-                self._conclude_ops(job, question)
-            else:
+            if about == _VERDICT:
+                if (verdict := job.verdict) is not None and verdict.due == due:
+                    job.verdict = None
+                    self._conclude(job, verdict)
+            elif (question := job.questions.get(about)) is not None and question.due == due:
+                del job.questions[about]
                 self._announce(job, question)
         return []
 
@@ -513,6 +568,7 @@ class Derivation:
 
     def _tell_gap(self, now: float) -> None:
         self._gap = False
+        self._heard_since = now
         # What was heard last names the gap: of two daemons that missed the same, one tells it.
         last = self._heard
         origin = self._start if last is None else f"{escape(last.execution)}-{last.kind}-{last.number or 0}"

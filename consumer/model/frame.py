@@ -49,7 +49,9 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     `accepted`: of a BidResult. `direct`: an AskForBid that runs at once (desired state Running: ops, daemon).
     `echo`: a CancelExecution that only repeats an end (1.8+, `Events` filled). `stopped`: one that says that the job
     was stopped (1.5.0, `Justification`). `version` (0 before 1.8) and `partition` are the execution's, in an AskForBid.
-    `reason`: why an execution failed (of a ComputeError). `profile` is "1.5.0", "1.5.2", "1.6-1.7", "1.8+"; "1.5" or
+    `reason`: why an execution failed (of a ComputeError). `ended_ago_s`: of a RunResult, for how long the execution had
+    ended when the node sent this, both by the node's clock: a repeat after a restart is old (design/bacalhau.md 2.5).
+    `profile` is "1.5.0", "1.5.2", "1.6-1.7", "1.8+"; "1.5" or
     "ncl" for a message that cannot tell which of the two (design/bacalhau.md 0.3).
     """
 
@@ -68,6 +70,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     number: int | None = None
     event_time: datetime | None = None
+    ended_ago_s: float = 0.0
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import msgspec
 
 from consumer.errors import DecodeError
 from consumer.model import Frame, FrameKind
-from consumer.wire.decoding import Id, Skipped, decode, name_clean
+from consumer.wire.decoding import Id, Skipped, decode, name_clean, read_time
 from consumer.wire.document import DIRECT, EventDocument, ExecutionDocument, job_of, reason_of
 from consumer.wire.envelope import Envelope
 
@@ -78,8 +78,17 @@ def read_ncl(node: str, envelope: Envelope) -> Frame:
             reason=reason_of(result.Events[0]) if kind is FrameKind.COMPUTE_ERROR and result.Events else "",
             number=envelope.number,
             event_time=envelope.time,
+            ended_ago_s=_ended_ago(envelope, result) if kind is FrameKind.RUN_RESULT else 0.0,
         )
     raise DecodeError("unknown-type", name_clean(envelope.type))
+
+
+def _ended_ago(envelope: Envelope, result: _Result) -> float:
+    """Seconds from the execution's end to the sending of *result*; 0 where either time is missing."""
+    ended = read_time(result.Events[-1].Timestamp) if result.Events else None
+    if ended is None or envelope.time is None:
+        return 0.0
+    return max((envelope.time - ended).total_seconds(), 0.0)
 
 
 def _read_ask(node: str, envelope: Envelope) -> Frame:

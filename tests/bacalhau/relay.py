@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from tests.bacalhau.servers import NatsServer
 from tests.waiting import until
 
 LISTENS: Final = 3
@@ -54,10 +53,15 @@ class Relay:
         self.held = False
         self._writer.transport.abort()
 
-    async def serve(self, server: NatsServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def end(self) -> None:
+        """End the newest connection, once the tap has been given all that was said."""
+        assert self._writer is not None
+        self._writer.close()
+
+    async def serve(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of the tap."""
         self._writer = writer
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", server.port)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
 
         async def down() -> None:
             pongs = 0
@@ -80,9 +84,9 @@ class Relay:
 
 
 @contextlib.asynccontextmanager
-async def relay(server: NatsServer) -> AsyncIterator[Relay]:
-    """A relay before *server*."""
+async def relay(port: int) -> AsyncIterator[Relay]:
+    """A relay before the nats-server at *port*."""
     made = Relay()
-    async with await asyncio.start_server(lambda *ends: made.serve(server, *ends), "127.0.0.1", 0) as listener:
+    async with await asyncio.start_server(lambda *ends: made.serve(port, *ends), "127.0.0.1", 0) as listener:
         made.url = f"nats://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         yield made

@@ -35,7 +35,7 @@ async def between(
     folder: Path, *, connect_timeout_s: int = HELD_S, **bounds: int
 ) -> AsyncIterator[tuple[Tap, Relay, Client]]:
     """A tap behind a relay, the relay, and a peer of the tap on the server."""
-    async with nats_server(folder) as server, peer(server) as bacalhau, relay(server) as way:
+    async with nats_server(folder) as server, peer(server) as bacalhau, relay(server.port) as way:
         tap = Tap(options(server, urls=(way.url,), connect_timeout_s=connect_timeout_s, **bounds))
         yield tap, way, bacalhau
 

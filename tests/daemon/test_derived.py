@@ -13,6 +13,7 @@ from consumer.replay.clock import ReplayClock
 from consumer.replay.player import Player
 from consumer.wire.entries import Advisory, decode_advisory
 from consumer.wire.subjects import job_key
+from tests.bacalhau.relay import relay
 from tests.daemon.process import NAMES, Daemon, bodies, entries, updates_of
 from tests.replay.shared import recording
 from tests.server import Server
@@ -35,9 +36,9 @@ class Setting:
         self.bacalhau: Final = bacalhau
 
     @asynccontextmanager
-    async def daemon(self, name: str = "daemon") -> AsyncIterator[Daemon]:
-        """One that listens, and has told of it."""
-        settings = {"JOBSTATE_NATS__URL": self.ours.url, "JOBSTATE_BACALHAU__URL": self.theirs.url}
+    async def daemon(self, name: str = "daemon", *, bacalhau: str = "") -> AsyncIterator[Daemon]:
+        """One that listens, at the url *bacalhau* or at `theirs`, and has told of it."""
+        settings = {"JOBSTATE_NATS__URL": self.ours.url, "JOBSTATE_BACALHAU__URL": bacalhau or self.theirs.url}
         daemon = Daemon(self.folder / name, settings)
         try:
             await daemon.until_ready()
@@ -128,6 +129,27 @@ async def test_what_was_open_before_a_restart_is_known_to_be(setting: Setting) -
         assert (undecided.Job.ID, undecided.Facts["state"]) == (job.id, "Running")
         assert await second.stop() == ExitCode.OK
     assert len(await updates_of(stream, key, 2)) == 2
+
+
+async def test_an_end_just_before_the_connection_is_lost_proves_nothing(setting: Setting) -> None:
+    """An orchestrator that is killed there may never conclude the job: it is announced, and not Completed."""
+    (job, *_) = recording(SUCCESS).jobs
+    *before, result, receipt = recording(SUCCESS).frames[:5]
+    async with (
+        relay(int(setting.theirs.url.rsplit(":", 1)[1])) as between,
+        setting.daemon(bacalhau=between.url) as daemon,
+    ):
+        for frame in before:
+            await setting.bacalhau.publish(frame.subject, frame.data)
+        key, stream = job_key(job.namespace, job.id), setting.client.jetstream()
+        assert [update.StateType for update in await updates_of(stream, key, 2)] == ["Pending", "Running"]
+        for frame in (result, receipt):
+            between.say(f"MSG {frame.subject} 1 {len(frame.data)}\r\n".encode() + frame.data + b"\r\n")
+        between.end()
+        (undecided,) = await setting.advisories("undecided", 1)
+        assert (undecided.Facts["why"], undecided.Facts["state"]) == ("restart", "Running")
+        assert len(await updates_of(stream, key, 2)) == 2
+        assert await daemon.stop() == ExitCode.OK
 
 
 async def test_without_bacalhaus_nats_it_is_not_ready(setting: Setting) -> None:

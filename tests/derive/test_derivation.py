@@ -34,6 +34,9 @@ from consumer.wire.subjects import Names, job_key
 
 RULES = load(None)
 START = datetime(2026, 11, 24, 5, tzinfo=UTC)
+SETTLE_S = 0.3
+"""A verdict that is due in this time is said."""
+
 JOB = "j-1"
 KEY = job_key("default", JOB)
 PROFILES = ("1.5.0", "1.5.2", "1.6-1.7", "1.8+")
@@ -59,7 +62,8 @@ class Cluster:
         if known is not None:
             self.lanes.learn(KEY, Truth(known=known, number=known.number))
         self.log = log or MemoryLog()
-        self.derivation = Derivation(RULES, self.lanes.known, settings)
+        self.hears = True
+        self.derivation = Derivation(RULES, self.lanes.known, settings, hears=lambda: self.hears)
         self.published: list[Update] = []
         self.notices: list[Notice] = []
         self.rejected = 0
@@ -128,6 +132,8 @@ class Cluster:
         self.result(execution)
         if self.profile == "1.8+":
             self.echo(execution)
+        if self.kind == "batch":
+            self.wait(SETTLE_S)
 
     def say(  # noqa: PLR0913 - the fields of a frame
         self,
@@ -144,6 +150,7 @@ class Cluster:
         echo: bool = False,
         stopped: bool = False,
         reason: str = "",
+        ended_ago_s: float = 0.0,
     ) -> None:
         """Any frame; 1.5 has neither number nor time."""
         old = self.profile.startswith("1.5")
@@ -163,6 +170,7 @@ class Cluster:
             version=version,
             partition=partition,
             reason=reason,
+            ended_ago_s=ended_ago_s,
             number=None if old else number or self._number,
             event_time=None if old else START + timedelta(seconds=self.now),
         )
@@ -413,6 +421,7 @@ def test_from_1_8_a_result_counts_when_its_receipt_comes() -> None:
     cluster.wait(0.2)
     assert cluster.why == ["unconfirmed"]
     cluster.echo()
+    cluster.wait(SETTLE_S)
     assert cluster.states[-1] == "Completed"
 
 
@@ -569,7 +578,7 @@ def test_a_cancel_of_an_execution_that_ended_is_ignored(profile: str) -> None:
     cluster.cancel("e-1")
     cluster.wait(11)
     assert not cluster.notices
-    cluster.result("e-2")
+    cluster.complete("e-2")
     assert cluster.states[-1] == "Completed"
 
 
@@ -637,14 +646,15 @@ def test_an_execution_that_comes_late_keeps_an_ops_job_open() -> None:
     assert cluster.states[-1] == "Completed"
 
 
-def test_refused_bids_alone_complete_an_ops_job() -> None:
-    """They do not count as failed (design/bacalhau.md 5.2, recording `ops_with_rejection`)."""
+def test_a_refused_bid_leaves_an_ops_job_undecided() -> None:
+    """Its record says Completed (recording `ops_with_rejection`), but not all that it wanted has completed."""
     cluster = ops(nodes=2)
-    for execution in ("e-0", "e-1"):
-        cluster.refuse(execution)
-        cluster.echo(execution)
+    cluster.refuse("e-0")
+    cluster.echo("e-0")
+    cluster.complete("e-1")
     cluster.wait(1)
-    assert cluster.states[-1] == "Completed"
+    assert cluster.states == ["Pending", "Running"]
+    assert cluster.why == ["rejected"]
 
 
 def test_an_end_without_its_receipt_leaves_an_ops_job_undecided() -> None:
@@ -689,6 +699,22 @@ def test_a_rerun_of_a_failed_ops_job_may_be_failed_by_its_past() -> None:
     assert cluster.why == ["earlier"]
 
 
+@pytest.mark.parametrize("known", ["nothing", "cancelled", "its result"])
+def test_a_rerun_of_an_ops_job_that_lost_a_node_may_be_failed_by_its_past(known: str) -> None:
+    """The record says that the lost execution failed, and all later versions end Failed; frames show nothing of it."""
+    cluster = ops(nodes=2)
+    cluster.complete("e-0")
+    if known == "cancelled":
+        cluster.cancel("e-1")
+    elif known == "its result":
+        cluster.result("e-1")
+    cluster.ask("e-2", "Pending", 4, version=2)
+    cluster.complete("e-2")
+    cluster.wait(1)
+    assert cluster.states == ["Pending", "Running", "Pending v2", "Running v2"]
+    assert cluster.why == ["earlier"]
+
+
 # -- repeats, holes, restarts -----------------------------------------------------------------------------------------
 
 
@@ -702,6 +728,7 @@ def test_repeats_are_dropped() -> None:
     cluster.result(number=9)
     cluster.result(number=9)
     cluster.echo()
+    cluster.wait(SETTLE_S)
     assert cluster.states == ["Pending", "Running", "Completed"]
     assert cluster.derivation.counts.repeats == 3
 
@@ -736,6 +763,51 @@ def test_a_sign_of_life_after_a_gap_is_enough() -> None:
     cluster.ask("e-2", "Running", 2)
     cluster.wait(100)
     assert not cluster.why
+
+
+def test_an_orchestrator_that_is_lost_just_after_an_end_may_not_have_concluded_the_job() -> None:
+    """Killed between the receipt and its next write it never does: the record stays Running."""
+    cluster = running()
+    cluster.result()
+    cluster.echo()
+    cluster.hears = False
+    cluster.wait(1)
+    assert cluster.states == ["Pending", "Running"]
+    assert cluster.why == ["restart"]
+
+
+def test_an_end_before_a_gap_that_is_over_already_proves_nothing() -> None:
+    """The tap has another connection before the verdict is due."""
+    cluster = running()
+    cluster.result()
+    cluster.echo()
+    cluster.miss()
+    cluster.wait(1)
+    assert cluster.states == ["Pending", "Running"]
+    assert cluster.why == ["restart"]
+
+
+@pytest.mark.parametrize(("ended_ago_s", "why"), [(5.0, ["restart"]), (0.01, [])])
+def test_an_end_that_is_told_after_a_gap(ended_ago_s: float, why: list[str]) -> None:
+    """A node repeats what ended before: nobody knows whether the record took that then. A new end is proof again."""
+    cluster = running()
+    cluster.wait(100)
+    cluster.miss()
+    cluster.wait(1)
+    cluster.say(FrameKind.RUN_RESULT, "e-1", job=JOB, ended_ago_s=ended_ago_s)
+    cluster.echo()
+    cluster.wait(SETTLE_S)
+    assert cluster.why == why
+    assert cluster.states[2:] == ([] if why else ["Completed"])
+
+
+def test_a_rerun_ends_the_version_before_at_once() -> None:
+    """All of its executions have completed: it does not wait for its verdict to be due."""
+    cluster = running()
+    cluster.result()
+    cluster.echo()
+    cluster.ask("e-2", "Pending", 4, version=2)
+    assert cluster.states == ["Pending", "Running", "Completed", "Pending v2"]
 
 
 def test_an_ops_job_with_a_hole_in_it_is_not_concluded() -> None:
@@ -967,6 +1039,7 @@ def test_finished_jobs_leave_next_to_nothing() -> None:
         cluster.ask(f"e-{number}", job=f"j-{number}")
         cluster.say(FrameKind.RUN_RESULT, f"e-{number}", job=f"j-{number}")
         cluster.echo(f"e-{number}")
+        cluster.wait(SETTLE_S)
     derivation = cluster.derivation
     assert (derivation.open_jobs, derivation.executions_known) == (0, 0)
     assert len(derivation._ended) == len(derivation._past) == 10

@@ -503,6 +503,24 @@ def test_what_the_derivation_reads() -> None:
     assert old.reason
 
 
+def test_how_long_ago_an_execution_had_ended() -> None:
+    """Milliseconds, by the node's clock; a node that repeats an end after a restart says when that was (18 s ago)."""
+    fresh = read(*messages("1.9.3", "success")[3])
+    assert fresh.kind is FrameKind.RUN_RESULT
+    assert 0 < fresh.ended_ago_s < 0.1
+    results = [read(*one) for one in messages("1.9.3", "orchestrator_restart")]
+    assert max(frame.ended_ago_s for frame in results) > 18
+
+
+@pytest.mark.parametrize("stamp", ["", "0001-01-01T00:00:00Z", "2026-11-24", 5, None, "2100-01-01T00:00:00Z"])
+def test_an_end_without_a_time_that_can_be_is_now(stamp: object) -> None:
+    """A time is never worth an error."""
+    events = [{"Message": "", "Timestamp": stamp}]
+    for fields in ({"Events": events}, {"Events": []}, {}):
+        result = ncl("RunResult", {"ExecutionID": "e", "JobID": "j", **fields}, EventTime="1795503263448525091")
+        assert read(OUT, result).ended_ago_s == 0.0
+
+
 @pytest.mark.parametrize("message", [12, None, ["x"], {"x": 1}])
 def test_a_reason_that_is_no_text_is_none(message: object) -> None:
     """Why an execution failed is a detail, never worth an error; and only a failure has one."""
