@@ -55,8 +55,8 @@ WHY: Final[dict[str, str]] = {
     "unconfirmed": "an execution ended, and no receipt says that the orchestrator took that end",
     "idle": "an execution ended well, and others are missing of which none was asked for",
     "unseen": "an execution ended of which not all was heard",
-    "restart": "its last execution ended while the connection was lost, or just before: an orchestrator that is killed at "
-    "that moment may never conclude the job",
+    "restart": "its last execution ended while the connection was lost, or just before: an orchestrator that is killed "
+    "then may never conclude the job",
     "earlier": "executions of an earlier version failed, or are not known, and may count in this one",
     "missed": "frames may have been missed while the job was open",
     "forgotten": "too much was open at once, so the oldest was forgotten (limits.jobs, limits.executions)",

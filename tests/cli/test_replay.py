@@ -16,7 +16,7 @@ RERUN: Final = "tests/recordings/bacalhau-v1.9.3/rerun"
 QUEUED: Final = "tests/recordings/bacalhau-v1.9.3/queued_then_runs"
 SUMMARY: Final = [
     *("jobs", "updates", "expected", "missing", "surplus", "misordered", "rejected", "undecodable"),
-    *("by_hint", "by_scan", "reads", "reads_by", "orchestrator_ms", "running", "early", "corrected", "lag_ms", "ok"),
+    *("by_hint", "by_scan", "reads", "reads_by", "orchestrator_ms", "derived", "corrected", "lag_ms", "ok"),
 ]
 
 

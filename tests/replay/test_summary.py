@@ -46,7 +46,7 @@ def test_a_percentile_is_the_nearest_rank(values: list[float], share: float, exp
 
 
 def test_the_object_has_the_promised_keys_and_what_it_cost() -> None:
-    """Scripts read this line. Behind the reads stand their kinds, their cost, and what was published early."""
+    """Scripts read this line. Behind the reads stand their kinds, their cost, and what came from a frame."""
     said = json.loads(json.dumps(summary_object("a/b", RIGHT, TALLIES)))
     assert said == {
         "scenario": "a/b",
@@ -64,8 +64,7 @@ def test_the_object_has_the_promised_keys_and_what_it_cost() -> None:
             "reads": 7,
             "reads_by": {"hint": 5, "scan": 1, "list": 1},
             "orchestrator_ms": 5.6,
-            "running": 2,
-            "early": 1,
+            "derived": 0,
             "corrected": 0,
             "lag_ms": {"hint": {"p50": 2.0, "p99": 40.123}, "scan": {"p50": 500.0, "p99": 900.0}},
             "ok": True,
@@ -88,6 +87,7 @@ def test_without_a_lag_there_is_no_number() -> None:
         (SHORT, TALLIES, False),
         (RIGHT, Tallies(rejected=1), False),
         (RIGHT, Tallies(undecodable=1), False),
+        (RIGHT, Tallies(derived=1), False),
     ],
 )
 def test_right_is_the_record_and_nothing_refused(verdict: Verdict, tallies: Tallies, right: bool) -> None:
@@ -103,7 +103,7 @@ def test_a_person_reads_what_is_wrong_below_the_verdict() -> None:
     """One line for all, one for each finding, and of many only how many more there are."""
     first, *findings = summary_lines(SHORT, TALLIES)
     assert first == (
-        "WRONG: 1 jobs, 1 of 3 updates; 4 by hint (p50 2 ms; 1 of them early), 2 by scan (p50 500 ms); "
+        "WRONG: 1 jobs, 1 of 3 updates; 4 by hint (p50 2 ms), 2 by scan (p50 500 ms); "
         "7 reads, 0 rejected, 0 undecodable"
     )
     assert findings == ["  missing: j-1 v1 r2 Running", "  missing: j-1 v1 r3 Failed"]

@@ -182,7 +182,7 @@ def test_a_broken_log_is_called_wrong_and_by_what(
 
 
 def test_a_time_within_10_ms_is_right() -> None:
-    """The record's time is the entry's; early Running has the frame's, some milliseconds beside it."""
+    """The record's time is the entry's: what is farther off is another update."""
     log = log_of(JOB)
     for off, right in ((timedelta(milliseconds=10), True), (timedelta(milliseconds=-10), True)):
         near = [msgspec.structs.replace(one, Time=one.Time + off) for one in log if one.Time]

@@ -516,7 +516,8 @@ def test_how_long_ago_an_execution_had_ended() -> None:
 def test_an_end_without_a_time_that_can_be_is_now(stamp: object) -> None:
     """A time is never worth an error."""
     events = [{"Message": "", "Timestamp": stamp}]
-    for fields in ({"Events": events}, {"Events": []}, {}):
+    given: tuple[dict[str, object], ...] = ({"Events": events}, {"Events": []}, {})
+    for fields in given:
         result = ncl("RunResult", {"ExecutionID": "e", "JobID": "j", **fields}, EventTime="1795503263448525091")
         assert read(OUT, result).ended_ago_s == 0.0
 
