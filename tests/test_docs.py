@@ -163,7 +163,7 @@ def _read_joined(file: Path) -> str:
 
 
 def test_the_transcript_in_the_readme_is_what_the_recordings_say() -> None:
-    """Each row's state, namespace, job, name, sequence and version; and its further lines are of the messages."""
+    """Each row's state, namespace, job, name, sequence, version, source; and its further lines are of the messages."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     command, head, *lines = re.findall(r"(?s)```console\n(.*?)\n```", readme)[0].splitlines()
     scenarios = [ROOT / "tests/recordings/bacalhau-v1.9.3" / name for name in ("queued_then_runs", "rerun")]
@@ -173,7 +173,15 @@ def test_the_transcript_in_the_readme_is_what_the_recordings_say() -> None:
         for update in (one.update for _, one in VirtualReplay(Recording.load(scenario), load()).run().published)
     ]
     told = {
-        (one.StateType, one.Job.Namespace, one.Job.ID[:10], one.Job.Name, str(one.Sequence), str(one.Job.Version))
+        (
+            one.StateType,
+            one.Job.Namespace,
+            one.Job.ID[:10],
+            one.Job.Name,
+            str(one.Sequence),
+            str(one.Job.Version),
+            one.Source,
+        )
         for one in updates
     }
     messages = {line.strip() for one in updates for line in one.Message.splitlines()}
@@ -181,5 +189,5 @@ def test_the_transcript_in_the_readme_is_what_the_recordings_say() -> None:
     assert head.split() == ["TIME", "STATE", "NAMESPACE", "JOB", "NAME", "SEQ", "VER", "SOURCE", "MESSAGE"]
     rows = [line.split() for line in lines if not line.startswith(" ")]
     assert len(rows) >= 10
-    assert {tuple(row[2:8]) for row in rows} <= told
+    assert {tuple(row[2:9]) for row in rows} <= told
     assert {line.strip() for line in lines if line.startswith(" ")} <= messages
