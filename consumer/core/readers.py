@@ -380,7 +380,7 @@ class Readers:
             self._forget(reader)
 
     def _take_job(self, reader: Reader, read: OrchestratorRead, document: JobDocument, now: float) -> None:
-        """The job itself says whose it is, and the beginning of its latest version's history."""
+        """The job itself: its identity, and the beginning of its latest version's history."""
         assert isinstance(read, ReadJob)
         job, history = document.job, document.history
         reader.name_by(job.job)
@@ -661,7 +661,7 @@ class Readers:
     def _reader(self, name: str, key: JobKey | None = None) -> Reader | None:
         """The job's reader, made if there is room. *key*: where a frame says that the log would have the job.
 
-        If the log has it there, it is what the log says. Else only the record tells whose it is.
+        If the log has it there, the log gives the identity. Otherwise only the record does.
         """
         reader = self._readers.get(name)
         if reader is None:

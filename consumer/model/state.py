@@ -1,4 +1,4 @@
-"""The bodies that others read: `State`, and `Update`, a `State` that says whose it is.
+"""The bodies that others read: `State`, and `Update`, a `State` that names its job.
 
 Fields are spelled as on the wire. Nothing here knows which transitions are allowed (`consumer.rules`) or how bytes
 become these (`consumer.wire`).

@@ -57,7 +57,7 @@ def decode_report(  # noqa: PLR0913 - what a delivery is made of
 ) -> Report:
     """Read the report *data* that stands at *position* of the input under *subject*. Raises `DecodeError`.
 
-    The subject says whose it is. A body that says otherwise, or that owes us what the subject has only a digest of,
+    The subject names the job. A body that says otherwise, or that owes us what the subject has only a digest of,
     makes a report with a `problem`. `foreign`: the subject is none that a producer's job makes.
     """
     if not 0 < len(data) <= max_bytes:
