@@ -201,14 +201,16 @@ class Orchestrator(_Section, frozen=True, kw_only=True):
     password_file: Annotated[_File, Meta(description="File that holds that user's password.")] = ""
     password: Annotated[Secret, Meta(description="The password itself, in place of its file.")] = Secret()
     tls_ca: Annotated[_File, Meta(description="Certificate authority of the API (PEM).")] = ""
-    max_rate: Annotated[float, Meta(description="Most requests a second, whatever happens.", ge=1, le=10_000)] = 100.0
+    max_rate: Annotated[
+        float, Meta(description="Most requests a second, as an average over ten seconds.", ge=1, le=10_000)
+    ] = 200.0
     timeout_s: Annotated[
         float,
         Meta(
             description="Seconds after which an unanswered request is given up; a list has 30 at least.", ge=0.1, le=300
         ),
     ] = 10.0
-    concurrency: Annotated[int, Meta(description="Most requests at once.", ge=1, le=256)] = 16
+    concurrency: Annotated[int, Meta(description="Most requests at once.", ge=1, le=256)] = 8
     answer_bytes: Annotated[
         int,
         Meta(

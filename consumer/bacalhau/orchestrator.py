@@ -139,6 +139,9 @@ NEXT_STEP: Final = {
 """What an operator does next, for each kind of wrong answer: it ends the sentence of each such error."""
 
 
+_DEFAULT: Final = OrchestratorSettings()
+
+
 class OrchestratorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where the orchestrator is, who we are to it, and what an answer may cost.
 
@@ -154,9 +157,9 @@ class OrchestratorOptions(msgspec.Struct, frozen=True, kw_only=True):
     password_file: str = ""
     tls_ca: str = ""
     connect_timeout_s: float = 3.0
-    timeout_s: float = 10.0
-    body_max: int = 32 * 1024 * 1024
-    connections: int = 16
+    timeout_s: float = _DEFAULT.timeout_s
+    body_max: int = _DEFAULT.answer_bytes
+    connections: int = _DEFAULT.concurrency
 
     @classmethod
     def of(cls, settings: OrchestratorSettings) -> Self:

@@ -17,22 +17,27 @@ from consumer.settings import Orchestrator as OrchestratorSettings
 _SCAN_EACH: Final = 8
 """Under load every so many reads one is a scan: hints go first, but a state that has no frame must still be found."""
 
-_BURST_S: Final = 0.1
-"""So much of a second's rate may leave at once: what one socket read brought is read together."""
+WINDOW_S: Final = 10.0
+"""The rate is an average over so many seconds: a burst of jobs is read as quickly as the orchestrator answers."""
 
-_SECOND_S: Final = 1.02
-"""What leaves evenly does not arrive so: a second of the orchestrator's may be so long by our clock."""
-
+_SPREAD_S: Final = 0.02
+"""What leaves at one time does not arrive so: the orchestrator's window may be so much longer by our clock."""
 
 _FAILED_MAX: Final = 10_000
 """Jobs whose errors are remembered; of more the oldest are forgotten, and count as everybody's again."""
 
 
-class PaceOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of the reads: requests in flight, requests a second, and the pause after a failure, which doubles."""
+_DEFAULT: Final = OrchestratorSettings()
 
-    concurrency: int = 8
-    max_rate: float = 100.0
+
+class PaceOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of the reads: requests in flight, requests a second (over `WINDOW_S`), and the pause after a failure.
+
+    The pause doubles with each failure.
+    """
+
+    concurrency: int = _DEFAULT.concurrency
+    max_rate: float = _DEFAULT.max_rate
     pause_s: float = 0.2
     pause_max_s: float = 15.0
 
@@ -60,14 +65,13 @@ class Pace:
     def __init__(self, options: PaceOptions, dice: Callable[[], float]) -> None:
         """*dice* gives numbers in [0, 1): pauses of several daemons shall not end together."""
         self._options: Final = options
-        # In any second leave at most (second + burst) / interval, so the burst is within the rate, not above it.
-        self._interval_s: Final = (_SECOND_S + _BURST_S) / options.max_rate
+        self._left: Final[deque[float]] = deque(maxlen=max(int(options.max_rate * WINDOW_S), 1))
+        """When the last requests left, as many as may leave in one window."""
         self._dice: Final = dice
         self._lists: deque[tuple[float, OrchestratorRead]] = deque()
         self._hints: deque[tuple[float, OrchestratorRead]] = deque()
         self._scans: deque[tuple[float, OrchestratorRead]] = deque()
         self._hints_in_row = 0
-        self._free_at = 0.0
         self._resume_at = 0.0
         self._refrain_until = 0.0
         """What `Retry-After` asked for."""
@@ -105,14 +109,14 @@ class Pace:
         """When `start` may have a read to give; None: not before something is asked or answered."""
         if not self.waiting or (self._probe is not None if self.away else self.in_flight >= self._options.concurrency):
             return None
-        return max(self._free_at - self._burst, self._resume_at)
+        return max(self._free_at, self._resume_at)
 
     def start(self, now: float) -> OrchestratorRead | None:
         """The read to send at *now*, or None. What was given must come back through `answered`."""
         due = self.due()
         if due is None or now < due:
             return None
-        self._free_at = max(self._free_at, now) + self._interval_s
+        self._left.append(now)
         self.in_flight += 1
         if not self.away:
             return self._next()
@@ -122,7 +126,7 @@ class Pace:
     def turn(self, now: float) -> float:
         """When a request may leave that is no read: it takes the next one's turn, so that the rate is kept."""
         turn = max(self._free_at, now)
-        self._free_at = turn + self._interval_s
+        self._left.append(turn)
         return turn
 
     def answered(self, read: OrchestratorRead, now: float, started_at: float, error: OrchestratorError | None) -> bool:
@@ -174,8 +178,10 @@ class Pace:
         return alone
 
     @property
-    def _burst(self) -> float:
-        return max(_BURST_S - self._interval_s, 0.0)
+    def _free_at(self) -> float:
+        """No request leaves before, so that no window has more than the rate allows."""
+        left = self._left
+        return left[0] + WINDOW_S + _SPREAD_S if len(left) == left.maxlen else 0.0
 
     def _next(self) -> OrchestratorRead:
         if self._lists:

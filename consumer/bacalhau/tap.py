@@ -62,6 +62,9 @@ DENIED: Final = "denied"
 """The server took a subscription away, by a reload of its permissions, and kept the connection."""
 
 
+_DEFAULT: Final = BacalhauSettings()
+
+
 class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where Bacalhau's NATS is, who we are to it, and how much may wait to be taken.
 
@@ -75,8 +78,8 @@ class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
     tls: bool = False
     tls_ca: str = ""
     tls_first: bool = False
-    frames_max: int = 65_536
-    bytes_max: int = 64 * 1024 * 1024
+    frames_max: int = _DEFAULT.frames_max
+    bytes_max: int = _DEFAULT.frames_bytes
     connect_timeout_s: int = 2
     pause_s: float = 0.5
     pause_max_s: float = 10.0

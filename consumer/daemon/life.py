@@ -185,7 +185,7 @@ class Life:
         self._source = Readers(
             estate.rules,
             self._lanes.known,
-            _reading_options(settings),
+            reading_options(settings),
             since_ns=None if since is None else 0 if backfill_ns is None else max(since - backfill_ns, 0),
         )
         self._source.hold()  # `_first_look` opens
@@ -518,7 +518,8 @@ def _compare(found: Mark, known: Mark) -> None:
         raise LogWentBackError(f"the log ends at {found.last_seq}, and had confirmed {known.last_seq}")
 
 
-def _reading_options(settings: Settings) -> ReadingOptions:
+def reading_options(settings: Settings) -> ReadingOptions:
+    """How eagerly the record is read, as the settings say."""
     chosen = ReadingOptions(
         turn_rate=settings.scan.rate,
         executions_max=settings.limits.executions,

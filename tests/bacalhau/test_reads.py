@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from consumer.bacalhau import pace
 from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
 from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
@@ -116,13 +117,15 @@ async def test_no_more_requests_at_once_than_the_bound() -> None:
     assert told.most_at_once == 3
 
 
-async def test_no_more_requests_a_second_than_the_rate() -> None:
-    """Thirty reads at a hundred a second take a fifth of a second at least: ten at once, then one each 10 ms."""
+async def test_no_more_requests_than_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thirty reads, ten a window: the last ten leave two windows after the first."""
+    monkeypatch.setattr(pace, "WINDOW_S", 0.1)
     reads = Reads(Told(), LoopClock(), PaceOptions(max_rate=100.0))
     async with running(reads):
         reads.ask(ReadHistory(job=str(n)) for n in range(30))
         times = sorted(answered.started_at for answered in await come_back(reads, 30))
-    assert times[-1] - times[0] >= 0.19
+    assert times[20] - times[0] >= 0.2
+    assert times[9] - times[0] < times[10] - times[0]
 
 
 async def test_an_error_is_the_answer_of_its_read_and_shows_in_the_facts() -> None:

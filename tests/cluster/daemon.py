@@ -7,7 +7,7 @@ but what it had sent; the next begins with what the log has.
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Final
 
-from consumer.bacalhau.pace import Pace
+from consumer.bacalhau.pace import WINDOW_S, Pace
 from consumer.core import (
     Core,
     Missing,
@@ -71,13 +71,13 @@ class Life:
         self.pump()
 
     def asked(self, now: float) -> None:
-        """A request of its has reached the orchestrator: no more than the rate in any second."""
+        """A request of its has reached the orchestrator: on average no more than the rate in any ten seconds."""
         asked = self._asked
-        while asked and asked[0] <= now - 1.0:
+        while asked and asked[0] <= now - WINDOW_S:
             asked.popleft()
         asked.append(now)
-        if len(asked) > self.world.pace.max_rate:
-            raise ViolationError(f"{self.name} has asked {len(asked)} times in a second")
+        if len(asked) > self.world.pace.max_rate * WINDOW_S:
+            raise ViolationError(f"{self.name} has asked {len(asked)} times in {WINDOW_S:g} seconds")
 
     def _recover(self) -> None:
         log = self.world.log
