@@ -628,6 +628,7 @@ class Readers:
         if reader.waits and reader.hinted_at < left_at and reader.claim.kind is None:
             self._schedule.drop(reader)
             reader.looked_at = max(reader.looked_at, left_at)
+            reader.agreed_at = now
             self._settle(reader, now)
 
     def _take_differing(self, row: Snapshot, known: Known | None, now: float, left_at: float) -> None:

@@ -288,6 +288,9 @@ class TestTurns:
                     scene.answer(read, history("Pending", "Running"), now + 0.001)
             now += 0.005
         assert reads <= 1
+        agreed_at = scene.readers.agreed_at("j-1")
+        assert agreed_at is not None
+        assert agreed_at > now - 1.5
 
     def test_jobs_of_reports_alone_are_not_followed(self) -> None:
         """The orchestrator may never have known them."""
