@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from consumer.errors import ExitCode
@@ -118,7 +119,9 @@ async def test_a_job_is_waited_for_by_its_name(stage: Stage) -> None:
     await stage.update(named("j-2", "weekly", "Running"))
     await stage.update(named("j-3", "weekly", "Running"))
     running = await begin(stage, "default/nightly")
-    await stage.update(life("j-1", "Completed", after=[named("j-1", "nightly", "Running")])[0])
+    first = named("j-1", "nightly", "Running")
+    (last,) = life("j-1", "Completed", after=[first])
+    await stage.update(msgspec.structs.replace(last, Job=msgspec.structs.replace(last.Job, Name=first.Job.Name)))
 
     assert (await running.end())[:2] == (0, "default/j-1\tCompleted\treached\n")
     both = await stage.verb("wait", "weekly")
