@@ -112,8 +112,9 @@ async def _watch(
 
     page = Page(live=True, headers=shown.headers)
     async with connected(where) as view:
+        start = await _start(view, since)  # before names are looked up: what comes meanwhile is shown too
         filters = await _filters(view, *wanted)
-        async with view.follow(*filters, start=_start(since)) as entries:
+        async with view.follow(*filters, start=start) as entries:
             async for entry in entries:
                 update = read_entry(entry)
                 key = view.names.key_of_state(entry.subject)
@@ -128,12 +129,13 @@ async def _watch(
     return ExitCode.OK
 
 
-def _start(since: str | datetime) -> "Start":
-    from consumer.jetstream import view  # noqa: PLC0415
+async def _start(view: "View", since: str | datetime) -> "Start":
+    from consumer.jetstream.view import FIRST, after  # noqa: PLC0415
+    from consumer.jetstream.view import since as stored_since  # noqa: PLC0415
 
     if isinstance(since, datetime):
-        return view.since(since)
-    return view.FIRST if since == "start" else view.NEW
+        return stored_since(since)
+    return FIRST if since == "start" else after(await view.reached())
 
 
 async def _filters(view: "View", jobs: list[str], namespaces: list[str], states: list[str]) -> list[str]:

@@ -105,6 +105,10 @@ class View:
 
     # -- the log ------------------------------------------------------------------------------------------------------
 
+    async def reached(self) -> int:
+        """The number of the log's last entry; 0: there was none yet."""
+        return (await self.info(self.names.log)).state.last_seq
+
     def follow(self, *filters: str, start: Start = NEW) -> "Reading":
         """The log's entries under *filters* (no two may overlap), from *start*, and then for ever as they are stored.
 
