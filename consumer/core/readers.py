@@ -625,7 +625,9 @@ class Readers:
         reader.listed_at = LONG_AGO
         if known is not None and not self._rules.is_terminal(row.state):
             self._set_open(reader, is_open=True)
-        if reader.waits and reader.hinted_at < left_at and reader.claim.kind is None:
+        # One that shows more entries than were seen is no look: whatever they are, the job's turn tells.
+        is_look = row.revision <= self._at(reader) and reader.claim.kind is None
+        if is_look and reader.waits and reader.hinted_at < left_at:
             self._schedule.drop(reader)
             reader.looked_at = max(reader.looked_at, left_at)
             reader.agreed_at = now

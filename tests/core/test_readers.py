@@ -292,6 +292,27 @@ class TestTurns:
         assert agreed_at is not None
         assert agreed_at > now - 1.5
 
+    def test_a_row_with_more_entries_than_were_seen_is_no_look(self) -> None:
+        """The same state, two entries on, and not new to the lists: lists that agree must not keep its turn away."""
+        scene = Scene(ReadingOptions())
+        scene.has("Running", 2)
+        scene.follows()
+        scene.has("Failed", 2, job="j-newer")
+        states, now = ["Pending", "Running"], 0.0
+        published: list[tuple[int | None, str]] = []
+        while now < 9.0 and not published:
+            if now > 3.0:
+                states = ["Pending", "Running", "Queued", "Running"]
+            for read in scene.reads(now):
+                if isinstance(read, ReadJobs):
+                    newer = snapshot("Failed", 2, job="j-newer", modified_ns=9)
+                    scene.answer(read, page(newer, snapshot("Running", len(states))), now + 0.001)
+                else:
+                    scene.answer(read, history(*states), now + 0.001)
+            published = scene.published()
+            now += 0.05
+        assert published == [(3, "Queued"), (4, "Running")]
+
     def test_jobs_of_reports_alone_are_not_followed(self) -> None:
         """The orchestrator may never have known them."""
         scene = Scene(TURNS_ONLY)
