@@ -157,7 +157,7 @@ async def test_two_daemons_with_troubles_of_their_own_leave_one_right_log(tmp_pa
     assert verdict.ok, verdict
     assert refused == (0, 0)
     assert [len(one.done) for one in (old, wrong)] == [2, 4]
-    assert cable.cut > 3
+    assert cable.cut > 0
     assert min(published) > 0, published
 
 
