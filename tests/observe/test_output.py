@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -27,6 +28,8 @@ class Pipe:
         """Its lines until the line *last*."""
         said = b""
         while not said.endswith(f"{last}\n".encode()):
+            ready, _, _ = select.select([self.reading], [], [], DEADLINE_S)
+            assert ready, f"never came: {last!r} after {said!r}"
             said += os.read(self.reading, 65536)
         return said.decode().splitlines()
 
@@ -107,6 +110,8 @@ def test_the_end_waits_for_a_reader_that_reads_and_for_no_other(pipe: Pipe, monk
     stream.write("end\n")
     reader.start()
     assert stream.drain()
+    reader.join(DEADLINE_S)
+    assert not reader.is_alive()
 
 
 def test_lines_that_the_system_refuses_are_counted_and_told_of_later(pipe: Pipe) -> None:
