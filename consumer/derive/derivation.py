@@ -229,6 +229,7 @@ class Derivation:
         self._strangers: dict[str, None] = {}
         self._executions: dict[str, _Execution] = {}
         self._past: dict[str, None] = {}
+        self._asking: set[str] = set()  # open jobs with a question, so that nobody has to count them
         self._due: list[tuple[float, str, str]] = []
         self._start = origin
         self._heard: Frame | None = None
@@ -276,8 +277,8 @@ class Derivation:
 
     @property
     def hints_open(self) -> int:
-        """Jobs with a verdict pending."""
-        return sum(1 for job in self._jobs.values() if job.questions)
+        """Jobs of which something is left open."""
+        return len(self._asking)
 
     # -- frames -------------------------------------------------------------------------------------------------------
 
@@ -340,10 +341,8 @@ class Derivation:
         self._remember(frame.execution, execution, job, now)
         job.identity, job.count = snapshot.job, snapshot.count
         job.partitioned |= execution.confirms or frame.partition > 0
-        for answered in (execution.about, _END, _HOLES):
-            job.questions.pop(answered, None)
-        if job.identity.type == OPS:
-            job.verdict = None  # it has one execution more
+        self._answer(job, execution.about, _END, _HOLES)
+        job.verdict = None  # it has one execution more
         self._stand(job, snapshot, frame)
         if frame.direct:
             self._run(job, execution, frame)
@@ -459,7 +458,7 @@ class Derivation:
         job.done.add(execution.partition)
         question = job.questions.get(execution.about)
         if question is not None and (job.partitioned or question.execution == frame.execution):
-            del job.questions[execution.about]
+            self._answer(job, execution.about)
         if (len(job.done) if job.partitioned else job.completed) >= job.count:
             self._conclude_later(job, execution, frame, now)
         elif all(one.end is not None for one in job.executions.values()):
@@ -470,7 +469,7 @@ class Derivation:
         if not execution.confirmed:
             self._wonder(job, execution.about, "unconfirmed", now, frame.execution)
             return
-        job.questions.pop(execution.about, None)
+        self._answer(job, execution.about)
         ends = [one.end if one.confirmed else None for one in job.executions.values()]
         if execution.end in {"cancelled", "unseen"}:
             self._wonder(job, execution.about, str(execution.end), now, frame.execution)
@@ -478,10 +477,9 @@ class Derivation:
             self._conclude_later(job, execution, frame, now)
 
     def _conclude_later(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
-        if job.verdict is None:
-            due = now + self._settings.settle_s
-            job.verdict = _Verdict(due, frame.execution, execution.ended_at, frame.event_time)
-            heapq.heappush(self._due, (due, job.identity.id, _VERDICT))
+        due = now + self._settings.settle_s
+        job.verdict = _Verdict(due, frame.execution, execution.ended_at, frame.event_time)
+        heapq.heappush(self._due, (due, job.identity.id, _VERDICT))
 
     def _conclude(self, job: _Job, verdict: _Verdict) -> None:
         """Say how the job ended, as far as the ends of its executions prove it."""
@@ -518,7 +516,15 @@ class Derivation:
 
     def _ask_later(self, job: _Job, about: str, question: _Question) -> None:
         job.questions[about] = question
+        self._asking.add(job.identity.id)
         heapq.heappush(self._due, (question.due, job.identity.id, about))
+
+    def _answer(self, job: _Job, *abouts: str) -> None:
+        """Nothing is left open about these any more."""
+        for about in abouts:
+            job.questions.pop(about, None)
+        if not job.questions:
+            self._asking.discard(job.identity.id)
 
     def take(self, now: float) -> list[OrchestratorRead]:
         """Tell what is overdue, in `events`. There is nobody to ask: no read ever."""
@@ -535,7 +541,7 @@ class Derivation:
                     job.verdict = None
                     self._conclude(job, verdict)
             elif (question := job.questions.get(about)) is not None and question.due == due:
-                del job.questions[about]
+                self._answer(job, about)
                 self._announce(job, question)
         return []
 
@@ -587,7 +593,7 @@ class Derivation:
         )
         for job in self._jobs.values():
             job.holes = True
-            job.questions.pop(_HOLES, None)
+            self._answer(job, _HOLES)
             self._wonder(job, _HOLES, "missed", now, "")
 
     def _take_unknown(self, frame: Frame, now: float) -> None:
@@ -704,7 +710,8 @@ class Derivation:
         _put(self._strangers, name, None, self._settings.jobs_max)
 
     def _end_executions(self, job: _Job) -> None:
-        """What is said of them from now on is late."""
+        """What is said of them from now on is late, and what they left open is over."""
+        self._asking.discard(job.identity.id)
         for execution in job.executions:
             del self._executions[execution]
             self._put_past(execution)

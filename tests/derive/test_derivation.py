@@ -209,7 +209,9 @@ class Cluster:
             self.published += [one.update for one in lanes.published]
             lanes.decided, lanes.published = [], []
             if not asks and not self.derivation.events:
-                return
+                break
+        asking = sum(1 for job in self.derivation._jobs.values() if job.questions)
+        assert self.derivation.hints_open == asking
 
     @property
     def states(self) -> list[str]:
@@ -699,6 +701,20 @@ def test_a_rerun_of_a_failed_ops_job_may_be_failed_by_its_past() -> None:
     assert cluster.why == ["earlier"]
 
 
+def test_a_rerun_of_an_ops_job_with_a_refused_bid_is_judged_by_itself() -> None:
+    """A refused bid does not count as failed, in no version."""
+    cluster = ops(nodes=2)
+    cluster.complete("e-0")
+    cluster.refuse("e-1")
+    cluster.echo("e-1")
+    cluster.wait(1)
+    cluster.ask("e-2", "Pending", 4, version=2)
+    cluster.complete("e-2")
+    cluster.wait(1)
+    assert cluster.states[-1] == "Completed v2"
+    assert cluster.why == ["rejected"]
+
+
 @pytest.mark.parametrize("known", ["nothing", "cancelled", "its result"])
 def test_a_rerun_of_an_ops_job_that_lost_a_node_may_be_failed_by_its_past(known: str) -> None:
     """The record says that the lost execution failed, and all later versions end Failed; frames show nothing of it."""
@@ -1028,7 +1044,12 @@ def test_a_job_agrees_with_the_log_while_frames_leave_nothing_open() -> None:
     derivation.take(5.0)
     assert derivation.agreed_at(JOB) == 5.0
     assert derivation.agreed_at("j-2") is None
-    cluster.error()
+    cluster.result()
+    cluster.echo()
+    assert derivation.agreed_at(JOB) is None
+    cluster.ask("e-2", "Running", 2)
+    assert derivation.agreed_at(JOB) == 5.0
+    cluster.error("e-2")
     assert derivation.agreed_at(JOB) is None
 
 
