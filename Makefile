@@ -75,33 +75,33 @@ demo: $(STAMP) ## Real Bacalhau traffic through a real server, in under a minute
 	$(BIN)/jobstate demo --recording $(DEMO)/queued_then_runs --recording $(DEMO)/rerun $(ARGS)
 
 simulate: $(STAMP) ## Two simulations with every fault, seed by seed (SEEDS=20000 FIRST=1)
-	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
-	$(BIN)/python -m tests.cluster --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+	$(BIN)/python -m tests.lab.simulation --seeds $(SEEDS) --first $(FIRST) $(ARGS)
+	$(BIN)/python -m tests.lab.cluster --seeds $(SEEDS) --first $(FIRST) $(ARGS)
 
 bench: $(STAMP) ## Reports end to end, beside the plain loop of nats-py
-	$(BIN)/python -m tests.bench $(ARGS)
+	$(BIN)/python -m tests.lab.bench $(ARGS)
 
 fuzz: $(STAMP) ## Mutated bytes against the decoders
-	$(BIN)/python -m tests.wire.fuzz $(ARGS)
+	$(BIN)/python -m tests.lab.fuzz $(ARGS)
 
 load: $(STAMP) ## What an orchestrator feels, and how quick it is under load
-	$(BIN)/python -m tests.load $(ARGS)
+	$(BIN)/python -m tests.lab.load $(ARGS)
 
 live: $(STAMP) ## The delay at the recordings' own pace
-	$(BIN)/python -m tests.live $(ARGS)
+	$(BIN)/python -m tests.lab.live $(ARGS)
 
 faults: $(STAMP) ## An orchestrator that is stopped, wrong or slow while jobs run
-	$(BIN)/python -m tests.faults $(ARGS)
+	$(BIN)/python -m tests.lab.faults $(ARGS)
 
 real: $(STAMP) ## Beside real clusters: make real ARGS="PATH-OF-BACALHAU…"
-	$(BIN)/python -m tests.real $(ARGS)
+	$(BIN)/python -m tests.lab.real $(ARGS)
 
 container: $(STAMP) ## Build the image and run it, alone and with compose, in a private engine (root, docker.io, iptables)
 	@sed -n '/^# == container/,$$p' $(LOCK) | $(PIP) --require-hashes --only-binary :all: -r /dev/stdin
 	@$(BIN)/python -m tests.lab.container $(ARGS) || { code=$$?; test $$code -eq 77; }
 
 torture: $(STAMP) ## Kills and pauses of daemons and servers
-	$(BIN)/python -m tests.torture $(ARGS)
+	$(BIN)/python -m tests.lab.torture $(ARGS)
 
 docs: $(STAMP) ## Write the generated parts of README.md and docs/reference anew
 	$(BIN)/python docs/generate.py

@@ -1,6 +1,6 @@
 """A log in memory that answers at once: what `jobstate replay` writes to. One writer, no faults.
 
-It keeps the compare-and-set as the server does. The log with faults is the tests' (`tests/simulation`).
+It keeps the compare-and-set as the server does. The log with faults is the tests' (`tests/lab/simulation`).
 """
 
 from consumer.fold.asks import Answer, Append, Entry, Read, ReadBack, Refused, Stored

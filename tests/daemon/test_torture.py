@@ -1,4 +1,4 @@
-"""Short forms of `make torture` (`python -m tests.torture`): a few kills and pauses at random moments."""
+"""Short forms of `make torture` (`python -m tests.lab.torture`): a few kills and pauses at random moments."""
 
 from pathlib import Path
 from typing import Final
@@ -8,7 +8,7 @@ import pytest
 
 from consumer.fold.asks import Entry
 from consumer.model import Job, Update
-from tests.torture import (
+from tests.lab.torture import (
     NAMES,
     DemoPlan,
     Outcome,

@@ -1,6 +1,6 @@
 """Two daemons beside one cluster and one server, each with troubles of its own: one log, right.
 
-What each suffers alone is in `tests.faults` and `test_torture`; here neither has a healthy one beside it.
+What each suffers alone is in `tests.lab.faults` and `test_torture`; here neither has a healthy one beside it.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from consumer.replay.server import OrchestratorServer
 from consumer.replay.simulated import SimulatedOrchestrator
 from consumer.replay.stage import DaemonProcess, Stage
 from consumer.replay.verdict import judge
-from tests.torture import count_said, load, make_folder, until_said
+from tests.lab.torture import count_said, load, make_folder, until_said
 from tests.waiting import DEADLINE_S
 
 CUT_EACH_S: Final = 0.5

@@ -7,6 +7,7 @@ libraries and busybox. The engine lives in a network namespace of its own and go
 Exit 0: all is as it should be; 1: something is not; 77: it cannot be tried here, and the reason.
 """
 
+import argparse
 import contextlib
 import os
 import re
@@ -421,6 +422,7 @@ def status(lab: Lab) -> str:
 
 def main() -> int:
     """Try it all. The exit code."""
+    argparse.ArgumentParser(prog="python -m tests.lab.container", description=__doc__).parse_args()
     with tempfile.TemporaryDirectory(prefix="jobstate-container-", ignore_cleanup_errors=True) as folder:
         lab = Lab(Path(folder))
         try:

@@ -15,9 +15,9 @@ from consumer.jetstream.writer import open_writer
 from consumer.settings import Streams
 from consumer.wire.subjects import Names
 from tests.jetstream.conftest import shared_server as shared_server  # noqa: PLC0414 - a fixture
+from tests.lab.simulation.log import SimulatedLog, SimulatedLogPort, matches
 from tests.ports.log_suite import Case, LogSuite
 from tests.server import Server, api
-from tests.simulation.log import SimulatedLog, SimulatedLogPort, matches
 
 
 class TestSimulatedLog(LogSuite):

@@ -1,4 +1,4 @@
-"""Bent inputs: `DecodeError` or a result, nothing else. `python -m tests.wire.fuzz` does the same for longer."""
+"""Bent inputs: `DecodeError` or a result, nothing else. `python -m tests.lab.fuzz` does the same for longer."""
 
 from collections import Counter
 
