@@ -293,17 +293,15 @@ def _age(text: str, now: datetime) -> str:
 
 
 def shorten_time(text: str, now: datetime) -> str:
-    """What `say_time` said, to the second, and without the date that *now* (UTC) has: `05:00:02Z`, `11-24 05:00:02Z`.
+    """Shorten what `say_time` returned for people: to the second, in UTC, without the date if *now* (UTC) is that day.
 
-    With the year if that is another. It stays UTC.
+    `05:00:02Z` for a time of today, else `2026-11-24 05:00:02Z`: without a year a month and a day can be mixed up.
     """
     date, letter, time = text.partition("T")
     if not letter:
         return text  # no time is known
     time = re.sub(r"\.\d+Z\Z", "Z", time)
-    if date == f"{now:%Y-%m-%d}":
-        return time
-    return f"{date.removeprefix(f'{now:%Y}-')} {time}"
+    return time if date == f"{now:%Y-%m-%d}" else f"{date} {time}"
 
 
 def lay_out(natural: Sequence[int], least: Sequence[int], room: int) -> tuple[list[dict[int, int]], int]:

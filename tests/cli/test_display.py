@@ -220,11 +220,11 @@ def test_every_column_has_its_place(columns: list[tuple[int, int]], room: int) -
     ("time", "shown"),
     [
         ("2026-11-24T05:00:02.123456Z", "05:00:02Z"),
-        ("2026-11-23T05:00:02.123456Z", "11-23 05:00:02Z"),
+        ("2026-11-23T05:00:02.123456Z", "2026-11-23 05:00:02Z"),
         ("2025-11-24T05:00:02.000000Z", "2025-11-24 05:00:02Z"),
         ("-", "-"),
     ],
 )
 def test_a_time_is_as_short_as_it_may_be(time: str, shown: str) -> None:
-    """Of today the time, of this year the day, else all of it; to the second, in UTC."""
+    """A time of today has no date; any other has its date with the year. To the second, in UTC."""
     assert shorten_time(time, datetime(2026, 11, 24, 23, 0, tzinfo=UTC)) == shown
