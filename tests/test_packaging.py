@@ -185,9 +185,22 @@ def test_make_runs_what_is_there() -> None:
 
 
 def test_ci_runs_all_that_must_hold() -> None:
-    """`.ci/run` can be executed, and runs the checks, the tests and the image."""
+    """`.ci/run` can be executed, and runs the checks, the tests, the installation and the image."""
     file = ROOT / ".ci" / "run"
     assert os.access(file, os.X_OK)
     assert re.findall(r"^for target in (.+); do$", file.read_text(), re.MULTILINE) == ["check test"]
     assert 'make "${target}"' in file.read_text()
+    assert '\nmake install PREFIX="${prefix}"\n' in file.read_text()
     assert "\nmake container\n" in file.read_text()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_an_installation_is_apart_from_the_clone(tmp_path: Path) -> None:
+    """`make install` uses no `.venv`, which other targets make anew, and puts the command into PREFIX/bin."""
+    done = subprocess.run(
+        ["make", "--dry-run", "install", f"PREFIX={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    programs = set(re.findall(r"(\S+)/bin/python -m pip", done.stdout))
+    assert programs == {f"{tmp_path}/lib/jobstate"}
+    assert ".venv" not in done.stdout
+    assert f"ln -sf ../lib/jobstate/bin/jobstate {tmp_path}/bin/jobstate" in done.stdout
