@@ -1,13 +1,17 @@
 """The pages say what the program does: its exit codes, its metrics, its bodies; and their links lead somewhere."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from consumer.cli.verbs import VERBS
+from consumer.cli.display import say_time, shorten_time
+from consumer.cli.verbs import VERBS, Verb
+from consumer.doctor.finding import CHECKS
 from consumer.errors import ExitCode
 from consumer.model import NOTICE_KINDS, Position
 from consumer.observe import Metrics
@@ -105,6 +109,41 @@ def test_the_update_of_the_readme_is_one() -> None:
     assert decode_update(body.encode()).Sequence == 7
 
 
+def test_the_readme_explains_every_flag() -> None:
+    """The table of flags in README.md has those of docs/reference/streams.md."""
+    flag = re.compile(r"^\| `([a-z]+)` \|", re.MULTILINE)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("| flag |")[2].partition("\n\n")[0]
+    streams = (DOCS / "reference/streams.md").read_text(encoding="utf-8").partition("| flag |")[2].partition("\n\n")[0]
+    assert set(flag.findall(readme)) == set(flag.findall(streams))
+    assert len(flag.findall(readme)) >= 5
+
+
+def test_each_guarantee_of_the_readme_names_its_exceptions() -> None:
+    """Where a guarantee has exceptions, it names the flags that mark them: a reader must not find out by surprise."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    promises = {
+        title: text
+        for title, text in re.findall(r"(?s)^- \*\*([^*]+)\.\*\* (.*?)(?=^- |\n\n)", readme, re.MULTILINE)
+        if "Exception" in text
+    }
+    excepted = {title: set(re.findall(r"`(\w+)`", text)) for title, text in promises.items()}
+    assert excepted == {
+        "Truth": {"corrected"},
+        "Finished is final": {"corrected"},
+        "Each state once": {"message", "corrected"},
+    }
+    assert "- **Nothing lost, nothing doubled.**" in readme
+
+
+def test_numbers_in_the_readme_are_those_of_the_program() -> None:
+    """The exit codes that it names, and about how many checks `jobstate doctor` has."""
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"it lists them and exits {ExitCode.AMBIGUOUS:d}" in readme
+    assert f"{ExitCode.WRONG:d}: it failed or was stopped, {ExitCode.TIMEOUT:d}: timeout" in readme
+    assert "about forty read-only checks" in readme
+    assert 35 <= len(CHECKS) <= 45
+
+
 def test_every_verb_is_shown_somewhere() -> None:
     """Whoever reads the pages meets each verb of the command line."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
@@ -122,6 +161,49 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{page.name}: {link}"
         if anchor:
             assert anchor in _anchors(target), f"{page.name}: {link}"
+
+
+_CALL = re.compile(r"(?<![\w/.-])jobstate ([a-z]+)\b([^`\n#|]*)")
+_OPTION = re.compile(r"(?<![\w-])(--?[a-z][a-z-]*)")
+_TARGET = re.compile(r"(?:^|[`;&(] ?)make ([a-z][a-z-]*)\b", re.MULTILINE)
+_CODE_BLOCK = re.compile(r"(?s)```\w*\n(.*?)```")
+_CODE_SPAN = re.compile(r"`([^`\n]+)`")
+
+
+def test_every_command_line_that_a_page_shows_is_one() -> None:
+    """Each option behind `jobstate VERB` is one that the verb has, so that a reader can type it."""
+    shown, unknown = set(), []
+    for page, code in _code():
+        for name, rest in _CALL.findall(code):
+            if name not in VERBS:
+                continue
+            command: Any = Verb(name, *VERBS[name]).load()
+            inner = getattr(command, "commands", {})
+            words = rest.split()
+            known = command if not inner else inner.get(words[0] if words else "", command)
+            options = {option for parameter in known.params for option in parameter.opts} | {"-h", "--help"}
+            shown.add(name)
+            unknown += [f"{page.name}: {name} {one}" for one in _OPTION.findall(rest) if one not in options]
+    assert unknown == []
+    assert {"list", "get", "history", "watch", "wait", "send", "quarantine", "run", "doctor", "demo"} <= shown
+
+
+def test_every_target_that_a_page_shows_is_one() -> None:
+    """Each `make TARGET` in code names a target of the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    shown = {target for _, code in _code() for target in _TARGET.findall(code)}
+    assert {"demo", "test", "install"} <= shown
+    assert shown - targets - {"test-lowest", "test-newest"} == set()
+
+
+def _code() -> Iterator[tuple[Path, str]]:
+    """Each block and each span of code in the pages."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in _CODE_BLOCK.findall(text):
+            yield page, block
+        for span in _CODE_SPAN.findall(_CODE_BLOCK.sub("", text)):
+            yield page, span
 
 
 def _anchors(page: Path) -> set[str]:
@@ -163,7 +245,7 @@ def _read_joined(file: Path) -> str:
 
 
 def test_the_transcript_in_the_readme_is_what_the_recordings_say() -> None:
-    """Each row's state, namespace, job, name, sequence, version, source; and its further lines are of the messages."""
+    """Each row, from its time to its source, is one of the recordings; further lines are of their messages."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     command, head, *lines = re.findall(r"(?s)```console\n(.*?)\n```", readme)[0].splitlines()
     scenarios = [ROOT / "tests/recordings/bacalhau-v1.9.3" / name for name in ("queued_then_runs", "rerun")]
@@ -174,6 +256,7 @@ def test_the_transcript_in_the_readme_is_what_the_recordings_say() -> None:
     ]
     told = {
         (
+            *shorten_time(say_time(one.Time), datetime(2027, 1, 1, tzinfo=UTC)).split(),
             one.StateType,
             one.Job.Namespace,
             one.Job.ID[:10],
@@ -189,5 +272,5 @@ def test_the_transcript_in_the_readme_is_what_the_recordings_say() -> None:
     assert head.split() == ["TIME", "STATE", "NAMESPACE", "JOB", "NAME", "SEQ", "VER", "SOURCE", "MESSAGE"]
     rows = [line.split() for line in lines if not line.startswith(" ")]
     assert len(rows) >= 10
-    assert {tuple(row[2:9]) for row in rows} <= told
+    assert {tuple(row[:9]) for row in rows} <= told
     assert {line.strip() for line in lines if line.startswith(" ")} <= messages
