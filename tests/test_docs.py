@@ -212,6 +212,15 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_the_index_of_decisions_has_each_by_its_title() -> None:
+    """docs/decisions/README.md lists every page beside it, in order, with the title that the page has."""
+    folder = DOCS / "decisions"
+    rows = re.findall(r"^\| \[(\d{4})\]\(([\w-]+\.md)\) \| (.+) \|$", (folder / "README.md").read_text(), re.MULTILINE)
+    pages = sorted(page for page in folder.glob("*.md") if page.name != "README.md")
+    assert [name for _, name, _ in rows] == [page.name for page in pages]
+    assert [f"# {number}: {title}" for number, _, title in rows] == [page.read_text().splitlines()[0] for page in pages]
+
+
 def test_every_citation_of_a_design_page_resolves() -> None:
     """Where code, tests or pages cite a section of a design page, that page exists and has that section."""
     pages = (DOCS / "design").glob("*.md")

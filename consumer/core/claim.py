@@ -1,7 +1,7 @@
 """What answers say against the log, and when that is believed: one rule for every kind.
 
 A single answer may be an old one (a proxy's cache, a follower), so nothing is changed by it. What is repeated for a
-minute, in at least eight answers, is believed (docs/decisions/0012-a-record-that-went-back.md). Pure, and of one job.
+minute, in at least eight answers, is believed (decision 0012). Pure, and of one job.
 """
 
 from enum import StrEnum
