@@ -11,6 +11,8 @@ FIRST  ?= 1
 BUSY   ?= 4
 # Most tests wait for servers, not for a core: more workers than cores use what others leave. None measures time.
 WORKERS ?= 4
+# The tests of the pure parts. They need no server.
+PURE    := tests/core tests/derive tests/fold tests/rules tests/wire
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Where `make install` puts the program: an environment of its own in lib/jobstate, and the command in bin.
 PREFIX  ?= $(HOME)/.local
@@ -21,7 +23,7 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install lock check container fmt test test-busy test-lowest test-newest demo simulate bench fuzz load live faults real torture docs clean
+.PHONY: help setup install lock check container fmt test test-busy test-lowest test-newest coverage demo simulate bench fuzz load live faults real torture docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +89,10 @@ test-lowest test-newest: test-%:
 	$(BIN)/uv pip install --quiet --python $(VENV)-$* --no-deps --no-build-isolation --editable .
 	$(VENV)-$*/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
+coverage: $(STAMP) ## Which lines of the pure parts their own tests leave out
+	$(BIN)/coverage run -m pytest --numprocesses 0 --quiet $(PURE) $(ARGS)
+	$(BIN)/coverage report
+
 demo: $(STAMP) ## Real Bacalhau traffic through a real server, in under a minute
 	$(BIN)/jobstate demo --recording $(DEMO)/queued_then_runs --recording $(DEMO)/rerun $(ARGS)
 
@@ -123,4 +129,4 @@ docs: $(STAMP) ## Write the generated parts of README.md and docs/reference anew
 	$(BIN)/python docs/generate.py
 
 clean: ## Remove the environments and what the tools remember
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
