@@ -125,7 +125,7 @@ container: $(STAMP) ## Build the image and run it, alone and with compose, in a 
 torture: $(STAMP) ## Kills and pauses of daemons and servers
 	$(BIN)/python -m tests.lab.torture $(ARGS)
 
-docs: $(STAMP) ## Write the generated parts of README.md and docs/reference anew
+docs: $(STAMP) ## Write the generated parts of README.md, config and docs/reference
 	$(BIN)/python docs/generate.py
 
 clean: ## Remove the environments and what the tools remember

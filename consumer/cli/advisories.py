@@ -22,6 +22,7 @@ from consumer.cli.options import (
 from consumer.errors import DecodeError, ExitCode
 
 if TYPE_CHECKING:
+    from consumer.cli.shapes import AdvisoryLine
     from consumer.fold.asks import Entry
     from consumer.wire.entries import Advisory
 
@@ -63,9 +64,16 @@ async def _list(limit: int, where: Where, shown: Shown) -> ExitCode:
         kind, said = entry.subject.split(".")[-2], _read(entry)
         job = f"{said.Job.Namespace}/{said.Job.ID}" if said is not None and said.Job is not None else ""
         if shown.as_json:
-            place = {"subject": entry.subject, "sequence": entry.number, "stored": say_ns(entry.time_ns), "kind": kind}
-            told = None if said is None else {"job": job, "text": said.Text, "facts": said.Facts}
-            write_json(place | (told or {"job": "", "text": "", "facts": {}}))
+            line: AdvisoryLine = {
+                "subject": entry.subject,
+                "sequence": entry.number,
+                "stored": say_ns(entry.time_ns),
+                "kind": kind,
+                "job": job,
+                "text": "" if said is None else said.Text,
+                "facts": {} if said is None else said.Facts,
+            }
+            write_json(line)
         else:
             text = "no daemon of ours wrote this" if said is None else said.Text
             facts = "" if said is None else " ".join(f"{name}={fact}" for name, fact in said.Facts.items())

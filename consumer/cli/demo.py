@@ -22,7 +22,7 @@ from consumer.model import DERIVED, Update
 from consumer.observe import configure
 from consumer.replay.recording import Recording
 from consumer.replay.stage import Stage
-from consumer.replay.summary import Tallies, is_right, summary_lines, summary_object
+from consumer.replay.summary import PlayedLine, Tallies, is_right, summary_lines, summary_object
 from consumer.replay.verdict import Verdict, judge
 from consumer.settings import Log
 from consumer.wire import encode_update
@@ -230,9 +230,9 @@ class _Demo:
 
     def _show(self, entry: Entry, update: Update) -> None:
         if self._as_json:
-            write_json(
-                {"scenario": self._scenario, "subject": entry.subject, "update": json.loads(encode_update(update))}
-            )
+            body = json.loads(encode_update(update))
+            line: PlayedLine = {"scenario": self._scenario, "subject": entry.subject, "update": body}
+            write_json(line)
         else:
             self._page.add(update_row(entry, update))
 

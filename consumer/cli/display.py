@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from consumer.cli.shapes import UpdateLine
     from consumer.fold.asks import Entry
     from consumer.model import Update
 
@@ -70,19 +71,17 @@ def write_json(value: object) -> None:
     sys.stdout.flush()
 
 
-def update_object(entry: "Entry", update: "Update | None", *, foreign: bool = False) -> dict[str, object]:
-    """What `--json` says of an entry of the log. The keys are promised.
-
-    `stored` is when the log stored it. `update` is the body as it is on the wire (null if it is none). `foreign` is
-    there, and true, only for an entry that nobody of ours wrote.
-    """
-    said: dict[str, object] = {
+def update_object(entry: "Entry", update: "Update | None", *, foreign: bool = False) -> "UpdateLine":
+    """Build what `--json` writes for an entry of the log. `foreign`: no daemon of ours wrote it."""
+    line: UpdateLine = {
         "subject": entry.subject,
         "sequence": entry.number,
         "stored": say_ns(entry.time_ns),
         "update": None if update is None else json.loads(encode_update(update)),
     }
-    return said | {"foreign": True} if foreign or update is None else said
+    if foreign or update is None:
+        line["foreign"] = True
+    return line
 
 
 def update_row(entry: "Entry", update: "Update | None", *, foreign: bool = False) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from consumer.errors import ExitCode, quoted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from consumer.cli.shapes import ExaminedLine, FindingLine
     from consumer.doctor.examination import Plan
     from consumer.doctor.finding import Finding
     from consumer.errors import SettingsError
@@ -82,14 +83,15 @@ async def _doctor(plan: "Plan", *, as_json: bool) -> ExitCode:
     # What a connection goes through is told as a finding.
     configure(Log(level="error", format="console"))
     if as_json:
-        findings = await examine(plan, lambda finding: write_json(_object(finding)))
+        findings = await examine(plan, lambda finding: write_json(_line(finding)))
     else:
         page = _Page(terminal())
         findings = await examine(plan, page.add)
         page.end()
     code, told, bad = exit_code(findings), counts(findings), failed(findings)
     if as_json:
-        write_json({"summary": told, "failed": list(bad), "exit": int(code)})
+        last: ExaminedLine = {"summary": told, "failed": list(bad), "exit": int(code)}
+        write_json(last)
     else:
         said = ", ".join(f"{count} {verdict}" for verdict, count in told.items())
         end = f"Look at {', '.join(bad)}." if bad else "Nothing failed."
@@ -101,8 +103,8 @@ async def _doctor(plan: "Plan", *, as_json: bool) -> ExitCode:
     return code
 
 
-def _object(finding: "Finding") -> dict[str, str]:
-    """What `--json` says of a check. The keys are promised."""
+def _line(finding: "Finding") -> "FindingLine":
+    """Build what `--json` writes for a check."""
     return {
         "check": finding.check,
         "verdict": finding.verdict.value,

@@ -30,6 +30,7 @@ from consumer.cli.options import (
 from consumer.errors import AbsentError, ExitCode
 
 if TYPE_CHECKING:
+    from consumer.cli.shapes import RefusedLine
     from consumer.fold.asks import Entry
     from consumer.jetstream.view import View
     from consumer.wire.subjects import Names
@@ -125,7 +126,7 @@ async def _list(limit: int, where: Where, shown: Shown) -> ExitCode:
     page = Page(HEAD, headers=shown.headers)
     for entry in found:
         if shown.as_json:
-            write_json(_object(view.names, entry))
+            write_json(_line(view.names, entry))
         else:
             place = _read_place(view.names, entry.subject)
             cells = (say_ns(entry.time_ns), *place, shorten(_why(entry)))
@@ -152,7 +153,7 @@ async def _show(origin: str, where: Where, *, as_json: bool) -> ExitCode:
         raise AbsentError(f"nothing of origin {origin} was refused: `jobstate quarantine list` shows what was")
     for number, entry in enumerate(found):
         if as_json:
-            write_json(_object(names, entry))
+            write_json(_line(names, entry))
             continue
         if number:
             sys.stdout.write("\n")
@@ -199,8 +200,8 @@ def _why(entry: "Entry") -> str:
     return str(body.get("Rule") or body.get("Detail") or "")
 
 
-def _object(names: "Names", entry: "Entry") -> dict[str, object]:
-    """What `--json` says of a refused entry. The keys are promised; `refused` is the body as it is stored."""
+def _line(names: "Names", entry: "Entry") -> "RefusedLine":
+    """Build what `--json` writes for a refused entry."""
     from consumer.cli.display import say_ns  # noqa: PLC0415
 
     place = _read_place(names, entry.subject)
@@ -208,7 +209,10 @@ def _object(names: "Names", entry: "Entry") -> dict[str, object]:
         "subject": entry.subject,
         "sequence": entry.number,
         "stored": say_ns(entry.time_ns),
-        **place._asdict(),
+        "kind": place.kind,
+        "reason": place.reason,
+        "job": place.job,
+        "origin": place.origin,
         "refused": _body(entry),
     }
 

@@ -14,7 +14,7 @@ from consumer.errors import ExitCode, quoted
 from consumer.fold import Published
 from consumer.replay.derived import DerivedReplay, DerivedVerdict, add_up, derived_lines, derived_object, judge_derived
 from consumer.replay.recording import Recording
-from consumer.replay.summary import Tallies, is_right, percentile, say_ms, summary_lines, summary_object
+from consumer.replay.summary import PlayedLine, Tallies, is_right, percentile, say_ms, summary_lines, summary_object
 from consumer.replay.verdict import Verdict, judge
 from consumer.replay.virtual import Outcome, VirtualReplay
 from consumer.rules import Rules, load
@@ -128,7 +128,9 @@ def _write(scenario: str, outcome: Outcome, verdict: Verdict, tallies: Tallies) 
 
 def _write_updates(scenario: str, updates: Iterable[tuple[str, Published]]) -> None:
     for subject, published in updates:
-        write_json({"scenario": scenario, "subject": subject, "update": json.loads(encode_update(published.update))})
+        update = json.loads(encode_update(published.update))
+        line: PlayedLine = {"scenario": scenario, "subject": subject, "update": update}
+        write_json(line)
 
 
 def _sum_up(totals: list[tuple[Verdict, Tallies]], rules: Rules) -> None:

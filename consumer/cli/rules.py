@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,6 +11,9 @@ from consumer.cli.options import AsJson, Output, read_state, wants_json
 from consumer.errors import ExitCode
 from consumer.rules import Rules, graph, load
 from consumer.wire.display import printable
+
+if TYPE_CHECKING:
+    from consumer.cli.shapes import ExplainedLine, RulesLine
 
 NEW: Final = ("new", "none", "-")
 """What `--explain` takes for a job that nobody knew."""
@@ -61,7 +64,8 @@ def rules(
     elif mermaid:
         sys.stdout.write(graph.mermaid(table) + "\n")
     elif as_json:
-        write_json(_object(table) if check is None else {"file": str(check), "verdict": "sound", **_object(table)})
+        line = _line(table)
+        write_json(line if check is None else {"file": str(check), "verdict": "sound", **line})
     elif check is not None:
         sys.stdout.write(
             f"{printable(str(check))}: sound. Rules {printable(table.name)}, {len(table.states)} states, "
@@ -77,7 +81,8 @@ def _explain(table: Rules, previous: str, state: str, *, as_json: bool) -> None:
     allowed = table.allows(before, after)
     sentence = table.explain(before, after)
     if as_json:
-        write_json({"from": before, "to": after, "allowed": allowed, "why": sentence})
+        line: ExplainedLine = {"from": before, "to": after, "allowed": allowed, "why": sentence}
+        write_json(line)
     else:
         sys.stdout.write(printable(sentence) + "\n")
     if not allowed:
@@ -93,8 +98,8 @@ def _print(table: Rules) -> None:
     sys.stdout.writelines(f"{printable(line)}\n" for line in ("", *graph.notes(table).splitlines()))
 
 
-def _object(table: Rules) -> dict[str, object]:
-    """What `--json` says. The keys are promised."""
+def _line(table: Rules) -> "RulesLine":
+    """Build what `--json` writes."""
     return {
         "name": table.name,
         "hash": table.hash,

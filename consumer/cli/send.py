@@ -28,6 +28,7 @@ from consumer.cli.options import (
 from consumer.errors import ExitCode, quoted
 
 if TYPE_CHECKING:
+    from consumer.cli.shapes import SentLine
     from consumer.model import JobKey
     from consumer.rules import Rules
 
@@ -135,7 +136,8 @@ async def _send(key: "JobKey", report: dict[str, object], where: Where, *, as_js
             )
         sequence = await view.report(key, body)
         if as_json:
-            write_json({"subject": view.names.report(key), "sequence": sequence, "report": report})
+            line: SentLine = {"subject": view.names.report(key), "sequence": sequence, "report": report}
+            write_json(line)
         else:
             sys.stdout.write(f"{sequence}\n")
     return ExitCode.OK

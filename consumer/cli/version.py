@@ -2,13 +2,16 @@
 
 import sys
 from importlib.metadata import version as version_of
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import consumer
 from consumer.cli.options import AsJson, Cluster, Config, Output, TokenFile, Where, carry_out, connected, wants_json
 from consumer.errors import ExitCode
+
+if TYPE_CHECKING:
+    from consumer.cli.shapes import VersionLine
 
 
 def version(
@@ -36,7 +39,7 @@ def version(
 async def _version(where: Where | None, *, as_json: bool) -> ExitCode:
     from consumer.cli.display import say_facts, write_json  # noqa: PLC0415
 
-    said = {
+    said: VersionLine = {
         "jobstate": consumer.__version__,
         "python": sys.version.partition(" ")[0],
         "nats-py": version_of("nats-py"),
@@ -49,5 +52,5 @@ async def _version(where: Where | None, *, as_json: bool) -> ExitCode:
     if as_json:
         write_json(said)
     else:
-        say_facts(said)
+        say_facts({name: str(text) for name, text in said.items()})
     return ExitCode.OK

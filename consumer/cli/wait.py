@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 
 import typer
 
@@ -28,6 +28,7 @@ from consumer.errors import ExitCode, UnreachableError
 from consumer.model import JobStateType
 
 if TYPE_CHECKING:
+    from consumer.cli.shapes import WaitLine
     from consumer.fold.asks import Entry
     from consumer.fold.truth import Judge
     from consumer.jetstream.view import Reading
@@ -42,6 +43,8 @@ OTHERWISE: Final = "ended otherwise"
 REPLACED: Final = "replaced"
 """A later life began, and this one had not ended: nobody will ever say how."""
 TIMEOUT: Final = "timeout"
+Outcome = Literal["reached", "ended otherwise", "replaced", "timeout"]
+"""How waiting for one job ended."""
 
 
 class _Target(NamedTuple):
@@ -127,7 +130,7 @@ class _Awaited:
         self.latest: Update | None = None
         self.update: Update | None = None
         self.entry: Entry | None = None
-        self.outcome = ""
+        self.outcome: Outcome | None = None
         self._version = version
         self._judges: dict[JobKey, Judge] = {}
 
@@ -153,8 +156,8 @@ class _Awaited:
         """Whether the log has entries under its name, whosever they are."""
         return bool(self._judges)
 
-    def judge(self, rules: "Rules", target: _Target) -> str:
-        """What the job's last update says of waiting for *target*; empty: nothing yet."""
+    def judge(self, rules: "Rules", target: _Target) -> Outcome | None:
+        """What the job's last update says of waiting for *target*; None: nothing yet."""
         if self.update is not None:
             ended = rules.is_terminal(self.update.StateType)
             if self.update.StateType == target.state or (target.state == ENDED and ended):
@@ -162,7 +165,7 @@ class _Awaited:
             if ended:
                 return OTHERWISE
         if target.version is None or self.latest is None or (self.latest.Job.Version or 0) <= target.version:
-            return ""
+            return None
         return REPLACED
 
 
@@ -265,17 +268,22 @@ def _tell_states(target: _Target, awaited: list[_Awaited]) -> None:
             tell(f"the log holds no update of {say_key(job.pattern)} that is ours: waiting for one")
 
 
-def _say(job: _Awaited, outcome: str, *, as_json: bool) -> None:
+def _say(job: _Awaited, outcome: Outcome, *, as_json: bool) -> None:
     from consumer.cli.display import update_object, write_json  # noqa: PLC0415
     from consumer.wire.display import printable  # noqa: PLC0415
 
     job.outcome = outcome
     name = say_key(job.pattern)
     if as_json:
-        said: dict[str, object] = {"subject": None, "sequence": None, "stored": None, "update": None}
-        if job.entry is not None:
-            said = update_object(job.entry, job.update)
-        write_json({"job": name, "outcome": outcome, **said})
+        nothing: WaitLine = {
+            "job": name,
+            "outcome": outcome,
+            "subject": None,
+            "sequence": None,
+            "stored": None,
+            "update": None,
+        }
+        write_json(nothing if job.entry is None else {**nothing, **update_object(job.entry, job.update)})
     else:
         state = "not known" if job.update is None else job.update.StateType
         sys.stdout.write(f"{printable(name)}\t{printable(state)}\t{outcome}\n")

@@ -19,7 +19,7 @@ from consumer.model import JobKey, Notice, Record, Rejected, Undecodable, Update
 from consumer.replay.memory import MemoryLog
 from consumer.replay.record import Change, JobRecord
 from consumer.replay.recording import Recording
-from consumer.replay.summary import SHOWN_MAX
+from consumer.replay.summary import SHOWN_MAX, DerivedSummaryLine
 from consumer.rules import Rules
 from consumer.wire import decode_frame, frame_junk
 from consumer.wire.display import printable
@@ -182,10 +182,26 @@ def judge_derived(records: Iterable[JobRecord], outcome: DerivedOutcome) -> Deri
     )
 
 
-def derived_object(scenario: str, verdict: DerivedVerdict) -> dict[str, object]:
+def derived_object(scenario: str, verdict: DerivedVerdict) -> DerivedSummaryLine:
     """The summary line of `--derived --json`. Its keys are promised."""
-    summary = msgspec.structs.asdict(verdict)
-    return {"scenario": scenario, "summary": {**summary, "ok": verdict.ok}}
+    return {
+        "scenario": scenario,
+        "summary": {
+            "jobs": verdict.jobs,
+            "unseen": verdict.unseen,
+            "ended": verdict.ended,
+            "undecided": verdict.undecided,
+            "updates": verdict.updates,
+            "matched": verdict.matched,
+            "expected": verdict.expected,
+            "states": verdict.states,
+            "wrong": list(verdict.wrong),
+            "underivable": list(verdict.underivable),
+            "rejected": verdict.rejected,
+            "undecodable": verdict.undecodable,
+            "ok": verdict.ok,
+        },
+    }
 
 
 def derived_lines(verdict: DerivedVerdict) -> list[str]:

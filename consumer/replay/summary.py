@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Annotated, TypedDict
 
 import msgspec
 
@@ -32,15 +33,91 @@ class Tallies(msgspec.Struct, frozen=True, kw_only=True):
     scan_lags_ms: tuple[float, ...] = ()
 
 
+class PlayedLine(TypedDict):
+    """An update that was published."""
+
+    scenario: Annotated[str | list[str], "the recording; of several that are played into one log a list"]
+    subject: Annotated[str, "the subject of the update"]
+    update: Annotated[dict[str, object], "the [update](streams.md#update)"]
+
+
+class Lags(TypedDict):
+    """Percentiles; null where nothing was counted."""
+
+    p50: Annotated[float | None, "half of the updates came within this"]
+    p99: Annotated[float | None, "99 of 100 came within this"]
+
+
+class LagsByCause(TypedDict):
+    """Milliseconds from the change to the update, by what made the daemon read the job."""
+
+    hint: Annotated[Lags, "a message"]
+    scan: Annotated[Lags, "a turn, or a list"]
+
+
+class Summary(TypedDict):
+    """The verdict, and what was counted."""
+
+    jobs: Annotated[int, "jobs in the recording"]
+    updates: Annotated[int, "updates that were published"]
+    expected: Annotated[int, "updates that the orchestrator's final record asks for"]
+    missing: Annotated[list[str], "updates that the record has and the log has not"]
+    surplus: Annotated[list[str], "updates that the log has and the record has not"]
+    misordered: Annotated[list[str], "updates that stand in the wrong order"]
+    rejected: Annotated[int, "rejected events"]
+    undecodable: Annotated[int, "messages and reports that could not be read"]
+    by_hint: Annotated[int, "updates that a message led to"]
+    by_scan: Annotated[int, "updates that a turn or a list led to"]
+    reads: Annotated[int, "requests to the orchestrator"]
+    reads_by: Annotated[dict[str, int], "the same by what made the daemon read"]
+    orchestrator_ms: Annotated[float, "how long the requests would keep a core of a real orchestrator busy"]
+    derived: Annotated[int, "updates that were published from a message; 0"]
+    corrected: Annotated[int, "updates with the flag `corrected`"]
+    lag_ms: Annotated[LagsByCause, "milliseconds from the change to the update"]
+    ok: Annotated[bool, "whether the log equals the record, with nothing rejected, unreadable or derived"]
+
+
+class SummaryLine(TypedDict):
+    """The verdict on a recording."""
+
+    scenario: Annotated[str | list[str], "the recording; of several that are played into one log a list"]
+    summary: Annotated[Summary, "the verdict"]
+
+
+class DerivedSummary(TypedDict):
+    """The verdict on what the messages alone tell."""
+
+    jobs: Annotated[int, "jobs in the recording"]
+    unseen: Annotated[int, "jobs without an update"]
+    ended: Annotated[int, "jobs whose last update is the record's last state"]
+    undecided: Annotated[int, "jobs that were announced as undecided"]
+    updates: Annotated[int, "updates that were published"]
+    matched: Annotated[int, "updates that the record has, in its order"]
+    expected: Annotated[int, "changes in the orchestrator's final record"]
+    states: Annotated[dict[str, tuple[int, int]], "by state: published, and in the record"]
+    wrong: Annotated[list[str], "updates that the record does not have, and that could be known to be wrong"]
+    underivable: Annotated[list[str], "updates that the record does not have, where no message tells"]
+    rejected: Annotated[int, "rejected events"]
+    undecodable: Annotated[int, "messages that could not be read"]
+    ok: Annotated[bool, "whether nothing wrong was published and every message could be read and judged"]
+
+
+class DerivedSummaryLine(TypedDict):
+    """The verdict on a recording without its orchestrator."""
+
+    scenario: Annotated[str, "the recording"]
+    summary: Annotated[DerivedSummary, "the verdict"]
+
+
 def is_right(verdict: Verdict, tallies: Tallies) -> bool:
     """Whether the log is the record, and nothing was rejected, unreadable, or taken from a frame."""
     return verdict.ok and not (tallies.rejected or tallies.undecodable or tallies.derived)
 
 
-def summary_object(scenario: str | Sequence[str], verdict: Verdict, tallies: Tallies) -> dict[str, object]:
+def summary_object(scenario: str | Sequence[str], verdict: Verdict, tallies: Tallies) -> SummaryLine:
     """The summary line of `--json`. Its keys are promised."""
     return {
-        "scenario": scenario,
+        "scenario": scenario if isinstance(scenario, str) else list(scenario),
         "summary": {
             "jobs": verdict.jobs,
             "updates": verdict.updates,
@@ -94,7 +171,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
     return round(ordered[rank - 1], 3)
 
 
-def _lags(values: Sequence[float]) -> dict[str, float | None]:
+def _lags(values: Sequence[float]) -> Lags:
     return {"p50": percentile(values, 0.5), "p99": percentile(values, 0.99)}
 
 
