@@ -23,7 +23,7 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install lock check container fmt test test-busy test-lowest test-newest coverage demo simulate bench fuzz load live faults real torture docs clean
+.PHONY: help setup install lock check container fmt test test-busy test-lowest test-newest coverage mutate demo simulate bench fuzz load live faults real torture docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ coverage: $(STAMP) ## Which lines of the pure parts their own tests leave out
 	$(BIN)/coverage run -m pytest --numprocesses 0 --quiet $(PURE) $(ARGS)
 	$(BIN)/coverage report
 
+mutate: $(STAMP) ## Change the pure parts bit by bit: does a test notice? (ARGS="--parts rules --sample 200")
+	$(BIN)/python -m tests.lab.mutation $(ARGS)
+
 demo: $(STAMP) ## Real Bacalhau traffic through a real server, in under a minute
 	$(BIN)/jobstate demo --recording $(DEMO)/queued_then_runs --recording $(DEMO)/rerun $(ARGS)
 
@@ -129,4 +132,4 @@ docs: $(STAMP) ## Write the generated parts of README.md, config and docs/refere
 	$(BIN)/python docs/generate.py
 
 clean: ## Remove the environments and what the tools remember
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .mutation
