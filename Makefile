@@ -23,7 +23,7 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install lock check container fmt test test-busy test-lowest test-newest coverage mutate demo simulate bench fuzz load live faults real torture docs clean
+.PHONY: help setup install hooks lock check container fmt test test-busy test-lowest test-newest coverage mutate demo simulate bench fuzz load live faults real torture docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ install: ## Install the command jobstate from requirements.lock into ~/.local (P
 	@$(PIP) --no-deps --no-build-isolation .
 	@mkdir -p $(PREFIX)/bin && ln -sf ../lib/jobstate/bin/jobstate $(PREFIX)/bin/jobstate
 	@version=$$($(PREFIX)/bin/jobstate --version) && echo "installed: $(PREFIX)/bin/jobstate ($$version)"
+
+hooks: $(STAMP) ## Have git run `make check` before each commit and `make test` before each push
+	$(BIN)/pre-commit install
 
 lock: $(STAMP) ## Renew requirements.lock: the newest versions that pyproject.toml allows
 	$(BIN)/python tools/lock.py

@@ -1,5 +1,6 @@
 """Files that no test runs (make, CI, a unit), or only `make container` does: what they name is there, by that name."""
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from consumer import probe
 from consumer.cli.verbs import VERBS
@@ -33,31 +35,15 @@ def project() -> dict[str, Any]:
     return tomllib.loads(text("pyproject.toml"))
 
 
+def parse(name: str) -> dict[str, Any]:
+    """The YAML file *name*: mappings, lists and texts, nothing else."""
+    parsed: dict[str, Any] = yaml.load(text(name), Loader=yaml.BaseLoader)  # noqa: S506 - it makes texts alone
+    return parsed
+
+
 def compose() -> dict[str, Any]:
-    """`docker-compose.yml`, as the part of YAML that it is written in: mappings, plain texts, lists on one line."""
-    root: dict[str, Any] = {}
-    open_at: list[tuple[int, dict[str, Any]]] = [(-1, root)]
-    for number, line in enumerate(text("docker-compose.yml").splitlines(), 1):
-        bare = re.sub(r"(^|\s)#.*$", "", line).rstrip()
-        if not bare:
-            continue
-        assert "\t" not in bare, f"line {number}: a tab is no indentation"
-        indent = len(bare) - len(bare.lstrip())
-        found = re.fullmatch(r"\s*([\w.-]+):(?:\s+(.+))?", bare)
-        assert found is not None, f"line {number}: {line!r} is no `key: value`"
-        while open_at[-1][0] >= indent:
-            open_at.pop()
-        key, value = found.groups()
-        assert key not in open_at[-1][1], f"line {number}: {key} stands there twice"
-        if value is None:
-            inner: dict[str, Any] = {}
-            open_at[-1][1][key] = inner
-            open_at.append((indent, inner))
-        elif value.startswith("["):
-            open_at[-1][1][key] = [item.strip().strip('"') for item in value.strip("[]").split(",")]
-        else:
-            open_at[-1][1][key] = value
-    return root
+    """`docker-compose.yml`."""
+    return parse("docker-compose.yml")
 
 
 @pytest.mark.parametrize("file", ["docker-compose.yml", "Dockerfile", "README.md", "config/jobstate.service"])
@@ -100,7 +86,7 @@ def test_compose_bounds_what_goes_on(name: str) -> None:
 def test_compose_fails_for_no_server_that_begins_slowly() -> None:
     """The daemon waits for its server by itself: nothing waits until that is healthy, and it has time to become so."""
     services = compose()["services"]
-    assert services["jobstate"]["depends_on"] == {"nats": "{condition: service_started}"}
+    assert services["jobstate"]["depends_on"] == {"nats": {"condition": "service_started"}}
     assert services["nats"]["healthcheck"]["start_period"] == "30m"
 
 
@@ -204,3 +190,72 @@ def test_an_installation_is_apart_from_the_clone(tmp_path: Path) -> None:
     assert programs == {f"{tmp_path}/lib/jobstate"}
     assert ".venv" not in done.stdout
     assert f"ln -sf ../lib/jobstate/bin/jobstate {tmp_path}/bin/jobstate" in done.stdout
+
+
+HOOKS: Final = ".pre-commit-config.yaml"
+WORKFLOW: Final = ".github/workflows/ci.yml"
+
+
+def targets() -> set[str]:
+    """What `make` can make."""
+    return set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
+
+
+def test_git_runs_what_ci_runs() -> None:
+    """The hooks are taken by pre-commit, run targets of make, and together check and test; none is fetched."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name("pre-commit"), "validate-config", ROOT / HOOKS],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    repositories = parse(HOOKS)["repos"]
+    assert [one["repo"] for one in repositories] == ["local"]
+    hooks = {one["id"]: one for one in repositories[0]["hooks"]}
+    made = [one["entry"] for one in hooks.values() if one["language"] == "system"]
+    assert made == ["make check", "make test"]
+    assert {one.removeprefix("make ") for one in made} <= targets()
+
+
+@pytest.mark.parametrize(
+    ("message", "taken"),
+    [("x" * 72, True), ("x" * 73, False), ("A subject\n\nA body " + "x" * 80, True)],
+    ids=["longest", "too long", "long body"],
+)
+def test_git_takes_no_long_subject(message: str, *, taken: bool) -> None:
+    """The pattern finds a first line that is too long, and no other line."""
+    (pattern,) = (one["entry"] for one in parse(HOOKS)["repos"][0]["hooks"] if one["id"] == "subject")
+    assert (re.search(pattern, message, re.MULTILINE) is None) is taken
+
+
+def test_the_workflow_runs_all_that_must_hold() -> None:
+    """Each Python that we allow, both ends of the ranges, and what `.ci/run` runs; make knows all of it."""
+    jobs = parse(WORKFLOW)["jobs"]
+    low, below = re.findall(r"3\.(\d+)", project()["project"]["requires-python"])
+    assert jobs["test"]["strategy"]["matrix"]["python"] == [f"3.{minor}" for minor in range(int(low), int(below))]
+    ends = jobs["ranges"]["strategy"]["matrix"]["include"]
+    assert {one["versions"] for one in ends} == {"lowest", "newest"}
+    commands = "\n".join(step.get("run", "") for job in jobs.values() for step in job["steps"])
+    made = set(re.findall(r"\bmake ([a-z-]+)", commands)) - {"test-"}
+    assert {"check", "test", "container"} <= made <= targets()
+
+
+def test_the_workflow_trusts_no_moving_tag() -> None:
+    """Each action is named by a commit, with its release beside it; the token may read, and is not kept on disk."""
+    used = re.findall(r"uses: (.+)", text(WORKFLOW))
+    assert len(used) >= 2
+    assert [one for one in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one)] == []
+    workflow = parse(WORKFLOW)
+    assert workflow["permissions"] == {"contents": "read"}
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    checkouts = [step for step in steps if step.get("uses", "").startswith("actions/checkout@")]
+    assert [step["with"]["persist-credentials"] for step in checkouts] == ["false"] * len(workflow["jobs"])
+
+
+def test_the_dev_container_prepares_with_make() -> None:
+    """Its image is built from a file of ours, and what it runs are targets."""
+    container = json.loads(text(".devcontainer/devcontainer.json"))
+    assert (ROOT / ".devcontainer" / container["build"]["dockerfile"]).is_file()
+    assert set(container["postCreateCommand"].removeprefix("make ").split()) <= targets()
+    assert f"USER {container['remoteUser']}\n" in text(".devcontainer/Dockerfile")
