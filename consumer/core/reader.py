@@ -177,7 +177,7 @@ class Reader:
             self.said = self.hoped = 0
         if self.is_asking:
             return Due(max(self._repeat_at(age, options), now, self.not_before), Cause.HINT)
-        if self.open:
+        if self.open or self.claim.kind is not None:
             return Due(max(self.looked_at + options.turn_s, now, self.not_before), Cause.TURN)
         return None
 

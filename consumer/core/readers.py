@@ -193,8 +193,9 @@ class Readers:
 
     @property
     def leftovers(self) -> list[str]:
-        """Jobs that are remembered though nothing is expected of them: none, ever."""
-        return [name for name, reader in self._readers.items() if self._is_idle(reader)]
+        """Jobs that are remembered though nothing will have them read: none, ever, but those that stand still."""
+        waiting = (reader for reader in self._readers.values() if reader.waits and not reader.queued)
+        return [reader.name for reader in waiting if reader.halted is None]
 
     @property
     def hints_open(self) -> int:

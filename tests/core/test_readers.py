@@ -419,6 +419,31 @@ class TestClaims:
         assert kinds == ["contradicts-list"]
         assert now > 60.0
 
+    def test_a_list_that_was_old_is_followed_until_it_is_over(self) -> None:
+        """A row from before the end: the job is read in turn until the lists agree, and nothing of it is left then."""
+        scene = Scene(ReadingOptions())
+        scene.has("Running", 2)
+        scene.answer(scene.read_list(0.0), page(), 0.01)
+        scene.readers.frame(ask_for_bid(snapshot("Running", 2)), 0.5)
+        old = scene.read_list(1.1)
+        scene.readers.frame(message(RUN_RESULT, job="j-1"), 1.12)
+        scene.answer(scene.read(1.13), history("Pending", "Running", "Completed"), 1.14)
+        assert scene.published() == [(3, "Completed")]
+        scene.answer(old, page(snapshot("Running", 2, modified_ns=5)), 1.2)
+        now, reads = 1.2, 0
+        while now < 80.0:
+            for read in scene.reads(now):
+                if isinstance(read, ReadJobs):
+                    scene.answer(read, page(snapshot("Completed", 3, modified_ns=6)), now + 0.001)
+                else:
+                    reads += 1
+                    scene.answer(read, history("Pending", "Running", "Completed"), now + 0.001)
+            assert scene.readers.leftovers == []
+            now += 0.05
+        assert reads <= 2 + 61 / 1.3
+        assert scene.readers.agreed_at("j-1") is None
+        assert scene.readers.events == []
+
 
 def ended(at_s: int) -> Known:
     """The log has the job Completed, at that second."""
