@@ -15,6 +15,7 @@ from consumer.core import notices
 from consumer.core.claim import ClaimKind
 from consumer.core.history import (
     Contradicted,
+    Joined,
     Old,
     Part,
     correct,
@@ -453,11 +454,14 @@ class Readers:
             found = correct(known, part)
         reader.seen, reader.last = part.count, Last(*part.last, self._rules.is_terminal(part.last[1]))
         self._set_open(reader, is_open=not reader.last.ends)
-        if isinstance(found, Contradicted):
-            self._correct(reader, found, cause)
-        elif not found.steps:
+        if isinstance(found, Joined) and not found.steps:
             reader.agreed_at = now
             self._weigh_lists(reader, now)
+            self._settle(reader, now)
+            return
+        reader.claim.end()  # the answer says no less than the log, whatever comes of its steps
+        if isinstance(found, Contradicted):
+            self._correct(reader, found, cause)
         elif known is not None or not ended_before(self._rules, part, self._since_ns or 0):
             record = Record(key=reader.key, job=reader.identity, after=found.after, steps=found.steps, cause=cause)
             self._emit(reader, record)
@@ -522,7 +526,6 @@ class Readers:
         """Put *record* on its way. A step that the rules rejected stands in quarantine already."""
         if record.corrected or record.steps[0] != reader.halted:
             reader.busy = True
-            reader.claim.end()
             self.events.append(record)
 
     def failed(

@@ -444,6 +444,32 @@ class TestClaims:
         assert scene.readers.agreed_at("j-1") is None
         assert scene.readers.events == []
 
+    def test_a_job_that_stands_still_counts_a_good_answer_too(self) -> None:
+        """The rules rejected its next step; an old answer now and then, between good ones, contradicts nothing."""
+        scene = Scene(TURNS_ONLY)
+        scene.has("Running", 2)
+        scene.follows()
+        now, read = scene.wait(0.0)
+        scene.answer(read, history("Pending", "Running", "Weird"), now)
+        (event,) = scene.readers.events
+        scene.readers.events = []
+        assert isinstance(event, Record)
+        scene.readers.decided(event, Rejected(step=0, reason="unknown-state", rule="x"))
+        assert [notice.kind for notice in scene.announced()] == ["halted"]
+        for number in range(100):
+            now, read = scene.wait(now)
+            scene.answer(read, history(*(("Pending",) if number % 2 else ("Pending", "Running", "Weird"))), now)
+        assert scene.readers.events == []
+
+    def test_a_claim_ends_with_a_job_that_had_ended_when_the_log_began(self) -> None:
+        """Once without a history, then with one that is left out: nothing of the job is left."""
+        scene = Scene(TURNS_ONLY, since_ns=10 * 10**9)
+        scene.readers.frame(ask_for_bid(snapshot("Running", 2)), 0.0)
+        scene.answer(scene.read(0.0), document(snapshot("Completed", 3, modified_ns=5 * 10**9)), 0.01)
+        now, read = scene.wait(0.02)
+        scene.answer(read, history("Pending", "Running", "Completed", at_s=5), now)
+        assert (scene.readers.wake_at(), scene.readers.leftovers, scene.readers.events) == (None, [], [])
+
 
 def ended(at_s: int) -> Known:
     """The log has the job Completed, at that second."""
