@@ -557,8 +557,10 @@ class Readers:
 
     def _fail(self, reader: Reader, now: float, alone: str) -> None:
         due = reader.failed(now, self._options, alone=bool(alone))
-        if alone and reader.failures == UNREADABLE_AFTER:
-            self.events.append(notices.unreadable(reader.name, reader.key, alone))
+        if alone:
+            reader.tail = None  # its token may be what fails: the next read is of the whole history
+            if reader.failures == UNREADABLE_AFTER:
+                self.events.append(notices.unreadable(reader.name, reader.key, alone))
         self._schedule.put(reader, due, reader.cause)
 
     # -- what is planned ----------------------------------------------------------------------------------------------

@@ -577,6 +577,26 @@ class TestPages:
         scene.published()
         assert self.read_all(scene, ["Pending", "Running", "Queued", "Queued", "Running"], 2.0) == ["3", "", "3"]
 
+    @pytest.mark.parametrize(("alone", "tokens"), [("refused", {""}), ("", {"3"})])
+    def test_a_page_that_is_refused_is_read_from_the_first_entry(self, alone: str, tokens: set[str]) -> None:
+        """The token of a page may be none any more, and the job would stand still for ever. Not if all reads fail."""
+        states = ["Pending", "Running", "Queued", "Running"]
+        scene = Scene(self.OPTIONS)
+        scene.has("Pending", 1)
+        scene.follows()
+        assert self.read_all(scene, states, 0.0) == ["", "3"]
+        scene.published()
+        now, read = scene.wait(2.0)
+        assert isinstance(read, ReadHistory)
+        assert read.next_token == "3"
+        asked = set()
+        for _ in range(3):
+            scene.readers.failed(read, now, alone=alone)
+            now, read = scene.wait(now)
+            assert isinstance(read, ReadHistory)
+            asked.add(read.next_token)
+        assert asked == tokens
+
     def test_endless_pages_are_an_error_of_the_jobs_own(self) -> None:
         """The same token again and again: given up, and asked again later."""
         scene = Scene(self.OPTIONS)
