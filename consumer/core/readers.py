@@ -633,11 +633,15 @@ class Readers:
             self._set_open(reader, is_open=True)
         # One that shows more entries than were seen is no look: whatever they are, the job's turn tells.
         is_look = row.revision <= self._at(reader) and reader.claim.kind is None
-        if is_look and reader.waits and reader.hinted_at < left_at:
+        if not reader.waits:
+            return
+        if is_look and reader.hinted_at < left_at:
             self._schedule.drop(reader)
             reader.looked_at = max(reader.looked_at, left_at)
             reader.agreed_at = now
             self._settle(reader, now)
+        elif not reader.queued:
+            self._plan(reader, now)
 
     def _take_differing(self, row: Snapshot, known: Known | None, now: float, left_at: float) -> None:
         reader = self._reader(row.job.id)

@@ -686,6 +686,20 @@ class TestRows:
         assert scene.readers.counts.dropped == 3
         assert len([read for read in scene.reads(0.01) if isinstance(read, ReadHistory)]) == 2
 
+    def test_an_open_job_that_nobody_follows_has_its_turn_again(self) -> None:
+        """Listed as open, with an entry more than the log has and not new to the lists: it is read all the same."""
+        scene = Scene(ReadingOptions())
+        scene.has("Running", 2)
+        self.listed(scene, snapshot("Failed", 2, job="j-newer", modified_ns=99))
+        now, read = scene.wait(0.01)
+        scene.answer(read, history("Pending", "Failed"), now)
+        scene.published()
+        self.listed(scene, snapshot("Running", 4, modified_ns=50), now=1.1)
+        now, read = scene.wait(1.11)
+        assert read == ReadHistory(job="j-1", namespace="default", cause="scan")
+        scene.answer(read, history("Pending", "Running", "Queued", "Running"), now)
+        assert scene.published() == [(3, "Queued"), (4, "Running")]
+
 
 def test_before_the_log_has_a_beginning_nothing_is_read_but_a_list() -> None:
     """Frames say nothing then; once it is known all jobs are listed."""
