@@ -77,6 +77,7 @@ class Reader:
         "listed_at",
         "looked_at",
         "name",
+        "named",
         "not_before",
         "open",
         "pages",
@@ -90,8 +91,10 @@ class Reader:
         self.name: Final = name
         """The job's id."""
         self.identity: Identity | None = None
-        """Whose job it is, from the record or the log. None: only a frame has named it, and a frame may lie."""
+        """Whose job it is, from the record or the log; never from a frame, which may lie."""
         self.key: JobKey | None = None
+        self.named = False
+        """The record or the log has named it. Else only a frame has, and there may be no such job."""
         # -- what is known, in numbers of job-level history entries --
         self.said = 0
         """The record has so many: a frame or a row says so. 0: nothing is said."""
@@ -121,7 +124,7 @@ class Reader:
         self.listed_at = LONG_AGO
         """When a list last showed another state than the log."""
         self.asked_once = False
-        """The record did not know the job that a frame has named."""
+        """The record was asked for the job that only a frame has named, and did not give it."""
         self.failures = 0
         """Reads in a row that failed by themselves, while others were answered."""
         self.not_before = LONG_AGO
@@ -135,6 +138,7 @@ class Reader:
 
     def name_by(self, identity: Identity) -> None:
         """Take whose job it is from the record or the log."""
+        self.named = True
         if self.identity != identity:
             self.identity, self.key, self.halted = identity, job_key(identity.namespace, identity.id), None
 

@@ -371,15 +371,23 @@ class Readers:
             self._say(reader, ClaimKind.UNKNOWN, now)
             return
         reader.claim.end()
-        reader.drop_hints()
+        self._set_open(reader, is_open=False)
+        self._ask_once_more(reader, now)
+
+    def _ask_once_more(self, reader: Reader, now: float) -> None:
+        """The record does not know the job, or does not give it, and the log has nothing of it.
+
+        A job that only a frame has named is asked for twice: a frame follows the write, and so may an answer that is a
+        little old. A hint that came after the read left is asked for too.
+        """
         reader.flying = False
-        if reader.identity is None and not reader.asked_once:
-            # Only a frame has named it, and a frame follows the write. Asked once more: a forged id costs two requests.
-            reader.asked_once = True
+        if reader.hinted_at <= reader.looked_at:
+            reader.drop_hints()
+        if reader.is_asking or not (reader.named or reader.asked_once):
             self._schedule.put(reader, now + self._options.retry_s, Cause.HINT)
         else:
-            self._set_open(reader, is_open=False)
             self._forget(reader)
+        reader.asked_once = True
 
     def _take_job(self, reader: Reader, read: OrchestratorRead, document: JobDocument, now: float) -> None:
         """The job itself: its identity, and the beginning of its latest version's history."""
@@ -547,12 +555,10 @@ class Readers:
         reader = self._readers.get(read.job)
         if reader is None:
             return
-        if reader.identity is None and alone == "not-askable":
-            # Only a frame has named it, and nobody can be asked for a job of that name: it is none.
-            reader.flying = False
-            reader.drop_hints()
-            self._forget(reader)
+        if alone and not reader.named:
+            self._ask_once_more(reader, now)
             return
+        reader.asked_once = True
         self._fail(reader, now, alone)
 
     def _fail(self, reader: Reader, now: float, alone: str) -> None:
@@ -666,7 +672,10 @@ class Readers:
             if not one.id or not (self._lists.sweeps or one.modified_ns > self._lists.high_water):
                 continue
             reader = self._reader(one.id)
-            if reader is not None and reader.waits and not reader.failures:
+            if reader is None:
+                continue
+            reader.named = True
+            if reader.waits and not reader.failures:
                 self._schedule.put(reader, now, Cause.ROW)
 
     # -- readers ------------------------------------------------------------------------------------------------------

@@ -53,9 +53,10 @@ FORGED = [
 class TestForged:
     """Whoever may publish on Bacalhau's NATS can only make us look."""
 
+    @pytest.mark.parametrize("answer", ["404", "other-job", "forbidden", "server-error", "not-askable"])
     @pytest.mark.parametrize("frame", FORGED, ids=lambda frame: f"{frame.kind}{'-echo' if frame.echo else ''}")
-    def test_a_job_that_nobody_knows_costs_two_requests_and_is_forgotten(self, frame: Frame) -> None:
-        """Asked for at once, and once more a second later; then nothing of it is left."""
+    def test_a_job_that_nobody_gives_costs_two_requests_and_is_forgotten(self, frame: Frame, answer: str) -> None:
+        """Asked for at once, and once more a second later; then nothing of it is left, and nothing is announced."""
         scene = Scene()
         scene.readers.frame(frame, 0.0)
         asked = []
@@ -63,10 +64,37 @@ class TestForged:
         while scene.readers.wake_at() is not None:
             now, read = scene.wait(now)
             asked.append((round(now, 3), read))
-            scene.answer(read, Missing(), now)
+            assert len(asked) < 10
+            if answer == "404":
+                scene.answer(read, Missing(), now)
+            else:
+                scene.readers.failed(read, now, alone=answer)
         assert [read for _, read in asked] == [ReadJob(job="j-forged", cause="hint")] * 2
         assert asked[1][0] == pytest.approx(1.0, abs=0.01)
         assert (scene.readers.events, scene.readers.leftovers, scene.readers.open_jobs) == ([], [], 0)
+
+    def test_a_failure_that_may_be_of_all_is_the_first_request(self) -> None:
+        """Until somebody else is answered an error counts for all reads: the job costs two requests all the same."""
+        scene = Scene()
+        scene.readers.frame(message(RUN_RESULT, job="j-forged"), 0.0)
+        now, read = scene.wait(0.0)
+        scene.readers.failed(read, now)
+        now, read = scene.wait(now)
+        scene.readers.failed(read, now, alone="server-error")
+        assert (scene.readers.wake_at(), scene.readers.leftovers) == (None, [])
+
+    def test_a_hint_that_came_while_an_old_answer_was_on_its_way_is_read(self) -> None:
+        """The record may have the job by then: a 404 from before says nothing of that."""
+        scene = Scene()
+        scene.readers.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
+        scene.answer(scene.read(0.0), document(snapshot("Pending", 1), "Pending", rows=100), 0.01)
+        read = scene.read(0.01)
+        scene.readers.frame(ask_for_bid(snapshot("Running", 5)), 0.02)
+        scene.answer(read, Missing(), 0.03)
+        now, read = scene.wait(0.03)
+        assert now < 2.0
+        scene.answer(read, history("Pending", "Running"), now)
+        assert scene.published() == [(1, "Pending"), (2, "Running")]
 
     @pytest.mark.parametrize("namespace", ["theirs", "default"])
     def test_whose_a_job_is_the_record_tells(self, namespace: str) -> None:
@@ -525,14 +553,6 @@ class TestFailures:
         scene.readers.frame(ask_for_bid(snapshot("Pending", 12)), now + 0.1)
         assert isinstance(scene.read(now + 0.1), ReadHistory)
 
-    def test_who_cannot_be_asked_for_is_none(self) -> None:
-        """Only a frame has named it, and no request can have that name."""
-        scene = Scene()
-        scene.readers.frame(message(RUN_RESULT, job=".."), 0.0)
-        _, read = scene.wait(0.0)
-        scene.readers.failed(read, 0.0, alone="not-askable")
-        assert (scene.readers.wake_at(), scene.readers.leftovers) == (None, [])
-
 
 class TestPages:
     """Histories longer than a page."""
@@ -678,6 +698,17 @@ class TestRows:
         scene = Scene(ReadingOptions())
         self.listed(scene, bad=(BadJob(id="j-odd", reason="wrong-shape", modified_ns=7),))
         assert scene.read(0.01) == ReadJob(job="j-odd", cause="scan")
+
+    def test_one_that_no_read_gives_either_is_announced(self) -> None:
+        """A list has named it, so it is there: it is asked for ever more seldom, and never forgotten for that."""
+        scene = Scene(ReadingOptions(lists=False))
+        scene.readers.look_everywhere()
+        self.listed(scene, bad=(BadJob(id="j-odd", reason="wrong-shape", modified_ns=7),))
+        now = 0.01
+        for _ in range(UNREADABLE_AFTER):
+            now, read = scene.wait(now)
+            scene.readers.failed(read, now, alone="wrong-shape")
+        assert [notice.kind for notice in scene.announced()] == ["unreadable"]
 
     def test_there_is_room_for_so_many_jobs(self) -> None:
         """What has no room is counted, and found by a later list."""
