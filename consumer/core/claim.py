@@ -1,7 +1,8 @@
 """What answers say against the log, and when that is believed: one rule for every kind.
 
 A single answer may be an old one (a proxy's cache, a follower), so nothing is changed by it. What is repeated for a
-minute, in at least eight answers, is believed (decision 0012). Pure, and of one job.
+minute, in at least eight answers, is believed (decision 0012). Answers that say less than the log count together,
+whichever way each of them does: what the last one says is believed. Pure, and of one job.
 """
 
 from enum import StrEnum
@@ -35,9 +36,14 @@ class Claim:
         self.kind = None
 
     def repeated(self, kind: ClaimKind, now: float, *, answers: int, seconds: float) -> bool:
-        """Count an answer of *kind*. Gives True, once, when it is believed: after *answers* of them over *seconds*."""
-        if self.kind is not kind:
-            self.kind, self._since, self._answers = kind, now, 0
+        """Count an answer of *kind*. Gives True, once, when it is believed: after *answers* of them over *seconds*.
+
+        What lists say and what the job's own answers say are counted apart: where lists differ, these agree.
+        """
+        of_lists = kind is ClaimKind.LISTED
+        if self.kind is None or of_lists is not (self.kind is ClaimKind.LISTED):
+            self._since, self._answers = now, 0
+        self.kind = kind
         self._answers += 1
         if self._answers < answers or now - self._since < seconds:
             return False

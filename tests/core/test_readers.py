@@ -472,6 +472,18 @@ class TestClaims:
         assert scene.readers.agreed_at("j-1") is None
         assert scene.readers.events == []
 
+    def test_answers_that_say_less_count_together(self) -> None:
+        """404 and a shorter history by turns: none of them has said what the log says, for a minute."""
+        scene = Scene(TURNS_ONLY)
+        scene.has("Running", 3)
+        scene.follows()
+        now, answers = 0.0, 0
+        while not scene.readers.events and now < 200.0:
+            now, read = scene.wait(now)
+            scene.answer(read, Missing() if answers % 2 else history("Pending"), now)
+            answers += 1
+        assert 60.0 <= now < 62.0
+
     def test_a_job_that_stands_still_counts_a_good_answer_too(self) -> None:
         """The rules rejected its next step; an old answer now and then, between good ones, contradicts nothing."""
         scene = Scene(TURNS_ONLY)
