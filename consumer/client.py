@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport, WebSocketTransport
 
 from consumer import reach
-from consumer.resolve import Resolver, UnresolvedError, open_connection
+from consumer.resolve import Resolver, UnresolvedError
 
 log = structlog.get_logger()
 
@@ -89,16 +89,19 @@ class _Transport(TcpTransport):
     So asyncio has it, and so nats-py expects it; uvloop raises `RuntimeError`, which would end whoever closes or
     connects at the moment that the server dies. And what is written in pieces is written as one: CPython's own
     `writelines` forgets back pressure in 3.12.0 to 3.12.8 and 3.13.0 to 3.13.1 (its issue 127655), and memory fills.
-    A host's name is looked up by `consumer.resolve`, so that a name server that hangs delays no end of the process.
+    A host's name is looked up by *resolver*, so that a name server that hangs delays no end of the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, resolver: Resolver) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # nats-py has no types here
+        self._resolver: Final = resolver
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         assert uri.hostname is not None
         assert uri.port is not None
-        found = await open_connection(uri.hostname, uri.port, limit=buffer_size, within_s=connect_timeout)
+        found = await self._resolver.open_connection(
+            uri.hostname, uri.port, limit=buffer_size, within_s=connect_timeout
+        )
         self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer = found
 
     def write(self, payload: bytes) -> None:
@@ -127,11 +130,11 @@ class _Uri(ParseResult):
         return None if found is None else unquote(found)
 
 
-async def _make_web_transport() -> WebSocketTransport:
+async def _make_web_transport(resolver: Resolver) -> WebSocketTransport:
     """nats-py's, with a lookup of names as in `_Transport`."""
     made = WebSocketTransport()
     await made._client.close()  # noqa: SLF001 - it has no option for that
-    made._client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Resolver()))  # noqa: SLF001
+    made._client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver))  # noqa: SLF001
     return made
 
 
@@ -139,10 +142,12 @@ class MendedClient(Client):
     """A client whose reader lives through what the server passes on (design/nats.md 3, the first trap).
 
     *tls*: refuse a server that does not speak it (design/bacalhau.md 7: it may offer TLS without asking for it).
+    *resolver*: whoever makes one client after the other gives each the same.
     """
 
-    def __init__(self, *, tls: bool) -> None:
+    def __init__(self, *, tls: bool, resolver: Resolver) -> None:
         super().__init__()
+        self._resolver: Final = resolver
         self._tls_wanted: Final = tls
         self._taken = self._introduced = False
         self.tried = False
@@ -226,12 +231,12 @@ class MendedClient(Client):
         self.tried = True
         s.uri = _Uri(*s.uri)
         if s.uri.scheme in {"ws", "wss"}:
-            self._transport = self._transport or await _make_web_transport()
+            self._transport = self._transport or await _make_web_transport(self._resolver)
             await super()._connect_to_server(s)
         else:
             if isinstance(self._transport, TcpTransport):  # of a try that the server took, and that came to nothing
                 self._transport.close()  # type: ignore[no-untyped-call]
-            transport = _Transport()
+            transport = _Transport(self._resolver)
             await transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
             self._transport = transport
         self._taken = True

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Final, NamedTuple
 
+from aiohappyeyeballs import start_connection
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 WITHIN_S: Final = 2.0
 """Seconds that an answer is waited for. The lookup goes on after that: the next who asks waits for the same one."""
 KEEP_S: Final = 30.0
 """Seconds that an answer is kept which came when nobody waited any more: a slow name server is of use all the same."""
+NEXT_ADDRESS_S: Final = 0.25
+"""Seconds after which a host's next address is tried beside the one before: what RFC 8305 recommends."""
 
 
 class UnresolvedError(OSError):
@@ -29,40 +32,81 @@ class UnresolvedError(OSError):
 
 
 class _Answer(NamedTuple):
-    """What a lookup came to: addresses, or why there are none; and when (monotonic seconds)."""
+    """The result of a lookup: addresses, or *why* there are none; and when it came (monotonic seconds)."""
 
     addresses: tuple[str, ...]
     why: str
     at: float
 
 
-_lookups: Final[dict[tuple[str, int], Future[_Answer]]] = {}
-"""Those under way, and those that have ended and whose answer nobody has taken; by host and family."""
+class Resolver(AbstractResolver):
+    """Looks up names, and remembers the lookups that are under way: one name has one lookup, however many wait for it.
 
-
-async def resolve(host: str, *, family: int = socket.AF_UNSPEC, within_s: float = WITHIN_S) -> Sequence[str]:
-    """Give the addresses of *host*, the system's first choice first. An address is its own.
-
-    The answer is waited for *within_s* seconds. Raises `UnresolvedError`.
+    Whoever connects to the same place again and again keeps one of these. It is aiohttp's resolver, too.
     """
-    if is_address(host):
-        return (host,)
-    key = (host, int(family))
-    lookup = _lookups.get(key)
-    if lookup is None or (lookup.done() and time.monotonic() - lookup.result().at > KEEP_S):
-        lookup = _lookups[key] = Future()
-        lookup.set_running_or_notify_cancel()  # so that a waiter who leaves does not cancel it for the others
-        threading.Thread(target=_look_up, args=(host, family, lookup), name=f"lookup of {host}", daemon=True).start()
-    try:
+
+    def __init__(self) -> None:
+        self._lookups: Final[dict[tuple[str, int], Future[_Answer]]] = {}
+        """Those under way, and those that have ended and whose answer nobody has taken; by host and family."""
+
+    async def addresses(
+        self, host: str, *, family: int = socket.AF_UNSPEC, within_s: float = WITHIN_S
+    ) -> Sequence[str]:
+        """Give the addresses of *host*, the system's first choice first. An address is its own.
+
+        Waits at most *within_s* seconds for the answer. Raises `UnresolvedError`, whatever the lookup itself raised.
+        """
+        if is_address(host):
+            return (host,)
+        key = (host, int(family))
+        lookup = self._lookups.get(key)
+        if lookup is None or (lookup.done() and time.monotonic() - lookup.result().at > KEEP_S):
+            lookup = self._lookups[key] = _begin(host, family)
+        try:
+            async with asyncio.timeout(within_s):
+                found = await asyncio.wrap_future(lookup)
+        except TimeoutError:
+            raise UnresolvedError(host, f"no name server has answered within {within_s:g} s") from None
+        if self._lookups.get(key) is lookup:
+            del self._lookups[key]
+        if found.why:
+            raise UnresolvedError(host, found.why)
+        return found.addresses
+
+    async def open_connection(
+        self, host: str, port: int, *, limit: int, within_s: float
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to *host* as `asyncio.open_connection` does, within *within_s* seconds.
+
+        Each of its addresses is tried, the next one `NEXT_ADDRESS_S` after the one before (RFC 8305), so that one that
+        takes no packet does not take the time of the others. asyncio has the same as an option that uvloop lacks.
+        The lookup has *within_s* again. Raises `UnresolvedError`, another `OSError`, `TimeoutError`.
+        """
+        addresses = await self.addresses(host, within_s=within_s)
         async with asyncio.timeout(within_s):
-            found = await asyncio.wrap_future(lookup)
-    except TimeoutError:
-        raise UnresolvedError(host, f"no name server has answered within {within_s:g} s") from None
-    if _lookups.get(key) is lookup:
-        del _lookups[key]
-    if found.why:
-        raise UnresolvedError(host, found.why)
-    return found.addresses
+            connected = await start_connection(
+                [_numeric(address, port) for address in addresses], happy_eyeballs_delay=NEXT_ADDRESS_S
+            )
+            return await asyncio.open_connection(sock=connected, limit=limit)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Give the addresses of *host* to aiohttp. Raises `UnresolvedError`."""
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for address in await self.addresses(host, family=family)
+        ]
+
+    async def close(self) -> None:
+        """Do nothing: aiohttp closes it with its session, and a lookup cannot be ended."""
 
 
 def is_address(host: str) -> bool:
@@ -79,48 +123,20 @@ def join_host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def open_connection(
-    host: str, port: int, *, limit: int, within_s: float
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect to *host* as `asyncio.open_connection` does: each of its addresses in turn, all of them *within_s*.
-
-    The lookup has the same time again. Raises `UnresolvedError`, another `OSError`, `TimeoutError`.
-    """
-    addresses = await resolve(host, within_s=within_s)
-    failed: list[OSError] = []
-    async with asyncio.timeout(within_s):
-        for address in addresses:
-            try:
-                return await asyncio.open_connection(address, port, limit=limit)
-            except OSError as error:
-                failed.append(error)
-    raise failed[0]
+def _begin(host: str, family: int) -> Future[_Answer]:
+    """Begin a lookup in a thread of its own. Raises `UnresolvedError` where the system has no thread to give."""
+    lookup: Future[_Answer] = Future()
+    lookup.set_running_or_notify_cancel()  # so that a waiter who leaves does not cancel it for the others
+    thread = threading.Thread(target=_look_up, args=(host, family, lookup), name=f"lookup of {host}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise UnresolvedError(host, str(error)) from error
+    return lookup
 
 
-class Resolver(AbstractResolver):
-    """The same for aiohttp's connections."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Give the addresses of *host*. Raises `UnresolvedError`."""
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for address in await resolve(host, family=family)
-        ]
-
-    async def close(self) -> None:
-        """Do nothing: the lookups are shared."""
-
-
-def _look_up(host: str, family: int, lookup: "Future[_Answer]") -> None:
+def _look_up(host: str, family: int, lookup: Future[_Answer]) -> None:
+    """Ask the system, and tell those who wait: they would wait for ever for a thread that ended without a word."""
     addresses: tuple[str, ...] = ()
     why = ""
     try:
@@ -130,6 +146,8 @@ def _look_up(host: str, family: int, lookup: "Future[_Answer]") -> None:
         why = error.strerror or type(error).__name__
     except UnicodeError:
         why = "it is no name that DNS could have"
+    except Exception as error:  # noqa: BLE001 - whatever it is, those who wait hear of it
+        why = f"{type(error).__name__} {error}".rstrip()
     lookup.set_result(_Answer(addresses, why, time.monotonic()))
 
 
@@ -137,3 +155,9 @@ def _spelled(sockaddr: tuple[object, ...]) -> str:
     """The address with its scope, where it has one: a link-local address is none without it."""
     scope = sockaddr[3] if len(sockaddr) > 3 else 0  # noqa: PLR2004 - (address, port, flow, scope) of IPv6
     return f"{sockaddr[0]}%{scope}" if scope else str(sockaddr[0])
+
+
+def _numeric(address: str, port: int) -> tuple[int, int, int, str, tuple[str, int]]:
+    """*address* as `getaddrinfo` gives it; the system itself reads a scope."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port)

@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 
 from consumer import resolve as resolving
-from consumer.resolve import UnresolvedError, join_host_port, open_connection, resolve
+from consumer.resolve import Resolver, UnresolvedError, join_host_port
 from tests import silent_names
 from tests.waiting import DEADLINE_S
 
@@ -30,13 +30,13 @@ class Lookups:
     def __init__(self) -> None:
         self.asked = 0
         self.go: Final = threading.Event()
-        self.found: list[str] | OSError = ["127.0.0.1"]
+        self.found: list[str] | Exception = ["127.0.0.1"]
 
     def __call__(self, host: str, *_: object) -> list[tuple[object, ...]]:
         """As `socket.getaddrinfo`."""
         self.asked += 1
         assert self.go.wait(DEADLINE_S), host
-        if isinstance(self.found, OSError):
+        if isinstance(self.found, Exception):
             raise self.found
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 0)) for address in self.found]
 
@@ -46,74 +46,143 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lookups]:
     """Lookups that the test lets go on."""
     made = Lookups()
     monkeypatch.setattr(socket, "getaddrinfo", made)
-    monkeypatch.setattr(resolving, "_lookups", {})
     yield made
     made.go.set()
 
 
 async def test_an_address_is_never_looked_up(lookups: Lookups) -> None:
     """IPv4, IPv6, and IPv6 with a scope."""
+    resolver = Resolver()
     for address in ("127.0.0.1", "::1", "fe80::1%lo"):
-        assert list(await resolve(address)) == [address]
+        assert list(await resolver.addresses(address)) == [address]
     assert lookups.asked == 0
 
 
 async def test_who_waits_longer_than_the_name_server_takes_is_told_so(lookups: Lookups) -> None:
     """The error names the host and the reason, and is an `OSError` as that of any connection."""
+    resolver = Resolver()
     with pytest.raises(UnresolvedError) as caught:
-        await resolve(NAME, within_s=0.01)
+        await resolver.addresses(NAME, within_s=0.01)
     assert caught.value.strerror == f"the name {NAME} does not resolve: no name server has answered within 0.01 s"
     assert lookups.asked == 1
 
 
 async def test_one_lookup_serves_all_and_a_late_answer_serves_the_next(lookups: Lookups) -> None:
     """Whoever asks again while the name server thinks waits for the same lookup; a slow one is of use all the same."""
+    resolver = Resolver()
     for _ in range(3):
         with pytest.raises(UnresolvedError):
-            await resolve(NAME, within_s=0.01)
-    both = asyncio.gather(resolve(NAME, within_s=DEADLINE_S), resolve(NAME, within_s=DEADLINE_S))
+            await resolver.addresses(NAME, within_s=0.01)
+    both = asyncio.gather(resolver.addresses(NAME, within_s=DEADLINE_S), resolver.addresses(NAME, within_s=DEADLINE_S))
     await asyncio.sleep(0)
     lookups.go.set()
     assert [list(found) for found in await both] == [["127.0.0.1"]] * 2
     assert lookups.asked == 1
-    assert list(await resolve(NAME, within_s=DEADLINE_S)) == ["127.0.0.1"]
+    assert list(await resolver.addresses(NAME, within_s=DEADLINE_S)) == ["127.0.0.1"]
     assert lookups.asked == 2, "an answer that was taken is not kept: names move"
 
 
 async def test_a_late_answer_is_not_kept_for_ever(lookups: Lookups, monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody took for half a minute is asked for again."""
+    resolver = Resolver()
     with pytest.raises(UnresolvedError):
-        await resolve(NAME, within_s=0.01)
+        await resolver.addresses(NAME, within_s=0.01)
     lookups.go.set()
-    (lookup,) = resolving._lookups.values()
+    (lookup,) = resolver._lookups.values()
     await asyncio.to_thread(lookup.result, DEADLINE_S)
     monkeypatch.setattr(resolving, "KEEP_S", -1.0)
-    await resolve(NAME, within_s=DEADLINE_S)
+    await resolver.addresses(NAME, within_s=DEADLINE_S)
     assert lookups.asked == 2
 
 
 async def test_a_name_that_is_not_there_is_told_in_the_systems_words(lookups: Lookups) -> None:
     """And asked for again the next time: a container that is about to start has no name yet."""
+    resolver = Resolver()
     lookups.found = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     lookups.go.set()
     for _ in range(2):
         with pytest.raises(UnresolvedError, match=f"the name {NAME} does not resolve: Name or service not known"):
-            await resolve(NAME, within_s=DEADLINE_S)
+            await resolver.addresses(NAME, within_s=DEADLINE_S)
     assert lookups.asked == 2
 
 
 async def test_every_address_of_a_name_is_tried(lookups: Lookups) -> None:
     """In turn: whoever listens on the second is found, and of none the first error is told."""
+    resolver = Resolver()
     lookups.found = ["127.0.0.2", "127.0.0.1"]
     lookups.go.set()
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        _, writer = await open_connection(NAME, port, limit=1024, within_s=DEADLINE_S)
+        _, writer = await resolver.open_connection(NAME, port, limit=1024, within_s=DEADLINE_S)
         assert writer.get_extra_info("peername")[0] == "127.0.0.1"
         writer.close()
         await writer.wait_closed()
     with pytest.raises(ConnectionRefusedError, match=r"127\.0\.0\.2"):
-        await open_connection(NAME, port, limit=1024, within_s=DEADLINE_S)
+        await resolver.open_connection(NAME, port, limit=1024, within_s=DEADLINE_S)
+
+
+async def test_an_address_that_takes_no_packet_leaves_the_others_their_time(
+    lookups: Lookups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where IPv6 is broken and the first address is of it: the second is tried beside it, not after it."""
+    lookups.found = ["127.0.0.2", "127.0.0.1"]
+    lookups.go.set()
+    monkeypatch.setattr(resolving, "NEXT_ADDRESS_S", 0.01)
+    with full_backlog() as hole, socket.create_server(("127.0.0.1", hole.getsockname()[1])):
+        port = hole.getsockname()[1]
+        # The system itself gives the first one up after two minutes.
+        _, writer = await Resolver().open_connection(NAME, port, limit=1024, within_s=60)
+        assert writer.get_extra_info("peername")[0] == "127.0.0.1"
+        writer.close()
+        await writer.wait_closed()
+        lookups.found = ["127.0.0.2"]
+        with pytest.raises(TimeoutError):
+            await Resolver().open_connection(NAME, port, limit=1024, within_s=0.05)
+
+
+@contextmanager
+def full_backlog() -> Iterator[socket.socket]:
+    """A listener on 127.0.0.2 that takes no further connection: Linux drops what comes then, as a firewall does."""
+    waiting: list[socket.socket] = []
+    with socket.create_server(("127.0.0.2", 0), backlog=0) as listener:
+        try:
+            while True:
+                client = socket.socket()
+                waiting.append(client)
+                client.settimeout(0.2)
+                client.connect(listener.getsockname())
+        except TimeoutError:
+            yield listener
+        finally:
+            for client in waiting:
+                client.close()
+
+
+async def test_a_lookup_that_raises_what_nobody_expects_is_told_too(lookups: Lookups) -> None:
+    """Whoever waits would wait for ever otherwise, and that name would be dead for the life of the process."""
+    lookups.go.set()
+    resolver = Resolver()
+    for unexpected in (ValueError("embedded null character"), UnicodeError("label too long"), MemoryError()):
+        lookups.found = unexpected
+        with pytest.raises(UnresolvedError, match=f"the name {NAME} does not resolve: "):
+            await resolver.addresses(NAME, within_s=DEADLINE_S)
+    lookups.found = ["127.0.0.1"]
+    assert list(await resolver.addresses(NAME, within_s=DEADLINE_S)) == ["127.0.0.1"]
+
+
+async def test_a_lookup_that_could_not_begin_is_begun_again(lookups: Lookups, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has no thread to give now has one later."""
+    lookups.go.set()
+    resolver = Resolver()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(UnresolvedError, match="can't start new thread"):
+            await resolver.addresses(NAME, within_s=DEADLINE_S)
+    assert list(await resolver.addresses(NAME, within_s=DEADLINE_S)) == ["127.0.0.1"]
 
 
 def test_an_ipv6_address_stands_in_brackets() -> None:

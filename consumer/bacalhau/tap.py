@@ -21,6 +21,7 @@ from consumer import reach
 from consumer.client import MendedClient, Outage
 from consumer.errors import ServerError, SettingsError
 from consumer.ports import RawFrame
+from consumer.resolve import Resolver
 from consumer.settings import Bacalhau as BacalhauSettings
 from consumer.settings import Secret, redact, secret_of, trust
 
@@ -113,8 +114,8 @@ class _Listener(MendedClient):
     In the reader, because a queue and a task for each subscription, nats-py's way, would lose the order between them.
     """
 
-    def __init__(self, *, tls: bool, take: Callable[[bytes, bytes], None]) -> None:
-        super().__init__(tls=tls)
+    def __init__(self, *, tls: bool, resolver: Resolver, take: Callable[[bytes, bytes], None]) -> None:
+        super().__init__(tls=tls, resolver=resolver)
         self._take: Final = take
         self.lame_duck = False
         """Whether the server has said that it will go. It serves on until it closes the connection."""
@@ -206,6 +207,7 @@ class Tap:
         """Why the last connection failed or ended, in a few words."""
         self.next_step = ""
         """What to do about that."""
+        self._resolver: Final = Resolver()
         self._outage: Final = Outage("jobstate tap")
         self._worked: Final[set[str]] = set()
         """The addresses at which it has listened."""
@@ -253,7 +255,7 @@ class Tap:
             url = self._options.urls[(self.connections + failures) % len(self._options.urls)]
             before = self.connections
             self.tries += 1
-            client = _Listener(tls=self._tls is not None, take=self._take)
+            client = _Listener(tls=self._tls is not None, resolver=self._resolver, take=self._take)
             try:
                 await self._listen(url, client)
             except (NatsError, OSError, TimeoutError, SettingsError) as error:

@@ -33,6 +33,7 @@ from consumer.errors import (
     UnreachableError,
 )
 from consumer.jetstream.api import NO_QUORUM, UNAVAILABLE, Problem
+from consumer.resolve import Resolver
 from consumer.settings import Nats, read_credentials, read_secret, redact, secret_of, trust
 
 log = structlog.get_logger()
@@ -113,6 +114,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     tls: ssl.SSLContext | None = None
     tls_first: bool = False
     is_bacalhaus: bool = False
+    resolver: Resolver = msgspec.field(default_factory=Resolver)
+    """Looks up the hosts of *urls*, for all connections that are made to them."""
 
     @classmethod
     def of(cls, settings: Nats, cluster: str, url: str = "", bacalhau_url: str = "") -> Self:
@@ -171,7 +174,7 @@ class Connection(MendedClient):
     """
 
     def __init__(self, address: Address, *, tls: bool, outage: Outage) -> None:
-        super().__init__(tls=tls)
+        super().__init__(tls=tls, resolver=address.resolver)
         self.address: Final = address
         self.credentials: Final = UserString("unread")
         """What the credentials file held when it was last read: before each connection, first or later."""

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from consumer.errors import SettingsError
 from consumer.observe.metrics import CONTENT_TYPE, Metrics
-from consumer.resolve import join_host_port, resolve
+from consumer.resolve import Resolver, join_host_port
 from consumer.settings import Http
 
 STARTING: Final = "has not been ready yet"
@@ -103,7 +103,7 @@ async def serve(settings: Http, metrics: Metrics, health: Health, cluster: str) 
     try:
         try:
             # asyncio takes several, and aiohttp hands them on; None is every address.
-            hosts: Any = None if settings.host == EVERYWHERE else list(await resolve(settings.host))
+            hosts: Any = None if settings.host == EVERYWHERE else list(await Resolver().addresses(settings.host))
             await web.TCPSite(runner, hosts, settings.port).start()
         except OSError as error:
             # asyncio's own words say the address once more; a name that is not found has no number of the system's.

@@ -28,6 +28,7 @@ from consumer.bacalhau.tap import (
 from consumer.daemon.supervise import end
 from consumer.errors import ServerError, SettingsError
 from consumer.ports import RawFrame
+from consumer.resolve import Resolver
 from consumer.settings import Bacalhau as BacalhauSettings
 from consumer.settings import Secret
 from tests.bacalhau.listening import frames, options, running
@@ -546,7 +547,7 @@ async def test_a_lame_duck_is_listened_to_until_it_goes(tmp_path: Path) -> None:
 
 async def test_an_observer_cannot_publish() -> None:
     """Whatever is built upon the tap's client later: it has no way to say anything."""
-    client = _Listener(tls=False, take=lambda _subject, _data: None)
+    client = _Listener(tls=False, resolver=Resolver(), take=lambda _subject, _data: None)
     with pytest.raises(AssertionError, match="publishes nothing"):
         await client.publish("bacalhau.global.compute.n-1.in.msgs", b"{}")
 

@@ -11,6 +11,7 @@ import pytest
 
 from consumer.client import MendedClient
 from consumer.jetstream.connection import Connection, connect_reader
+from consumer.resolve import Resolver
 from tests.bacalhau.servers import certificate, nats_server
 from tests.server import Server
 from tests.waiting import DEADLINE_S
@@ -71,7 +72,7 @@ async def test_a_certificate_that_does_not_hold_is_called_that(tmp_path: Path) -
     cert, key = certificate(tmp_path, "127.0.0.1")
     other, _ = certificate(tmp_path, "localhost")
     async with nats_server(tmp_path, f'tls {{ cert_file: "{cert}", key_file: "{key}" }}\n') as server:
-        client = MendedClient(tls=True)
+        client = MendedClient(tls=True, resolver=Resolver())
         with pytest.raises(ssl.SSLCertVerificationError, match="certificate verify failed"):
             await client.connect(
                 server.url,

@@ -13,7 +13,7 @@ from consumer.doctor.facts import Contact
 from consumer.errors import ServerError, UnreachableError
 from consumer.jetstream.connection import Address, Connection, connect_writer
 from consumer.reach import UNRESOLVED, fault_of
-from consumer.resolve import UnresolvedError, open_connection
+from consumer.resolve import Resolver, UnresolvedError
 from consumer.settings import Settings, redact
 
 KNOCK_S: Final = 2.0
@@ -49,7 +49,7 @@ async def knock(url: str, *, speaks_first: bool = True) -> Knock:
     web = parts.scheme in {"ws", "wss"}
     port = parts.port or ({"ws": 80, "wss": 443}.get(parts.scheme) or 4222)
     try:
-        reader, writer = await open_connection(parts.hostname or "", port, limit=_LINE_MAX, within_s=KNOCK_S)
+        reader, writer = await Resolver().open_connection(parts.hostname or "", port, limit=_LINE_MAX, within_s=KNOCK_S)
     except UnresolvedError as error:
         return Knock(where=where, fault=UNRESOLVED, why=_reason(error))
     except TimeoutError:
