@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 RENEW_FIRST_S: Final = 60.0
 RENEW_MAX_S: Final = 3600.0
-"""The longest pause before the bucket is made anew once more: each time in a row that did not help it doubles."""
+"""The longest pause before the bucket is made anew once more: each try in a row that did not help doubles it."""
 OUT_OF_REACH: Final = "it cannot be reached: {}"
 NOT_COPIED: Final = "has it room (max_bytes), and does its server reach the log's? It is tried again within the hour"
 
@@ -51,8 +51,9 @@ class Upkeep:
         self._streams: Final = streams
         self._bucket: Final = BucketCheck(names)
         self._unchecked: set[str] = set()  # streams that nobody answered for when the life began
-        self._renewed_at = float("-inf")
-        self._renewals = 0  # in a row, each of which did not help
+        self._tried_at = float("-inf")
+        self._tries = 0  # to make the bucket anew, in a row, each of which did not help
+        self._outcome = ""  # of the last one, if the bucket is still no copy of the log
         self.begun = False
         """Whether all streams were there once."""
         self.troubles: dict[str, str] = {}
@@ -159,20 +160,24 @@ class Upkeep:
         else:
             why = await find_fault_of_bucket(connection, self._names) if self.troubles.get(stream) else ""
             why = why or await self._bucket.find(connection, info, memory.jobs, memory.many, memory.last)
-        now = asyncio.get_running_loop().time()
-        pause_s = min(RENEW_FIRST_S * 2.0 ** (self._renewals - 1), RENEW_MAX_S) if self._renewals else 0.0
+        is_pausing = asyncio.get_running_loop().time() - self._tried_at <= self._pause_s
         if not why:
             self._settle([stream])
-            if now - self._renewed_at > pause_s:
-                self._renewals = 0
-        elif now - self._renewed_at <= pause_s:
+            if not is_pausing:
+                self._tries = 0
+        elif is_pausing:
             # Each time whoever watches it loses it, and it is empty at first.
-            self._complain([stream], f"it is no copy of the log, and making it anew did not help: {NOT_COPIED}")
+            self._complain([stream], self._outcome)
         else:
             # A second daemon may have been first: then there is nothing wrong with the bucket that is there now.
             again = await topology.look_at(connection, stream)
             if again is not None and again.created == info.created:
                 await self._renew_bucket(connection, why)
+
+    @property
+    def _pause_s(self) -> float:
+        """How long the bucket is left alone after the last try to make it anew."""
+        return min(RENEW_FIRST_S * 2.0 ** (self._tries - 1), RENEW_MAX_S) if self._tries else 0.0
 
     async def _renew_bucket(self, connection: Connection, why: str) -> None:
         stream = self._names.bucket_stream
@@ -183,16 +188,25 @@ class Upkeep:
                 "server fills it from the log",
             )
             return
-        log.warning("bucket.renewed", stream=stream, reason=why, next_step="the server fills it from the log")
         try:
             await topology.remake_bucket(connection, self._names, self._streams)
         except (TopologyError, ServerError) as error:
-            self._complain([stream], f"it is no copy of the log ({why}), and cannot be made anew: {error}")
+            self._note_try()
+            self._outcome = (
+                f"it is no copy of the log ({why}), and cannot be made anew: {error}; the next try is in "
+                f"{self._pause_s:g} s"
+            )
+            self._complain([stream], self._outcome)
         else:
+            self._note_try()
+            self._outcome = f"it is no copy of the log, and making it anew did not help: {NOT_COPIED}"
             self.renewals += 1
-            self._renewals += 1
-            self._renewed_at = asyncio.get_running_loop().time()
+            log.warning("bucket.renewed", stream=stream, reason=why, next_step="the server fills it from the log")
             self._settle([stream])
+
+    def _note_try(self) -> None:
+        self._tries += 1
+        self._tried_at = asyncio.get_running_loop().time()
 
     def _find_gone(self, streams: Iterable[str]) -> None:
         for stream in streams:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from consumer.errors import MissingStreamError, TopologyError
 from consumer.jetstream.api import StreamInfo
 from consumer.jetstream.bucket import find_fault_of_bucket, find_lack
-from consumer.jetstream.connection import Connection, connect_reader
-from consumer.jetstream.topology import configs, ensure, find_absent, survey
+from consumer.jetstream.connection import Address, Connection, connect_reader
+from consumer.jetstream.topology import configs, ensure, find_absent, remake_bucket, survey
 from consumer.jetstream.upkeep import NO_MEMORY, Memory, Upkeep
 from consumer.model import JobKey, Known
 from consumer.settings import Streams
@@ -446,3 +447,48 @@ async def test_a_bucket_that_is_not_helped_is_named_and_not_deleted_again_and_ag
     await has_copied(reader, names, "j-1")
     await look(upkeep, reader, names, memory)
     assert upkeep.troubles == {}
+
+
+async def test_a_bucket_that_may_not_be_made_anew_is_tried_seldom_and_never_called_renewed(
+    tmp_path: Path, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal is named until it helps to try again, after a pause; nothing claims what was not done."""
+    tries: list[str] = []
+
+    async def remake(connection: Connection, names: Names, streams: Streams) -> None:
+        tries.append(names.bucket_stream)
+        await remake_bucket(connection, names, streams)
+
+    monkeypatch.setattr("consumer.jetstream.topology.remake_bucket", remake)
+    monkeypatch.setattr("consumer.jetstream.upkeep.RENEW_FIRST_S", 1800.0)
+    denied = f"$JS.API.STREAM.DELETE.{names.bucket_stream}"
+    users = f'{{user: admin, password: p}}, {{user: u, password: p, permissions: {{publish: {{deny: "{denied}"}}}}}}'
+    async with Server(tmp_path, f"authorization {{ users: [{users}] }}\n") as server:
+        urls = (server.url,)
+        admin = await connect_reader(Address(urls=urls, user="admin", password="p"), "admin")
+        ours = await connect_reader(Address(urls=urls, user="u", password="p"), "test")
+        upkeep = Upkeep(names, SMALL)
+        await upkeep.begin(ours)
+        memory = await remember(ours, names, "j-1")
+        await has_copied(ours, names, "j-1")
+        await look(upkeep, ours, names, memory)
+        await purge(admin, names.bucket_stream)
+        with capture_logs() as lines:
+            async with asyncio.timeout(DEADLINE_S):
+                while not tries:
+                    await look(upkeep, ours, names, memory)
+            for _ in range(5):
+                await look(upkeep, ours, names, memory)
+                trouble = upkeep.troubles[names.bucket_stream]
+                assert "cannot be made anew" in trouble
+                assert "permissions violation" in trouble
+                assert trouble.endswith("the next try is in 1800 s")
+            assert len(tries) == 1
+            monkeypatch.setattr("consumer.jetstream.upkeep.RENEW_FIRST_S", 0.0)
+            async with asyncio.timeout(DEADLINE_S):
+                while len(tries) == 1:
+                    await look(upkeep, ours, names, memory)
+            assert upkeep.renewals == 0
+            assert [line["event"] for line in lines if line["event"] != "nats.trouble"] == ["stream.trouble"] * 2
+        for connection in (ours, admin):
+            await connection.close()
