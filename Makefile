@@ -23,7 +23,7 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install hooks lock check container fmt test test-busy test-lowest test-newest coverage mutate demo simulate bench fuzz load live faults real crowd torture docs clean
+.PHONY: help setup install hooks lock check container fmt test test-busy test-lowest test-newest coverage mutate demo simulate bench fuzz load live faults real torture docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,12 @@ install: ## Install the command jobstate from requirements.lock into ~/.local (P
 
 hooks: $(STAMP) ## Have git run `make check` before each commit and `make test` before each push
 	$(BIN)/pre-commit install
+
+# A machine without npm, go or a network has nothing to test these snippets with: that is no failure, and tests say it.
+readers: ## Fetch what the snippets of docs/guide/read-it.md are tested with: npm and go packages, into .readers
+	@rm -rf .readers && cp -r tests/guide/readers .readers
+	@cd .readers/js && npm ci --ignore-scripts --no-audit --no-fund || { rm -rf node_modules; echo "no packages of npm"; }
+	@cd .readers/go && GOTOOLCHAIN=local go mod vendor || { rm -rf vendor; echo "no packages of go"; }
 
 lock: $(STAMP) ## Renew requirements.lock: the newest versions that pyproject.toml allows
 	$(BIN)/python tools/lock.py
@@ -124,9 +130,6 @@ faults: $(STAMP) ## An orchestrator that is stopped, wrong or slow while jobs ru
 real: $(STAMP) ## Beside real clusters: make real ARGS="PATH-OF-BACALHAU…"
 	$(BIN)/python -m tests.lab.real $(ARGS)
 
-crowd: $(STAMP) ## Bursts beside a real cluster, and the same polled: make crowd ARGS="PATH-OF-BACALHAU"
-	$(BIN)/python -m tests.lab.crowd $(ARGS)
-
 container: $(STAMP) ## Build the image and run it, alone and with compose, in a private engine (root, docker.io, iptables)
 	@sed -n '/^# == container/,$$p' $(LOCK) | $(PIP) --require-hashes --only-binary :all: -r /dev/stdin
 	@$(BIN)/python -m tests.lab.container $(ARGS) || { code=$$?; test $$code -eq 77; }
@@ -138,4 +141,4 @@ docs: $(STAMP) ## Write the generated parts of README.md, config and docs/refere
 	$(BIN)/python docs/generate.py
 
 clean: ## Remove the environments and what the tools remember
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .mutation
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest .readers .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .mutation

@@ -310,10 +310,9 @@ class Run:
 
     # -- what is done -------------------------------------------------------------------------------------------------
 
-    def start_daemon(self, name: str) -> Daemon:
+    def start_daemon(self, name: str) -> None:
         """Start `jobstate run` with the four settings, again if it was killed."""
-        daemon = self._daemons[name] = Daemon(self._folder / name, self._settings())
-        return daemon
+        self._daemons[name] = Daemon(self._folder / name, self._settings())
 
     def _settings(self) -> dict[str, str]:
         given = {
