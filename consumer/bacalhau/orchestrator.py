@@ -24,10 +24,10 @@ import structlog
 from aiohttp import hdrs
 from yarl import URL
 
-from consumer import reach
 from consumer.core.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.errors import DecodeError, OrchestratorError, SettingsError
 from consumer.model import HistoryPage, JobDocument, JobPage
+from consumer.nats import faults
 from consumer.resolve import Resolver, UnresolvedError
 from consumer.settings import Orchestrator as OrchestratorSettings
 from consumer.settings import Secret, is_host, secret_of, trust
@@ -123,8 +123,8 @@ NEXT_STEP: Final = {
     "slow": "is the orchestrator overloaded? A list costs it 40 us for each job that it stores",
     "throttled": "lower orchestrator.max_rate",
     "tls": "check orchestrator.tls_ca, and that the certificate names the host in orchestrator.url",
-    "tls-expired": reach.RENEW,
-    "tls-too-early": reach.COMPARE_CLOCKS,
+    "tls-expired": faults.RENEW,
+    "tls-too-early": faults.COMPARE_CLOCKS,
     "too-deep": _NEWER,
     "too-large": "a list is asked for again by itself, half as many jobs at once; raise orchestrator.answer_bytes if "
     "it goes on, or if it is one job that is so large",
@@ -132,7 +132,7 @@ NEXT_STEP: Final = {
     "unknown-history-entry": _NEWER,
     "unknown-state": _NEWER,
     "unreachable": "is the orchestrator up, and may we reach its API (port 1234) from here?",
-    "unresolved": reach.CHECK_NAME.format("orchestrator.url"),
+    "unresolved": faults.CHECK_NAME.format("orchestrator.url"),
     "wrong-shape": _NEWER,
     "wrong-status": _SOMETHING_ELSE,
 }
@@ -430,8 +430,8 @@ class Orchestrator:
         if getattr(getattr(error, "os_error", None), "reason", "") in _NO_TLS:
             return "not-tls", f"{self._base.origin()}: no TLS is spoken there"
         why = _why(error)
-        fault = reach.fault_of_time(why)
-        return "tls" if fault == reach.OTHER else fault, f"{self._base.origin()}: {why}"
+        fault = faults.fault_of_time(why)
+        return "tls" if fault == faults.OTHER else fault, f"{self._base.origin()}: {why}"
 
     def _hear_version(self, response: aiohttp.ClientResponse) -> None:
         """Keep what an answer of the API says of itself. What is no version tells nothing, and is as if not said."""

@@ -17,9 +17,9 @@ import structlog
 from nats.errors import Error as NatsError
 from nats.errors import NoServersError, StaleConnectionError, UnexpectedEOF
 
-from consumer import reach
-from consumer.client import MendedClient, Outage
 from consumer.errors import ServerError, SettingsError
+from consumer.nats import faults
+from consumer.nats.client import MendedClient, Outage
 from consumer.ports import RawFrame
 from consumer.resolve import Resolver
 from consumer.settings import Bacalhau as BacalhauSettings
@@ -90,7 +90,7 @@ class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, settings: BacalhauSettings) -> Self:
         """What the settings say; the bounds that they do not name stay as they are here."""
         return cls(
-            urls=reach.addresses(settings.url),
+            urls=faults.addresses(settings.url),
             token=settings.token,
             token_file=settings.token_file,
             tls_ca=settings.tls_ca,
@@ -404,8 +404,8 @@ class Tap:
 
     def _note(self, client: _Listener, error: Exception, url: str) -> None:
         fault, why = client.fault_of(error)
-        self.last_error = reach.words(fault, why)
-        self.next_step = reach.next_step("bacalhau", fault, worked=url in self._worked)
+        self.last_error = faults.words(fault, why)
+        self.next_step = faults.next_step("bacalhau", fault, worked=url in self._worked)
 
     def _tell_gap(self, cause: str) -> None:
         self.gaps_by[cause] += 1

@@ -354,8 +354,8 @@ async def connected(where: Where, within_s: float | None = None) -> AsyncIterato
 
     *within_s*: so long it is tried, if that is shorter than usual.
     """
-    from consumer import reach  # noqa: PLC0415
     from consumer.jetstream.view import CONNECT_S, View, connect_reader  # noqa: PLC0415
+    from consumer.nats import faults  # noqa: PLC0415
     from consumer.observe.log import configure  # noqa: PLC0415
     from consumer.settings import Log, redact  # noqa: PLC0415
     from consumer.wire.subjects import Names  # noqa: PLC0415
@@ -370,7 +370,7 @@ async def connected(where: Where, within_s: float | None = None) -> AsyncIterato
     try:
         yield View(client, Names(settings.cluster), where=redact(settings.nats.url), tell=tell)
     except ServerError as error:
-        if reach.fault_of(str(error)) != reach.DENIED:
+        if faults.fault_of(str(error)) != faults.DENIED:
             raise
         raise ServerError(f"{error}: {_GRANT}") from error
     finally:

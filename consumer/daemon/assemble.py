@@ -17,7 +17,6 @@ import structlog
 
 from consumer import __version__
 from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
-from consumer.client import Outage
 from consumer.daemon.life import ENDING, Estate, Life
 from consumer.daemon.supervise import beside, unless
 from consumer.daemon.watch import LOG
@@ -33,8 +32,16 @@ from consumer.errors import (
 from consumer.fold import Lanes
 from consumer.fold.dwell import Dwell
 from consumer.fold.truth import Judge, judge_last
-from consumer.jetstream.api import time_ns
-from consumer.jetstream.connection import (
+from consumer.jetstream.format import open_format
+from consumer.jetstream.input import JetStreamInput
+from consumer.jetstream.pull import DoubtError
+from consumer.jetstream.recovery import Recovered, read_whole, recover
+from consumer.jetstream.server import DISK_FULL, MEND_AFTER_S, EmbeddedServer
+from consumer.jetstream.writer import open_writer
+from consumer.model import NOWHERE, JobKey
+from consumer.nats.api import time_ns
+from consumer.nats.client import Outage
+from consumer.nats.connection import (
     Address,
     Connection,
     check_client,
@@ -43,13 +50,6 @@ from consumer.jetstream.connection import (
     require_payload,
     require_server,
 )
-from consumer.jetstream.format import open_format
-from consumer.jetstream.input import JetStreamInput
-from consumer.jetstream.pull import DoubtError
-from consumer.jetstream.recovery import Recovered, read_whole, recover
-from consumer.jetstream.server import DISK_FULL, MEND_AFTER_S, EmbeddedServer
-from consumer.jetstream.writer import open_writer
-from consumer.model import NOWHERE, JobKey
 from consumer.observe import Health, Metrics, serve, url_of
 from consumer.rules import load
 from consumer.settings import RULES_FILE, Http, Settings, redact

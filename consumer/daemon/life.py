@@ -15,13 +15,11 @@ import msgspec
 import structlog
 from prometheus_client import Counter as MetricCounter
 
-from consumer import reach
 from consumer.bacalhau.namesake import compare_names
 from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, NEXT_STEP, Orchestrator
 from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import DEAD_READER, Tap, TapOptions
-from consumer.client import Outage
 from consumer.core import Core, Readers, ReadingOptions
 from consumer.daemon.carry import AHEAD_NS, Carrier, Sources, tell_ahead
 from consumer.daemon.supervise import Loop, run_until
@@ -30,8 +28,6 @@ from consumer.derive import Derivation, DerivationSettings
 from consumer.errors import LogWentBackError, RefusedError, ServerError, UnreachableError
 from consumer.fold import Lanes
 from consumer.fold.dwell import Dwell
-from consumer.jetstream.api import StreamInfo
-from consumer.jetstream.connection import Address, Connection, connect_writer
 from consumer.jetstream.format import LogFormat
 from consumer.jetstream.input import Break, JetStreamInput
 from consumer.jetstream.recovery import Mark, mark_of, probe
@@ -39,6 +35,10 @@ from consumer.jetstream.topology import survey
 from consumer.jetstream.upkeep import Memory, Upkeep
 from consumer.jetstream.writer import JetStreamWriter, open_writer
 from consumer.model import REPORTED, Identity, JobKey, Notice
+from consumer.nats import faults
+from consumer.nats.api import StreamInfo
+from consumer.nats.client import Outage
+from consumer.nats.connection import Address, Connection, connect_writer
 from consumer.observe import Health, Metrics, tell_left_out
 from consumer.rules import Rules
 from consumer.settings import Settings
@@ -114,7 +114,9 @@ class Estate:
     def wait_for_server(self, address: Address, error: Exception) -> None:
         """Say that the log cannot be reached, and is waited for."""
         self.health.failing(LOG, self.server_recovery or with_step(str(error)))
-        step = reach.next_step("nats", reach.DENIED) if _is_denied(str(error)) else "it is tried again until it answers"
+        step = (
+            faults.next_step("nats", faults.DENIED) if _is_denied(str(error)) else "it is tried again until it answers"
+        )
         self.outages["log"].tell("connection.waiting", address, str(error), step)
 
     def say_streams(self) -> None:
@@ -503,11 +505,11 @@ class Life:
 
 def with_step(why: str) -> str:
     """*why*, and what to do about it, where it is a permission that is missing."""
-    return f"{why}: {reach.next_step('nats', reach.DENIED)}" if _is_denied(why) else why
+    return f"{why}: {faults.next_step('nats', faults.DENIED)}" if _is_denied(why) else why
 
 
 def _is_denied(why: str) -> bool:
-    return reach.fault_of(why) == reach.DENIED
+    return faults.fault_of(why) == faults.DENIED
 
 
 def _compare(found: Mark, known: Mark) -> None:

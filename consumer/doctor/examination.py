@@ -27,7 +27,7 @@ from consumer.doctor.probing import orchestrator as asking
 from consumer.doctor.probing.contact import Listening, reach_ours
 from consumer.errors import JobstateError, RulesError, SettingsError
 from consumer.jetstream.bucket import find_fault_of_bucket, find_lack
-from consumer.jetstream.connection import Address, Connection
+from consumer.nats.connection import Address, Connection
 from consumer.rules import Rules, load
 from consumer.settings import RULES_FILE, Settings, redact
 from consumer.wire.display import printable

@@ -1,4 +1,4 @@
-"""NATS JetStream: connection, topology, input, writer, recovery, and a server of our own. Carries out; decides nothing.
+"""NATS JetStream: topology, input, writer, recovery, and a server of our own. Carries out; decides nothing.
 
 Everything here follows design/nats.md.
 """

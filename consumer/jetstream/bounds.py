@@ -10,8 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from consumer.errors import ServerError
-from consumer.jetstream.api import Problem
-from consumer.jetstream.connection import Connection
+from consumer.nats.api import Problem
+from consumer.nats.connection import Connection
 from consumer.settings import Streams
 from consumer.wire.subjects import Names
 

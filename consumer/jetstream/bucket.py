@@ -11,12 +11,12 @@ from typing import Final
 
 import msgspec
 
-from consumer.jetstream.api import NO_STREAM, SOURCE, MessageAnswer, Problem, StreamInfo, header, time_ns
-from consumer.jetstream.connection import Connection
 from consumer.jetstream.pull import refusal
 from consumer.jetstream.recovery import last_entry
 from consumer.jetstream.topology import look_at
 from consumer.model import JobKey, Known
+from consumer.nats.api import NO_STREAM, SOURCE, MessageAnswer, Problem, StreamInfo, header, time_ns
+from consumer.nats.connection import Connection
 from consumer.wire.subjects import Names
 
 STUCK_S: Final = 60.0

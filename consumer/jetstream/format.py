@@ -13,9 +13,9 @@ import structlog
 from consumer.errors import DecodeError, ServerError, TopologyError, UnreachableError
 from consumer.fold.asks import Entry
 from consumer.fold.truth import is_guarded
-from consumer.jetstream.api import PubAck
-from consumer.jetstream.connection import Connection
 from consumer.jetstream.recovery import first_entry, last_entry
+from consumer.nats.api import PubAck
+from consumer.nats.connection import Connection
 from consumer.rules import Rules
 from consumer.wire.entries import Format, RulesStamp, decode_format, encode_format
 from consumer.wire.subjects import Names

@@ -15,10 +15,10 @@ import msgspec
 import structlog
 
 from consumer.errors import ConnectionLostError, UnreachableError
-from consumer.jetstream.api import NO_MESSAGE, TRACEPARENT, MessageAnswer, StreamInfo, header, time_ns
-from consumer.jetstream.connection import Connection
 from consumer.jetstream.pull import DoubtError, Pull, Pulled, StallError, refusal
 from consumer.model import NOWHERE, Position
+from consumer.nats.api import NO_MESSAGE, TRACEPARENT, MessageAnswer, StreamInfo, header, time_ns
+from consumer.nats.connection import Connection
 from consumer.ports import Delivery
 from consumer.wire.subjects import Names
 

@@ -14,8 +14,8 @@ import nats.errors
 from nats.aio.subscription import Subscription
 
 from consumer.errors import JobstateError, LogWentBackError, ServerError, UnreachableError
-from consumer.jetstream.api import NO_STREAM, PENDING, ConsumerInfo, Problem, header, read_ack
-from consumer.jetstream.connection import REQUEST_S, Connection
+from consumer.nats.api import NO_STREAM, PENDING, ConsumerInfo, Problem, header, read_ack
+from consumer.nats.connection import REQUEST_S, Connection
 
 BATCH: Final = 1000
 """Entries in one request; two requests are open at once."""

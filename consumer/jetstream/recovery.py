@@ -11,10 +11,10 @@ import msgspec
 from consumer.errors import DecodeError, LogWentBackError
 from consumer.fold.asks import Entry
 from consumer.fold.truth import is_guarded
-from consumer.jetstream.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, StreamInfo, entry_of
-from consumer.jetstream.connection import Connection
 from consumer.jetstream.pull import DoubtError, Pull, refusal
 from consumer.model import JobKey, Position
+from consumer.nats.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, StreamInfo, entry_of
+from consumer.nats.connection import Connection
 from consumer.wire.entries import decode_checkpoint
 from consumer.wire.subjects import Names
 

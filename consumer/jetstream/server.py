@@ -1,6 +1,6 @@
 """A real nats-server of our own: for `--embedded`, the demo and the tests. Loopback only, data in one folder.
 
-Knows processes and files. Speaks to the server only to see that it is there (`consumer.jetstream.connection` does).
+Knows processes and files. Speaks to the server only to see that it is there (`consumer.nats.connection` does).
 """
 
 import asyncio

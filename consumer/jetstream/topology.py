@@ -11,14 +11,14 @@ import msgspec
 import structlog
 
 from consumer.errors import MissingStreamError, ServerError, TopologyError, UnreachableError
-from consumer.jetstream.api import (
+from consumer.jetstream.bounds import REQUIRED, TOO_LARGE, fit, setting_of
+from consumer.nats.api import (
     NO_QUORUM,
     NO_STREAM,
     Problem,
     StreamInfo,
 )
-from consumer.jetstream.bounds import REQUIRED, TOO_LARGE, fit, setting_of
-from consumer.jetstream.connection import Connection
+from consumer.nats.connection import Connection
 from consumer.settings import Streams
 from consumer.wire.subjects import Names
 

@@ -13,10 +13,10 @@ import structlog
 
 from consumer.errors import MissingStreamError, ServerError, TopologyError, UnreachableError
 from consumer.jetstream import topology
-from consumer.jetstream.api import StreamInfo
 from consumer.jetstream.bucket import WITHOUT_SOURCES, BucketCheck, find_fault_of_bucket, has_lost_sources
-from consumer.jetstream.connection import Connection
 from consumer.model import JobKey, Known
+from consumer.nats.api import StreamInfo
+from consumer.nats.connection import Connection
 from consumer.settings import Streams
 from consumer.wire.subjects import Names
 

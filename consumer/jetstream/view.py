@@ -20,11 +20,11 @@ import nats.errors
 
 from consumer.errors import AbsentError, LogWentBackError, ServerError, UnreachableError
 from consumer.fold.asks import Entry
-from consumer.jetstream import connection
-from consumer.jetstream.api import NO_STREAM, Problem, PubAck, entry_of
-from consumer.jetstream.connection import Address, Connection
 from consumer.jetstream.pull import DoubtError, Pull, Pulled
 from consumer.model import JobKey
+from consumer.nats import connection
+from consumer.nats.api import NO_STREAM, Problem, PubAck, entry_of
+from consumer.nats.connection import Address, Connection
 from consumer.settings import Nats as NatsSettings
 from consumer.wire.subjects import Names
 

@@ -17,8 +17,8 @@ from nats.aio.subscription import Subscription
 from consumer.errors import ConnectionLostError, JobstateError, LogWentBackError
 from consumer.fold.asks import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
 from consumer.fold.lanes import FULL
-from consumer.jetstream.api import NO_MESSAGE, NO_STREAM, UNAVAILABLE, MessageAnswer, Problem, PubAck, StreamInfo
-from consumer.jetstream.connection import Connection
+from consumer.nats.api import NO_MESSAGE, NO_STREAM, UNAVAILABLE, MessageAnswer, Problem, PubAck, StreamInfo
+from consumer.nats.connection import Connection
 from consumer.wire.subjects import Names
 
 log = structlog.get_logger()

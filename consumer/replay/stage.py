@@ -18,11 +18,11 @@ import msgspec
 
 from consumer.errors import ExitCode, JobstateError, ServerError
 from consumer.fold.asks import Entry
-from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.server import EmbeddedServer, end_with_parent
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.view import FIRST, View, after
 from consumer.model import Update
+from consumer.nats.connection import Address, Connection, connect_reader
 from consumer.replay.clock import ReplayClock
 from consumer.replay.player import Player, Progress
 from consumer.replay.recording import Recording

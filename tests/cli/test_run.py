@@ -18,7 +18,7 @@ from consumer.wire.subjects import job_key
 from tests.bacalhau.servers import http_server, mute_server
 from tests.cli.conftest import Ended, Stage, make_streams
 from tests.daemon.process import NAMES, Daemon, entries, updates_of
-from tests.jetstream.test_connection import fake_server
+from tests.nats.test_connection import fake_server
 
 pytestmark = pytest.mark.server
 

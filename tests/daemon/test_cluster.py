@@ -10,10 +10,10 @@ from typing import Any, Final
 import pytest
 
 from consumer.errors import UnreachableError
-from consumer.jetstream.api import StreamInfo
-from consumer.jetstream.connection import Connection, connect_reader
 from consumer.jetstream.topology import configs, find_absent, remake, survey
 from consumer.jetstream.upkeep import Upkeep
+from consumer.nats.api import StreamInfo
+from consumer.nats.connection import Connection, connect_reader
 from consumer.settings import Streams
 from consumer.wire.subjects import job_key
 from tests.daemon.process import NAMES, Daemon, entries, updates_of

@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 
 from consumer.errors import ExitCode
-from consumer.jetstream.api import time_ns
+from consumer.nats.api import time_ns
 from consumer.wire.entries import decode_advisory, decode_quarantine
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update

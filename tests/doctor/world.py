@@ -18,9 +18,9 @@ from consumer.daemon.supervise import end
 from consumer.doctor.examination import Plan, examine
 from consumer.doctor.finding import Finding, Verdict
 from consumer.errors import SettingsError
-from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.topology import ensure
 from consumer.model import OBSERVED, Job, Update
+from consumer.nats.connection import Address, Connection, connect_reader
 from consumer.replay.clock import ReplayClock
 from consumer.replay.record import JobRecord
 from consumer.replay.recording import Recording

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from consumer.jetstream.connection import Connection, connect_reader
+from consumer.nats.connection import Connection, connect_reader
 from consumer.wire.subjects import Names
 from tests.server import Server
 

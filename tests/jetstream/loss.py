@@ -2,8 +2,8 @@
 
 from nats.aio.subscription import Subscription
 
-from consumer.jetstream.api import read_ack
-from consumer.jetstream.connection import Connection, Sink
+from consumer.nats.api import read_ack
+from consumer.nats.connection import Connection, Sink
 
 
 class Loss:

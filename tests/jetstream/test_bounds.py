@@ -10,9 +10,9 @@ import pytest
 from consumer.doctor.examination import Plan, examine
 from consumer.doctor.finding import Verdict
 from consumer.errors import ServerError, TopologyError
-from consumer.jetstream.connection import Address, Connection, connect_writer
 from consumer.jetstream.topology import configs, ensure, remake, remake_bucket
 from consumer.jetstream.upkeep import Upkeep
+from consumer.nats.connection import Address, Connection, connect_writer
 from consumer.settings import Streams, load
 from consumer.wire.subjects import Names
 from tests.daemon.process import SMALL_STREAMS, Daemon

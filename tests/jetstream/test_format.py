@@ -4,10 +4,10 @@ import msgspec
 import pytest
 
 from consumer.errors import TopologyError
-from consumer.jetstream.connection import Connection
 from consumer.jetstream.format import LogFormat, open_format, read_format
 from consumer.jetstream.recovery import last_entry
 from consumer.jetstream.topology import ensure
+from consumer.nats.connection import Connection
 from consumer.rules import Rules, load
 from consumer.settings import Streams
 from consumer.wire.entries import Format, RulesStamp, encode_format

@@ -11,11 +11,11 @@ from typing import Any, Final
 import pytest
 
 from consumer.errors import ConnectionLostError, LogWentBackError, UnreachableError
-from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.input import Break, JetStreamInput, _foreign
 from consumer.jetstream.pull import Pull
 from consumer.jetstream.topology import ensure
 from consumer.model import NOWHERE, Position
+from consumer.nats.connection import Address, Connection, connect_reader
 from consumer.ports import Delivery
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key

@@ -11,11 +11,11 @@ from consumer.errors import LogWentBackError
 from consumer.fold.asks import Append, Entry, Stored
 from consumer.fold.truth import judge_all, judge_last
 from consumer.jetstream import recovery
-from consumer.jetstream.connection import Connection, connect_reader, connect_writer
 from consumer.jetstream.recovery import probe, recover
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.writer import JetStreamWriter, open_writer
 from consumer.model import JobKey, Position
+from consumer.nats.connection import Connection, connect_reader, connect_writer
 from consumer.settings import Streams
 from consumer.wire.entries import encode_checkpoint
 from consumer.wire.subjects import Names, job_key

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from consumer.errors import ExitCode, ServerError
-from consumer.jetstream.connection import Address, connect_reader
 from consumer.jetstream.server import DISK_FULL, RESTARTED, EmbeddedServer, find_binary
+from consumer.nats.connection import Address, connect_reader
 from tests.server import Server
 from tests.waiting import DEADLINE_S, until
 

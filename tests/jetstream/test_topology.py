@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from consumer.errors import MissingStreamError, ServerError, TopologyError
-from consumer.jetstream.connection import Connection, connect_reader
 from consumer.jetstream.topology import compare, configs, ensure, remake
+from consumer.nats.connection import Connection, connect_reader
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
 from tests.server import Server, api

@@ -10,12 +10,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.errors import MissingStreamError, TopologyError
-from consumer.jetstream.api import StreamInfo
 from consumer.jetstream.bucket import find_fault_of_bucket, find_lack
-from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.topology import configs, ensure, find_absent, remake_bucket, survey
 from consumer.jetstream.upkeep import NO_MEMORY, Memory, Upkeep
 from consumer.model import JobKey, Known
+from consumer.nats.api import StreamInfo
+from consumer.nats.connection import Address, Connection, connect_reader
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
 from tests.server import Server, api

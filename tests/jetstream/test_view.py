@@ -9,9 +9,9 @@ import pytest
 from nats.aio.client import Client
 
 from consumer.errors import AbsentError, LogWentBackError, ServerError
-from consumer.jetstream.connection import Connection
 from consumer.jetstream.pull import Pull
 from consumer.jetstream.view import FIRST, LAST, View, connect_reader
+from consumer.nats.connection import Connection
 from consumer.settings import Nats
 from consumer.wire.subjects import job_key
 from consumer.wire.update import encode_update

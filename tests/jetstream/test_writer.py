@@ -12,11 +12,11 @@ import pytest
 
 from consumer.errors import ConnectionLostError, JobstateError, LogWentBackError
 from consumer.fold.asks import Answer, Append, ReadBack, Refused, Stored, Unanswered
-from consumer.jetstream.api import Problem
-from consumer.jetstream.connection import Address, Connection, connect_reader, connect_writer
 from consumer.jetstream.recovery import probe
 from consumer.jetstream.topology import configs, ensure
 from consumer.jetstream.writer import JetStreamWriter, open_writer
+from consumer.nats.api import Problem
+from consumer.nats.connection import Address, Connection, connect_reader, connect_writer
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
 from tests.ports.log_suite import carry

@@ -33,13 +33,13 @@ from consumer.daemon import assemble, life
 from consumer.daemon.watch import Watch
 from consumer.fold import Decided
 from consumer.jetstream import topology
-from consumer.jetstream.api import INPUT, StreamInfo, header
-from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.input import JetStreamInput
 from consumer.jetstream.pull import Pull, Pulled
 from consumer.jetstream.server import EmbeddedServer
 from consumer.jetstream.topology import ensure
 from consumer.model import Position
+from consumer.nats.api import INPUT, StreamInfo, header
+from consumer.nats.connection import Address, Connection, connect_reader
 from consumer.observe import configure, never_wait, tell_left_out
 from consumer.settings import Http, Log, Nats, Settings, Streams
 from consumer.wire.subjects import Names

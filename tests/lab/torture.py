@@ -28,11 +28,11 @@ import nats.errors
 
 from consumer.errors import JobstateError, ServerError
 from consumer.fold.asks import Entry
-from consumer.jetstream.connection import Address, Connection, connect_reader
 from consumer.jetstream.server import EmbeddedServer
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.view import FIRST, Reading, View
 from consumer.model import JobKey, Update
+from consumer.nats.connection import Address, Connection, connect_reader
 from consumer.observe import configure
 from consumer.replay.player import IDLE_MAX_S, merge
 from consumer.replay.recording import Recording

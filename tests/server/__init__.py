@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from consumer.jetstream.connection import Address, Connection
 from consumer.jetstream.server import EmbeddedServer, find_binary
+from consumer.nats.connection import Address, Connection
 from tests.loopback import free_port
 from tests.waiting import DEADLINE_S, until
 

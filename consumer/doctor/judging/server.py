@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from consumer import reach as saying
 from consumer.doctor.facts import Account, Contact, Permissions
 from consumer.doctor.finding import Finding, fail, ok, say_bytes, say_named, warn
+from consumer.nats import faults as saying
 from consumer.wire.subjects import Names
 
 SERVER_MIN: Final = (2, 11)

@@ -13,9 +13,9 @@ from consumer.doctor.probing.orchestrator import read_history
 from consumer.errors import DecodeError, OrchestratorError
 from consumer.fold.asks import Entry
 from consumer.fold.truth import Judge
-from consumer.jetstream.connection import Connection
 from consumer.jetstream.recovery import last_entry
 from consumer.model import REPORTED, JobKey, Snapshot, Update
+from consumer.nats.connection import Connection
 from consumer.ports import RawFrame
 from consumer.wire.decoding import time_of
 from consumer.wire.frames import decode_frame

@@ -11,8 +11,8 @@ import msgspec
 from consumer.bacalhau.tap import Tap, TapOptions
 from consumer.doctor.facts import Contact
 from consumer.errors import ServerError, UnreachableError
-from consumer.jetstream.connection import Address, Connection, connect_writer
-from consumer.reach import UNRESOLVED, fault_of
+from consumer.nats.connection import Address, Connection, connect_writer
+from consumer.nats.faults import UNRESOLVED, fault_of
 from consumer.resolve import Resolver, UnresolvedError
 from consumer.settings import Settings, redact
 

@@ -8,14 +8,14 @@ import msgspec
 from consumer.doctor.facts import Account, LastEntry, LogHead, Permissions, Replica, Stream, Streams, Told
 from consumer.errors import ServerError, UnreachableError
 from consumer.fold.asks import Entry
-from consumer.jetstream.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, time_ns
 from consumer.jetstream.bounds import fit
-from consumer.jetstream.connection import Connection
 from consumer.jetstream.format import read_format
 from consumer.jetstream.recovery import last_entry
 from consumer.jetstream.recovery import read_checkpoint as judge_checkpoint
 from consumer.jetstream.topology import compare, configs
 from consumer.model import NOTICE_KINDS, JobKey, Position
+from consumer.nats.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, time_ns
+from consumer.nats.connection import Connection
 from consumer.settings import Settings
 from consumer.wire.subjects import Names
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from consumer.jetstream import api
-from consumer.jetstream.api import entry_of, header, read_ack, time_ns
+from consumer.nats import api
+from consumer.nats.api import entry_of, header, read_ack, time_ns
 
 
 @pytest.mark.parametrize(

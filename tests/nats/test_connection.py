@@ -14,8 +14,6 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
-from consumer import reach
-from consumer.client import BROKEN_HEADERS, Outage
 from consumer.errors import (
     ConnectionLostError,
     JobstateError,
@@ -24,7 +22,10 @@ from consumer.errors import (
     SettingsError,
     UnreachableError,
 )
-from consumer.jetstream.connection import (
+from consumer.jetstream.server import find_binary
+from consumer.nats import faults
+from consumer.nats.client import BROKEN_HEADERS, Outage
+from consumer.nats.connection import (
     FORBIDDEN_MAX,
     Address,
     Connection,
@@ -34,7 +35,6 @@ from consumer.jetstream.connection import (
     require_payload,
     require_server,
 )
-from consumer.jetstream.server import find_binary
 from consumer.settings import load
 from tests.bacalhau.servers import OUT_OF_TIME, certificate, certificate_of
 from tests.server import Server, pub, speak
@@ -381,8 +381,8 @@ async def test_a_connection_that_may_not_hear_is_made_anew(
 
     A reader heals when it is given back, though no connection was lost; a writer ends, and its owner replaces it.
     """
-    monkeypatch.setattr("consumer.jetstream.connection.RENEW_FIRST_S", 0.05)
-    monkeypatch.setattr("consumer.jetstream.connection.RENEW_MAX_S", 0.2)
+    monkeypatch.setattr("consumer.nats.connection.RENEW_FIRST_S", 0.05)
+    monkeypatch.setattr("consumer.nats.connection.RENEW_MAX_S", 0.2)
     denied = 'subscribe: { deny: "_INBOX_jobstate_main.>" }'
     user = '{{ user: "u", password: "p", permissions: {{ publish: ">", {} }} }}'
     config = f"authorization {{ users: [{user.format('')}] }}\n"
@@ -415,20 +415,20 @@ async def test_a_connection_on_which_nothing_is_answered_is_made_anew(
     reader: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the reason: unanswered for long enough in a row, and only in a row."""
-    monkeypatch.setattr("consumer.jetstream.connection.RENEW_FIRST_S", 0.01)
+    monkeypatch.setattr("consumer.nats.connection.RENEW_FIRST_S", 0.01)
     await reader.subscribe("silent")
 
     async def ask_in_vain() -> None:
         with pytest.raises(UnreachableError):
             await reader.ask("silent", b"", dict, within_s=0.02)
 
-    monkeypatch.setattr("consumer.jetstream.connection.DEAF_S", DEADLINE_S)
+    monkeypatch.setattr("consumer.nats.connection.DEAF_S", DEADLINE_S)
     rows = []
     for asking in (ask_in_vain(), reader.ask("$JS.API.INFO", b"", dict)):
         await asking
         rows.append(reader._unanswered_since is not None)
     assert rows == [True, False], "an answer ends the row"
-    monkeypatch.setattr("consumer.jetstream.connection.DEAF_S", 0.2)
+    monkeypatch.setattr("consumer.nats.connection.DEAF_S", 0.2)
     async with asyncio.timeout(DEADLINE_S):
         while not reader.deaf:
             await ask_in_vain()
@@ -518,10 +518,12 @@ async def test_a_certificate_that_is_not_valid_now_has_its_own_next_step(tmp_pat
     async with Server(tmp_path / "nats", f'tls {{ cert_file: "{cert}", key_file: "{key}" }}\n') as server:
         given = {"JOBSTATE_NATS__URL": server.url, "JOBSTATE_NATS__TLS_CA": str(cert)}
         said = await why_not(
-            Address.of(load(None, given).nats, "main"), "valid" if fault == reach.TOO_EARLY else "expired"
+            Address.of(load(None, given).nats, "main"), "valid" if fault == faults.TOO_EARLY else "expired"
         )
-    assert ("certificate has expired" in said) == ("renew the server's certificate" in said) == (fault == reach.EXPIRED)
-    assert ("not yet valid" in said) == ("compare both clocks" in said) == (fault == reach.TOO_EARLY)
+    assert (
+        ("certificate has expired" in said) == ("renew the server's certificate" in said) == (fault == faults.EXPIRED)
+    )
+    assert ("not yet valid" in said) == ("compare both clocks" in said) == (fault == faults.TOO_EARLY)
     assert "tls_ca" not in said
 
 

@@ -1,6 +1,6 @@
 """How it is said that a NATS server cannot be had: the same words in the log, at /readyz, of a verb and of the doctor.
 
-Pure: a *fault* and the words of whoever met it go in. Who meets it is `consumer.client` and the doctor's knock.
+Pure: a *fault* and the words of whoever met it go in. Who meets it is `consumer.nats.client` and the doctor's knock.
 """
 
 from typing import Final
@@ -79,7 +79,7 @@ _CHANGED: Final = {
 """What to do about it where the address has worked."""
 
 WITHOUT_TLS: Final = "the server offers no TLS, and the settings ask for it"
-"""In the words of `consumer.client`, which then says nothing to it."""
+"""In the words of `consumer.nats.client`, which then says nothing to it."""
 _TLS_WORDS: Final = ("certificate", "ssl", "tls")
 _EXPIRED_WORDS: Final = "certificate has expired"
 _TOO_EARLY_WORDS: Final = "certificate is not yet valid"

@@ -1,7 +1,7 @@
 """nats-py's client, mended where both sides of us need it: no bytes end its reader, and no token goes in the clear.
 
-Whose connection it is, and what happens when it is lost: `consumer.jetstream.connection`, `consumer.bacalhau.tap`.
-The mends lean on private names of nats-py; `consumer.jetstream.connection.check_client` looks whether they still hold.
+Whose connection it is, and what happens when it is lost: `consumer.nats.connection`, `consumer.bacalhau.tap`.
+The mends lean on private names of nats-py; `consumer.nats.connection.check_client` looks whether they still hold.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport, WebSocketTransport
 
-from consumer import reach
+from consumer.nats import faults
 from consumer.resolve import Resolver, UnresolvedError
 
 log = structlog.get_logger()
@@ -154,19 +154,19 @@ class MendedClient(Client):
         """Whether any server was tried. An error before that is one of the settings: no further try can mend it."""
 
     def fault_of(self, error: BaseException) -> tuple[str, str]:
-        """The fault (`consumer.reach`) that *error* is, by how far the connection had come, and the reason in words."""
+        """The fault (`consumer.nats.faults`) that *error* is, by how far the connection had come, and why, in words."""
         why = _reason(error)
         if not self._taken:
             if isinstance(getattr(error, "os_error", error), UnresolvedError):
-                return reach.UNRESOLVED, why
+                return faults.UNRESOLVED, why
             if isinstance(error, OSError | nats.errors.TimeoutError) and not isinstance(error, ssl.SSLError):
-                return reach.AWAY, why
+                return faults.AWAY, why
         elif not self._introduced:
             if isinstance(error, TimeoutError | nats.errors.TimeoutError):
-                return reach.SILENT, why
+                return faults.SILENT, why
             if why.startswith(_NO_NATS):
-                return reach.ALIEN, why
-        return reach.fault_of(why), why
+                return faults.ALIEN, why
+        return faults.fault_of(why), why
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
@@ -190,7 +190,7 @@ class MendedClient(Client):
         # Before CONNECT is sent, and with it the token: nats-py would send it in the clear.
         if initial_connection and self._tls_wanted and not info.get("tls_required"):
             if not info.get("tls_available"):
-                raise nats.errors.Error(reach.WITHOUT_TLS)
+                raise nats.errors.Error(faults.WITHOUT_TLS)
             info["tls_required"] = True
         self._introduced = True
         await super()._process_info(info, initial_connection)

@@ -22,8 +22,6 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
-from consumer import reach
-from consumer.client import MendedClient, Outage
 from consumer.errors import (
     ConnectionLostError,
     JobstateError,
@@ -32,7 +30,9 @@ from consumer.errors import (
     SettingsError,
     UnreachableError,
 )
-from consumer.jetstream.api import NO_QUORUM, UNAVAILABLE, Problem
+from consumer.nats import faults
+from consumer.nats.api import NO_QUORUM, UNAVAILABLE, Problem
+from consumer.nats.client import MendedClient, Outage
 from consumer.resolve import Resolver
 from consumer.settings import Nats, read_credentials, read_secret, redact, secret_of, trust
 
@@ -129,7 +129,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             read_credentials(settings.credentials_file, _CREDENTIALS)
             _require_nkeys()
         return cls(
-            urls=reach.addresses(url),
+            urls=faults.addresses(url),
             cluster=cluster,
             token=secret_of(settings.token, settings.token_file, "nats.token_file"),
             token_file="" if settings.token else settings.token_file,
@@ -139,7 +139,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
             credentials_file=settings.credentials_file,
             tls=trust(settings.tls_ca, "nats.tls_ca") if settings.tls_ca else None,
             tls_first=settings.tls_first,
-            is_bacalhaus=reach.is_same_server(url, bacalhau_url),
+            is_bacalhaus=faults.is_same_server(url, bacalhau_url),
         )
 
     def __repr__(self) -> str:
@@ -151,8 +151,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def refusal(self) -> str:
-        """The fault (`consumer.reach`) where it does not let us in."""
-        return reach.BACALHAUS if self.is_bacalhaus else reach.REFUSED
+        """The fault (`consumer.nats.faults`) where it does not let us in."""
+        return faults.BACALHAUS if self.is_bacalhaus else faults.REFUSED
 
     @property
     def inbox_prefix(self) -> str:
@@ -456,8 +456,8 @@ class Connection(MendedClient):
 
     def _note(self, error: Exception) -> None:
         fault, why = self.fault_of(error)
-        self.last_trouble = reach.words(fault, why)
-        self.next_step = reach.next_step("nats", fault, worked=self._outage.worked)
+        self.last_trouble = faults.words(fault, why)
+        self.next_step = faults.next_step("nats", fault, worked=self._outage.worked)
         self._outage.tell("nats.trouble", self.address, self.last_trouble, self.next_step)
 
     def _tell(self) -> None:
@@ -535,7 +535,7 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
                             "with commas between"
                         ) from error
                     if "authorization" in str(error).lower() or "authentication" in str(error).lower():
-                        step = reach.next_step("nats", address.refusal, worked=outage.worked)
+                        step = faults.next_step("nats", address.refusal, worked=outage.worked)
                         raise RefusedError(f"{address} refuses us ({_words(error)}): {step}") from error
                     await asyncio.sleep(RETRY_S)
                 else:
@@ -545,12 +545,12 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
         trouble, step = "", ""
         if last is not None:
             fault, why = last.fault_of(TimeoutError())  # it may have been given up before it gave up itself
-            trouble = last.last_trouble or reach.words(fault, why)
-            step = last.next_step or reach.next_step("nats", fault, worked=outage.worked)
+            trouble = last.last_trouble or faults.words(fault, why)
+            step = last.next_step or faults.next_step("nats", fault, worked=outage.worked)
             await last.close()
         raise UnreachableError(
             f"no connection to {address} within {within_s:g} s ({trouble or 'no answer'}): "
-            f"{step or reach.next_step('nats', reach.AWAY, worked=outage.worked)}"
+            f"{step or faults.next_step('nats', faults.AWAY, worked=outage.worked)}"
         ) from None
 
 
@@ -612,8 +612,8 @@ async def require_server(connection: Connection, *, within_s: float = REQUEST_S)
             f"{connection.address} has no JetStream for us ({error}): start nats-server with -js"
         ) from error
     except UnreachableError as error:
-        if reach.fault_of(str(error)) == reach.DENIED:
-            raise ServerError(f"{error}: {reach.next_step('nats', reach.DENIED)}") from error
+        if faults.fault_of(str(error)) == faults.DENIED:
+            raise ServerError(f"{error}: {faults.next_step('nats', faults.DENIED)}") from error
         if not connection.is_connected:
             raise  # the server went away while it was asked: that says nothing of its JetStream
         raise UnreachableError(f"{_NO_LEADER.format(connection.address)} (no answer within {within_s:g} s)") from error
