@@ -23,7 +23,7 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install hooks lock check container fmt test test-busy test-lowest test-newest coverage mutate demo simulate bench fuzz load live faults real torture docs clean
+.PHONY: help setup install hooks readers lock check container fmt test test-busy test-lowest test-newest coverage mutate demo simulate bench fuzz load live faults real crowd torture docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -129,6 +129,9 @@ faults: $(STAMP) ## An orchestrator that is stopped, wrong or slow while jobs ru
 
 real: $(STAMP) ## Beside real clusters: make real ARGS="PATH-OF-BACALHAU…"
 	$(BIN)/python -m tests.lab.real $(ARGS)
+
+crowd: $(STAMP) ## Bursts beside a real cluster, and the same polled: make crowd ARGS="PATH-OF-BACALHAU"
+	$(BIN)/python -m tests.lab.crowd $(ARGS)
 
 container: $(STAMP) ## Build the image and run it, alone and with compose, in a private engine (root, docker.io, iptables)
 	@sed -n '/^# == container/,$$p' $(LOCK) | $(PIP) --require-hashes --only-binary :all: -r /dev/stdin

@@ -310,9 +310,10 @@ class Run:
 
     # -- what is done -------------------------------------------------------------------------------------------------
 
-    def start_daemon(self, name: str) -> None:
+    def start_daemon(self, name: str) -> Daemon:
         """Start `jobstate run` with the four settings, again if it was killed."""
-        self._daemons[name] = Daemon(self._folder / name, self._settings())
+        daemon = self._daemons[name] = Daemon(self._folder / name, self._settings())
+        return daemon
 
     def _settings(self) -> dict[str, str]:
         given = {
