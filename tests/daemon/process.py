@@ -35,9 +35,12 @@ Numbers = dict[tuple[str, ...], float]
 
 
 class Daemon:
-    """One process. *variables* are settings, beside those that every test needs; *arguments* follow `run`."""
+    """One process. *variables* are settings, beside those that every test needs; *arguments* follow `run`.
 
-    def __init__(self, folder: Path, variables: Mapping[str, str], *arguments: str) -> None:
+    *program* is the folder whose `consumer` it runs: this repository, or a worktree of an older commit.
+    """
+
+    def __init__(self, folder: Path, variables: Mapping[str, str], *arguments: str, program: Path = ROOT) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.output: Final = folder / "daemon.log"
         self._read_from = self.output.stat().st_size if self.output.exists() else 0
@@ -52,7 +55,7 @@ class Daemon:
             self.process: Final = subprocess.Popen(
                 [sys.executable, "-m", "consumer", "run", *arguments],
                 env=kept | common | dict(variables),
-                cwd=ROOT,
+                cwd=program,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
