@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.lab.mutation import mutants
+from tests.lab.mutation.mutants import Mutant
 from tests.lab.mutation.running import Reach, Try, measure, try_quickly, try_surely
 
 PARTS: Final = ("model", "rules", "wire", "fold", "core", "derive")
@@ -54,14 +55,15 @@ def read_found(file: Path) -> dict[tuple[str, str, int], Found]:
     return {(one.module, one.digest, one.number): one for one in all_found}
 
 
-def find_all(parts: Iterable[str]) -> Iterator[Found]:
+def find_all(parts: Iterable[str]) -> Iterator[tuple[Found, Mutant]]:
     """Every mutant of *parts*, none of them tried."""
     changes = Path(mutants.__file__).read_text(encoding="utf-8")
     for path in sorted(path for part in parts for path in Path("consumer", part).glob("**/*.py")):
         source = path.read_text(encoding="utf-8")
         digest = hashlib.sha256(f"{changes}{source}".encode()).hexdigest()[:12]
         for number, mutant in enumerate(mutants.find(ast.parse(source))):
-            yield Found(str(path), digest, number, mutant.line, mutant.before, mutant.after, "", reached=False)
+            texts = mutant.before(), mutant.after()
+            yield Found(str(path), digest, number, mutant.line, *texts, "", reached=False), mutant
 
 
 def digest_of_all(tests: Sequence[str]) -> str:
@@ -90,41 +92,40 @@ class Run:
         self._done = 0
         self._survived = 0
         self._total = 0
+        self._of: dict[tuple[str, int], Found] = {}
 
-    def over(self, wanted: Sequence[Found]) -> None:
+    def over(self, wanted: Sequence[tuple[Found, Mutant]]) -> None:
         """Try each of *wanted*."""
         self._total = len(wanted)
-        tries = {(one.module, one.number): self._prepare(one) for one in wanted}
-        by_try = {(one.module, one.number): one for one in wanted}
-        with (self._folder / "found.jsonl").open("a", encoding="utf-8") as file:
+        quick: list[Try] = []
+        sure: list[Try] = []
+        for found, mutant in wanted:
+            self._of[found.module, found.number] = found
+            one = self._prepare(found, mutant)
+            if not one.tests:
+                self._note(one, "", reached=False)
+            elif mutant.function is not None:
+                quick.append(one)
+            else:
+                sure.append(one)
+        for one, by in try_quickly(self._options.tests, quick, self._options.jobs) if quick else ():
+            if by:
+                self._note(one, by)
+            else:
+                sure.append(one)
+        for one, by in try_surely(sure, self._options.jobs):
+            self._note(one, by)
 
-            def note(key: tuple[str, int], by: str, *, reached: bool) -> None:
-                file.write(json.dumps(by_try[key]._replace(by=by, reached=reached)) + "\n")
-                file.flush()
-                self._count(by)
-
-            for key, one in tries.items():
-                if not one.tests:
-                    note(key, "", reached=False)
-            sure = [one for one in tries.values() if one.tests and not one.swaps]
-            quick = [one for one in tries.values() if one.tests and one.swaps]
-            for one, by in try_quickly(self._options.tests, quick, self._options.jobs) if quick else ():
-                if by:
-                    note((one.module, one.number), by, reached=True)
-                else:
-                    sure.append(one)
-            for one, by in try_surely(sure, self._options.jobs):
-                note((one.module, one.number), by, reached=True)
-
-    def _prepare(self, found: Found) -> Try:
-        path = Path(found.module).resolve()
-        _, mutant = mutants.parse(path.read_text(encoding="utf-8"), found.number)
-        tests = self._reach.tests(path, mutant.first, mutant.end)
+    def _prepare(self, found: Found, mutant: Mutant) -> Try:
+        tests = self._reach.tests(Path(found.module).resolve(), mutant.first, mutant.end)
         chosen = self._reach.within(tests, self._options.budget)
-        seconds = sum(self._reach.durations[test] for test in chosen)
-        return Try(found.module, found.number, chosen, seconds, swaps=mutant.function is not None)
+        return Try(found.module, found.number, chosen, sum(self._reach.durations[test] for test in chosen))
 
-    def _count(self, by: str) -> None:
+    def _note(self, one: Try, by: str, *, reached: bool = True) -> None:
+        """Write down what came of it, and now and then how far all is."""
+        with (self._folder / "found.jsonl").open("a", encoding="utf-8") as file:
+            found = self._of[one.module, one.number]
+            file.write(json.dumps(found._replace(by=by, reached=reached)) + "\n")
         self._done += 1
         self._survived += not by
         if time.monotonic() - self._said_at > SOON_S:
@@ -170,13 +171,14 @@ def main() -> int:
         state.write_text(digest)
     every = list(find_all(options.parts))
     if options.sample:
-        every = sorted(random.Random(options.seed).sample(every, min(options.sample, len(every))))
+        chosen = sorted(random.Random(options.seed).sample(range(len(every)), min(options.sample, len(every))))
+        every = [every[at] for at in chosen]
     known = read_found(options.folder / "found.jsonl")
-    wanted = [one for one in every if (old := known.get(one[:3])) is None or (options.again and not old.by)]
+    wanted = [one for one in every if (old := known.get(one[0][:3])) is None or (options.again and not old.by)]
     print(f"{len(every)} mutants, {len(wanted)} to try", flush=True)
     Run(options).over(wanted)
     known = read_found(options.folder / "found.jsonl")
-    report([known[one[:3]] for one in every])
+    report([known[one[:3]] for one, _ in every])
     return 0
 
 

@@ -47,8 +47,9 @@ class Mutant(NamedTuple):
     line: int
     end: int
     """Where the change is: its first and last line."""
-    before: str
-    after: str
+    before: Callable[[], str]
+    after: Callable[[], str]
+    """What is changed, and what it becomes, as text; to be asked before it is made."""
     function: tuple[str, int] | None
     """Qualified name and first line of the outermost function whose body has it; None if it takes a new import."""
     make: Callable[[], None]
@@ -81,7 +82,7 @@ def find(tree: ast.Module) -> Iterator[Mutant]:
                 first=min(site.statement.lineno, seen.lineno),
                 line=seen.lineno,
                 end=seen.end_lineno or seen.lineno,
-                before=_text(node),
+                before=partial(_text, node),
                 after=after,
                 function=site.function,
                 make=make,
@@ -116,6 +117,10 @@ def _sites(
             yield from _sites(item, owner, within, inside)
 
 
+_Change = tuple[Callable[[], str], Callable[[], None]]
+"""What a node becomes, and how that is made."""
+
+
 def _is_left_alone(node: ast.AST) -> bool:
     match node:
         case ast.Assert() | ast.Import() | ast.ImportFrom() | ast.JoinedStr():
@@ -135,7 +140,7 @@ def _is_left_alone(node: ast.AST) -> bool:
     return False
 
 
-def _changes(site: _Site) -> Iterator[tuple[str, Callable[[], None]]]:  # noqa: C901, PLR0912, PLR0915 - a list of cases
+def _changes(site: _Site) -> Iterator[_Change]:  # noqa: C901, PLR0912, PLR0915 - a list of cases
     """Each change of one node: what it becomes, and how it is made."""
     node, put = site.node, site.put
     match node:
@@ -162,27 +167,27 @@ def _changes(site: _Site) -> Iterator[tuple[str, Callable[[], None]]]:  # noqa: 
             yield _replaced(put, ast.Call(ast.Name(CALLED[name], ast.Load()), node.args, node.keywords))
         case ast.Set(elts=parts) if len(parts) > 1:
             for at, part in enumerate(parts):
-                yield f"without {_text(part)}", partial(parts.__delitem__, at)
+                yield partial(_text, part, "without "), partial(parts.__delitem__, at)
         case ast.Dict(keys=keys, values=values) if len(keys) > 1:
             for at, key in enumerate(keys):
                 less = ast.Dict([*keys[:at], *keys[at + 1 :]], [*values[:at], *values[at + 1 :]])
-                yield f"without {_text(key or values[at])}", partial(put, less)
+                yield partial(_text, key or values[at], "without "), partial(put, less)
         case ast.comprehension(ifs=ifs):
             for at, condition in enumerate(ifs):
-                yield f"without if {_text(condition)}", partial(ifs.__setitem__, at, ast.Constant(True))
+                yield partial(_text, condition, "without if "), partial(ifs.__setitem__, at, ast.Constant(True))
         case ast.match_case(guard=guard) if guard is not None:
-            yield "without its guard", partial(setattr, node, "guard", None)
+            yield partial(_text, guard, "without if "), partial(setattr, node, "guard", None)
         case ast.MatchOr(patterns=patterns):
             for at, pattern in enumerate(patterns):
                 others = [*patterns[:at], *patterns[at + 1 :]]
                 one = others[0] if len(others) == 1 else ast.MatchOr(others)
-                yield f"without {_text(pattern)}", partial(put, one)
+                yield partial(_text, pattern, "without "), partial(put, one)
         case ast.Match(cases=cases) if len(cases) > 1:
             for at, case in enumerate(cases):
-                yield f"without case {_text(case.pattern)}", partial(cases.__delitem__, at)
+                yield partial(_text, case.pattern, "without case "), partial(cases.__delitem__, at)
         case ast.If() | ast.While():
             for test in (True, False) if isinstance(node, ast.If) else (False,):
-                yield f"if {test}", partial(setattr, node, "test", ast.Constant(test))
+                yield partial(_text, ast.Constant(test), "if "), partial(setattr, node, "test", ast.Constant(test))
         case ast.Return(value=value) if value is not None and not isinstance(value, ast.Constant):
             yield _replaced(put, ast.Return(ast.Constant(None)))
         case ast.AugAssign(op=operator):
@@ -209,15 +214,15 @@ def _seen(node: ast.AST) -> ast.stmt | ast.expr | ast.pattern | None:
     return None
 
 
-def _replaced(put: Callable[[ast.AST], None], node: ast.AST) -> tuple[str, Callable[[], None]]:
-    return _text(node), partial(put, node)
+def _replaced(put: Callable[[ast.AST], None], node: ast.AST) -> _Change:
+    return partial(_text, node), partial(put, node)
 
 
-def _in_place(node: ast.Compare, at: int) -> tuple[str, Callable[[], None]]:
+def _in_place(node: ast.Compare, at: int) -> _Change:
     """Another comparison at *at*: the text is that of the whole."""
     other = COMPARED[type(node.ops[at])]()
     ops = [*node.ops[:at], other, *node.ops[at + 1 :]]
-    return _text(ast.Compare(node.left, ops, node.comparators)), partial(node.ops.__setitem__, at, other)
+    return partial(_text, ast.Compare(node.left, ops, node.comparators)), partial(node.ops.__setitem__, at, other)
 
 
 def _is_type(node: ast.BinOp) -> bool:
@@ -250,15 +255,6 @@ def _other(value: object) -> str | bytes | int | float | None:
     return None
 
 
-def _text(node: ast.AST) -> str:
-    """What *node* reads like, on one line."""
-    match node:
-        case ast.If(test=test):
-            return f"if {ast.unparse(test)}"
-        case ast.While(test=test):
-            return f"while {ast.unparse(test)}"
-        case ast.Match(subject=subject):
-            return f"match {ast.unparse(subject)}"
-        case ast.match_case(pattern=pattern, guard=guard) if guard is not None:
-            return f"case {ast.unparse(pattern)} if {ast.unparse(guard)}"
-    return " ".join(ast.unparse(node).split())
+def _text(node: ast.AST, before: str = "") -> str:
+    """What *node* reads like, on one line; of a statement with a body, its head."""
+    return before + " ".join(ast.unparse(node).partition(":\n")[0].split())

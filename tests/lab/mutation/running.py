@@ -46,14 +46,13 @@ _Work = tuple[Callable[[], str], float | None]
 
 
 class Try(NamedTuple):
-    """One mutant of one module, and the tests that reach it, the quickest first."""
+    """One mutant of one module, and the tests that reach it, in the order in which they are run."""
 
     module: str
     number: int
     tests: tuple[str, ...]
     seconds: float
-    swaps: bool
-    """Whether it lies in a function, so that the quick way can be taken."""
+    """How long they take without a mutant."""
 
 
 class Reach:
@@ -75,7 +74,7 @@ class Reach:
             found |= {test for tests in lines.values() for test in tests}
             if found == {""}:
                 found |= self.durations.keys()
-        return tuple(sorted(found - {""}, key=self.durations.__getitem__))
+        return tuple(sorted(found - {""}, key=lambda test: (_distance(path, test), self.durations[test])))
 
     def within(self, tests: Sequence[str], seconds: float) -> tuple[str, ...]:
         """As many of *tests*, from the first, as take *seconds*; at least one."""
@@ -83,6 +82,14 @@ class Reach:
         return tuple(
             test for at, (test, total) in enumerate(zip(tests, sums, strict=True)) if not at or total < seconds
         )
+
+
+def _distance(path: Path, test: str) -> int:
+    """0: *test* is of the file that is named after the module; 1: of its folder; 2: of another."""
+    folder, _, file = test.partition("::")[0].rpartition("/")
+    if not folder.endswith(f"/{path.parent.name}"):
+        return 2
+    return 0 if file.startswith(f"test_{path.stem}") else 1
 
 
 class _Recorder:
