@@ -19,7 +19,8 @@ from nats.errors import NoServersError, StaleConnectionError, UnexpectedEOF
 
 from consumer.errors import ServerError, SettingsError
 from consumer.nats import faults
-from consumer.nats.client import MendedClient, Outage
+from consumer.nats.client import MendedClient
+from consumer.nats.outage import Outage
 from consumer.ports import RawFrame
 from consumer.resolve import Resolver
 from consumer.settings import Bacalhau as BacalhauSettings

@@ -39,17 +39,13 @@ from consumer.jetstream.recovery import Recovered, read_whole, recover
 from consumer.jetstream.server import DISK_FULL, MEND_AFTER_S, EmbeddedServer
 from consumer.jetstream.writer import open_writer
 from consumer.model import NOWHERE, JobKey
+from consumer.nats.address import Address
 from consumer.nats.api import time_ns
-from consumer.nats.client import Outage
-from consumer.nats.connection import (
-    Address,
-    Connection,
-    check_client,
-    connect_reader,
-    connect_writer,
-    require_payload,
-    require_server,
-)
+from consumer.nats.compat import check_client
+from consumer.nats.connect import connect_reader, connect_writer
+from consumer.nats.connection import Connection
+from consumer.nats.outage import Outage
+from consumer.nats.require import require_payload, require_server
 from consumer.observe import Health, Metrics, serve, url_of
 from consumer.rules import load
 from consumer.settings import RULES_FILE, Http, Settings, redact

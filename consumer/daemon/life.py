@@ -36,9 +36,11 @@ from consumer.jetstream.upkeep import Memory, Upkeep
 from consumer.jetstream.writer import JetStreamWriter, open_writer
 from consumer.model import REPORTED, Identity, JobKey, Notice
 from consumer.nats import faults
+from consumer.nats.address import Address
 from consumer.nats.api import StreamInfo
-from consumer.nats.client import Outage
-from consumer.nats.connection import Address, Connection, connect_writer
+from consumer.nats.connect import connect_writer
+from consumer.nats.connection import Connection
+from consumer.nats.outage import Outage
 from consumer.observe import Health, Metrics, tell_left_out
 from consumer.rules import Rules
 from consumer.settings import Settings

@@ -27,7 +27,8 @@ from consumer.doctor.probing import orchestrator as asking
 from consumer.doctor.probing.contact import Listening, reach_ours
 from consumer.errors import JobstateError, RulesError, SettingsError
 from consumer.jetstream.bucket import find_fault_of_bucket, find_lack
-from consumer.nats.connection import Address, Connection
+from consumer.nats.address import Address
+from consumer.nats.connection import Connection
 from consumer.rules import Rules, load
 from consumer.settings import RULES_FILE, Settings, redact
 from consumer.wire.display import printable

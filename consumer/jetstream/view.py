@@ -22,9 +22,10 @@ from consumer.errors import AbsentError, LogWentBackError, ServerError, Unreacha
 from consumer.fold.asks import Entry
 from consumer.jetstream.pull import DoubtError, Pull, Pulled
 from consumer.model import JobKey
-from consumer.nats import connection
+from consumer.nats import connect
+from consumer.nats.address import Address
 from consumer.nats.api import NO_STREAM, Problem, PubAck, entry_of
-from consumer.nats.connection import Address, Connection
+from consumer.nats.connection import Connection
 from consumer.settings import Nats as NatsSettings
 from consumer.wire.subjects import Names
 
@@ -79,7 +80,7 @@ async def connect_reader(settings: NatsSettings, cluster: str, *, within_s: floa
 
     Raises `ServerError`: what failed, where, and what to look at.
     """
-    return await connection.connect_reader(Address.of(settings, cluster), "reader", within_s=within_s)
+    return await connect.connect_reader(Address.of(settings, cluster), "reader", within_s=within_s)
 
 
 class View:

@@ -3,48 +3,30 @@
 Two kinds. A *reader* connects again for ever. A *writer* ends with its connection: what the client had put aside would
 land later (design/design.md 7.7), so its owner replaces it. What is sent and read is elsewhere; here is only how.
 
-The mends lean on private names of nats-py; `check_client` refuses to start where they are not as they were.
+The mends lean on private names of nats-py; `consumer.nats.compat` refuses to start where they are not as they were.
 """
 
 import asyncio
-import importlib
-import importlib.metadata
-import inspect
 import re
-import ssl
 from collections import UserString
 from collections.abc import Callable
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
-from consumer.errors import (
-    ConnectionLostError,
-    JobstateError,
-    RefusedError,
-    ServerError,
-    SettingsError,
-    UnreachableError,
-)
+from consumer.errors import ConnectionLostError, ServerError, SettingsError, UnreachableError
 from consumer.nats import faults
-from consumer.nats.api import NO_QUORUM, UNAVAILABLE, Problem
-from consumer.nats.client import MendedClient, Outage
-from consumer.resolve import Resolver
-from consumer.settings import Nats, read_credentials, read_secret, redact, secret_of, trust
+from consumer.nats.address import CREDENTIALS, Address
+from consumer.nats.client import MendedClient
+from consumer.nats.outage import Outage
+from consumer.settings import read_credentials, read_secret
 
 log = structlog.get_logger()
 
-CONNECT_S: Final = 10.0
-"""How long a connection is tried for before it is given up, unless said otherwise."""
-RETRY_S: Final = 0.25
 REQUEST_S: Final = 5.0
-SERVER_MIN: Final = (2, 11)
-"""2.10 ignores the filter of the compare-and-set without a word: six writers of one new job were all stored (1.1)."""
-API_LEVEL_MIN: Final = 1
 FORBIDDEN_MAX: Final = 1000
 """Subjects that are remembered as forbidden: of a daemon that may not write to the log there are as many as jobs."""
 _FORBIDDEN: Final = re.compile(r'permissions violation for ([a-z]+) to "([^"]*)"')
@@ -53,39 +35,6 @@ DEAF_S: Final = 15.0
 RENEW_FIRST_S: Final = 1.0
 RENEW_MAX_S: Final = 15.0
 """The longest pause before a connection to which nothing comes is made anew: each time in a row it doubles."""
-OFF: Final = frozenset({10039, 10076})
-"""JetStream is not enabled, for this account or at all."""
-_CREDENTIALS: Final = "nats.credentials_file"
-_VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.")
-
-_METHODS: Final = {
-    "_build_message": ("self", "sid", "subject", "reply", "data", "headers"),
-    "_process_headers": ("self", "headers"),
-    "_process_msg": ("self", "sid", "subject", "reply", "data", "headers"),
-    "_process_err": ("self", "err_msg"),
-    "_process_op_err": ("self", "e"),
-    "_process_info": ("self", "info", "initial_connection"),
-    "_process_connect_init": ("self",),
-    "_connect_to_server": ("self", "s"),
-    "_close": ("self", "status", "do_cbs"),
-    "_flush_pending": ("self", "force_flush"),
-}
-_FIELDS: Final = (
-    "_reading_task",
-    "_flusher_task",
-    "_flush_queue",
-    "_pending",
-    "_pending_data_size",
-    "_max_pending_size",
-    "_server_info",
-    "_resp_map",
-    "_resp_sub_prefix",
-    "_transport",
-)
-
-_NO_LEADER: Final = (
-    "JetStream on {} does not answer now: it may have no leader (are most servers of the cluster up?) or too much to do"
-)
 
 Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
 """What `listen` gives every message to, as it came: subject, reply subject, body, header block."""
@@ -97,78 +46,8 @@ class NobodyError(UnreachableError):
     """The server says that nobody listens to such requests."""
 
 
-class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the servers are, and who we are to them. *token* and *password* are the secrets; they are never shown.
-
-    One that came from a file (*token_file*, *password_file*) is read from it again for each connection.
-    """
-
-    urls: tuple[str, ...]
-    cluster: str = "main"
-    token: str = ""
-    token_file: str = ""
-    user: str = ""
-    password: str = ""
-    password_file: str = ""
-    credentials_file: str = ""
-    tls: ssl.SSLContext | None = None
-    tls_first: bool = False
-    is_bacalhaus: bool = False
-    resolver: Resolver = msgspec.field(default_factory=Resolver)
-    """Looks up the hosts of *urls*, for all connections that are made to them."""
-
-    @classmethod
-    def of(cls, settings: Nats, cluster: str, url: str = "", bacalhau_url: str = "") -> Self:
-        """What the settings say; *url* in place of theirs, if it is given. Reads the secret now.
-
-        Raises `SettingsError` where a secret cannot be read, or a credentials file cannot be used.
-        *bacalhau_url*: where Bacalhau's own NATS is; who is refused is told if that is the same server.
-        """
-        url = url or settings.url
-        if settings.credentials_file:
-            read_credentials(settings.credentials_file, _CREDENTIALS)
-            _require_nkeys()
-        return cls(
-            urls=faults.addresses(url),
-            cluster=cluster,
-            token=secret_of(settings.token, settings.token_file, "nats.token_file"),
-            token_file="" if settings.token else settings.token_file,
-            user=settings.user,
-            password=secret_of(settings.password, settings.password_file, "nats.password_file"),
-            password_file="" if settings.password else settings.password_file,
-            credentials_file=settings.credentials_file,
-            tls=trust(settings.tls_ca, "nats.tls_ca") if settings.tls_ca else None,
-            tls_first=settings.tls_first,
-            is_bacalhaus=faults.is_same_server(url, bacalhau_url),
-        )
-
-    def __repr__(self) -> str:
-        return f"Address({self})"
-
-    def __str__(self) -> str:
-        """The servers, fit to be shown."""
-        return redact(",".join(self.urls))
-
-    @property
-    def refusal(self) -> str:
-        """The fault (`consumer.nats.faults`) where it does not let us in."""
-        return faults.BACALHAUS if self.is_bacalhaus else faults.REFUSED
-
-    @property
-    def inbox_prefix(self) -> str:
-        """What every answer's subject begins with: permissions can name it, and nobody else reads there (8)."""
-        return f"_INBOX_jobstate_{self.cluster}"
-
-    @property
-    def tls_context(self) -> ssl.SSLContext | None:
-        """How TLS is spoken, None where it is not asked for."""
-        if self.tls is None and (self.tls_first or any(url.startswith("tls://") for url in self.urls)):
-            return ssl.create_default_context()
-        return self.tls
-
-
 class Connection(MendedClient):
-    """One connection to NATS. Made by `connect_reader` or `connect_writer`; ended by `close`.
+    """One connection to NATS. Made by `consumer.nats.connect`; ended by `close`.
 
     Nothing that comes over the wire ends its reader, and a reader that ends anyway ends the connection, visibly.
     """
@@ -220,7 +99,7 @@ class Connection(MendedClient):
             subscription: Subscription = await self.subscribe(subject)
         except nats.errors.Error as error:
             self._sinks.pop(sid, None)
-            trouble = self.last_trouble or _words(error)
+            trouble = self.last_trouble or words_of(error)
             raise UnreachableError(f"{self.address}: {subject}: the connection is closed ({trouble})") from error
         return subscription
 
@@ -289,7 +168,7 @@ class Connection(MendedClient):
             self.answered()
             raise NobodyError(f"{self.address}: nobody answers to {subject}: is JetStream on (-js)?") from error
         except (nats.errors.Error, TimeoutError) as error:
-            why = f"no answer within {within_s:g} s" if isinstance(error, TimeoutError) else _words(error)
+            why = f"no answer within {within_s:g} s" if isinstance(error, TimeoutError) else words_of(error)
             denied = self.forbidden(subject, self._answers)
             if not denied:
                 self.unanswered(asked_at)
@@ -374,7 +253,7 @@ class Connection(MendedClient):
         address = self.address
         try:
             if path := address.credentials_file:
-                self.credentials.data = read_credentials(path, _CREDENTIALS).text
+                self.credentials.data = read_credentials(path, CREDENTIALS).text
             if path := address.token_file:
                 self.options["token"] = read_secret(path, "nats.token_file")
             if path := address.password_file:
@@ -432,7 +311,7 @@ class Connection(MendedClient):
             if kind == "subscription" and denied.startswith(self.address.inbox_prefix.lower()):
                 # The server has dropped it, and nats-py never asks for it again: a permission that comes back is no
                 # help to this connection.
-                self._renew(_words(error).removeprefix("nats: "), lambda: True)
+                self._renew(words_of(error).removeprefix("nats: "), lambda: True)
         self._note(error)
 
     async def hear_change(self) -> None:
@@ -473,178 +352,7 @@ class Connection(MendedClient):
             tell()
 
 
-async def connect_reader(
-    address: Address, name: str, *, within_s: float = CONNECT_S, outage: Outage | None = None
-) -> Connection:
-    """A connection that is made again for ever once it stood. Raises as `connect_writer`."""
-    connection = await _connect(address, name, within_s, outage)
-    connection.options["allow_reconnect"] = True
-    return connection
-
-
-async def connect_writer(
-    address: Address, name: str, *, within_s: float = CONNECT_S, outage: Outage | None = None
-) -> Connection:
-    """A connection that ends when it is lost: its owner makes another, and gives it the same *outage*.
-
-    Tried for *within_s* seconds. Raises `UnreachableError` where no server answers, `RefusedError` where one refuses
-    us, `SettingsError` where no server could be tried.
-    """
-    return await _connect(address, name, within_s, outage)
-
-
-async def _connect(address: Address, name: str, within_s: float, outage: Outage | None) -> Connection:
-    tls = address.tls_context
-    full_name = f"jobstate {address.cluster} {name}"
-    outage = outage or Outage(full_name)
-    last: Connection | None = None
-    try:
-        async with asyncio.timeout(within_s):
-            while True:
-                connection = last = Connection(address, tls=tls is not None, outage=outage)
-                try:
-                    await connection.connect(
-                        list(address.urls),
-                        name=full_name,
-                        token=address.token or None,
-                        user=address.user or None,
-                        password=address.password or None,
-                        user_credentials=connection.credentials if address.credentials_file else None,
-                        tls=tls,
-                        tls_handshake_first=address.tls_first,
-                        inbox_prefix=address.inbox_prefix,
-                        # The first time is ours to repeat: nats-py would repeat a wrong password for ever.
-                        allow_reconnect=False,
-                        max_reconnect_attempts=-1,
-                        reconnect_time_wait=0.5,
-                        connect_timeout=2,
-                        ping_interval=5,
-                        max_outstanding_pings=2,
-                        error_cb=connection.hear_error,
-                        disconnected_cb=connection.hear_change,
-                        closed_cb=connection.hear_change,
-                        reconnected_cb=connection.hear_connected,
-                        discovered_server_cb=connection.hear_news,
-                        lame_duck_mode_cb=connection.hear_news,
-                    )
-                except (nats.errors.Error, OSError, TimeoutError) as error:
-                    await connection.close()
-                    if not connection.tried:
-                        raise SettingsError(
-                            f"nats.url: {address} cannot be used ({_words(error)}); write nats://HOST:PORT, several "
-                            "with commas between"
-                        ) from error
-                    if "authorization" in str(error).lower() or "authentication" in str(error).lower():
-                        step = faults.next_step("nats", address.refusal, worked=outage.worked)
-                        raise RefusedError(f"{address} refuses us ({_words(error)}): {step}") from error
-                    await asyncio.sleep(RETRY_S)
-                else:
-                    await connection.hear_connected()
-                    return connection
-    except TimeoutError:
-        trouble, step = "", ""
-        if last is not None:
-            fault, why = last.fault_of(TimeoutError())  # it may have been given up before it gave up itself
-            trouble = last.last_trouble or faults.words(fault, why)
-            step = last.next_step or faults.next_step("nats", fault, worked=outage.worked)
-            await last.close()
-        raise UnreachableError(
-            f"no connection to {address} within {within_s:g} s ({trouble or 'no answer'}): "
-            f"{step or faults.next_step('nats', faults.AWAY, worked=outage.worked)}"
-        ) from None
-
-
-def _require_nkeys() -> None:
-    """Refuse a credentials file where the package is missing that signs with it: nats-py has it as an extra."""
-    try:
-        importlib.import_module("nkeys")
-    except ImportError as error:
-        raise SettingsError(
-            f"{_CREDENTIALS}: the package nkeys is missing ({error}), and nothing can be signed without it: "
-            "pip install 'nats-py[nkeys]'"
-        ) from error
-
-
-def check_client() -> None:
-    """Refuse a nats-py whose private names are not the ones that the mends here were written for."""
-    made = Client()
-    odd = [
-        name
-        for name, wanted in _METHODS.items()
-        if tuple(inspect.signature(getattr(Client, name, lambda: None)).parameters) != wanted
-    ]
-    odd += [name for name in _FIELDS if not hasattr(made, name)]
-    if odd:
-        raise JobstateError(
-            f"nats-py {importlib.metadata.version('nats-py')} is not the one that this was written for "
-            f"({', '.join(odd)} changed): pip install 'nats-py==2.16.*'"
-        )
-
-
-class _Api(msgspec.Struct, frozen=True, kw_only=True):
-    level: int = 0
-
-
-class _Account(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of an answer to `$JS.API.INFO` that is used here."""
-
-    error: Problem | None = None
-    api: _Api = _Api()
-
-
-async def require_server(connection: Connection, *, within_s: float = REQUEST_S) -> None:
-    """Refuse a server that is too old for what the log relies on, or has no JetStream for us. Raises `ServerError`.
-
-    `UnreachableError` if it went away while it was asked, or its JetStream is there and answers nothing now: a cluster
-    without a leader is waited for like a server that is not up.
-    """
-    found = connection.server_version
-    match = _VERSION.match(found)
-    if match is None or (int(match[1]), int(match[2])) < SERVER_MIN:
-        raise ServerError(
-            f"{connection.address} is nats-server {found}; 2.11 or later is needed (older ones ignore the filter of "
-            "the compare-and-set, and two daemons would write states twice): upgrade every server of the cluster"
-        )
-    try:
-        account = await connection.ask("$JS.API.INFO", b"", _Account, within_s=within_s)
-    except NobodyError as error:
-        raise ServerError(
-            f"{connection.address} has no JetStream for us ({error}): start nats-server with -js"
-        ) from error
-    except UnreachableError as error:
-        if faults.fault_of(str(error)) == faults.DENIED:
-            raise ServerError(f"{error}: {faults.next_step('nats', faults.DENIED)}") from error
-        if not connection.is_connected:
-            raise  # the server went away while it was asked: that says nothing of its JetStream
-        raise UnreachableError(f"{_NO_LEADER.format(connection.address)} (no answer within {within_s:g} s)") from error
-    if (problem := account.error) is not None:
-        if problem.err_code not in OFF and (problem.err_code == NO_QUORUM or problem.code == UNAVAILABLE):
-            raise UnreachableError(f"{_NO_LEADER.format(connection.address)} ({problem})")
-        raise ServerError(
-            f"{connection.address} has no JetStream for us ({problem.description}, {problem.err_code}): "
-            "enable JetStream for the account of this user"
-        )
-    # The leader of the cluster has answered; the check of each append runs where the stream's leader is.
-    if account.api.level < API_LEVEL_MIN:
-        raise ServerError(
-            f"a server of the cluster at {connection.address} is older than nats-server 2.11 (JetStream API level "
-            f"{account.api.level}, needed is {API_LEVEL_MIN}): upgrade every server of the cluster"
-        )
-
-
-def require_payload(connection: Connection, size: int) -> None:
-    """Refuse a server whose largest message is smaller than *size* bytes (body and headers). Raises `ServerError`.
-
-    Sent all the same, such a message would close the connection (design/nats.md 3).
-    """
-    if connection.max_payload < size:
-        raise ServerError(
-            f"{connection.address} takes messages of {connection.max_payload} bytes, needed are {size}: raise its "
-            "max_payload, or lower limits.message_bytes"
-        )
-
-
-def _words(error: BaseException) -> str:
+def words_of(error: BaseException) -> str:
     """A few words for the operator: one line, bounded, no control characters of a stranger."""
     text = str(error) or type(error).__name__
     return "".join(character for character in text if character.isprintable())[:200]

@@ -22,7 +22,9 @@ from consumer.jetstream.server import EmbeddedServer, end_with_parent
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.view import FIRST, View, after
 from consumer.model import Update
-from consumer.nats.connection import Address, Connection, connect_reader
+from consumer.nats.address import Address
+from consumer.nats.connect import connect_reader
+from consumer.nats.connection import Connection
 from consumer.replay.clock import ReplayClock
 from consumer.replay.player import Player, Progress
 from consumer.replay.recording import Recording

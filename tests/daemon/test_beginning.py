@@ -8,7 +8,7 @@ from nats.aio.client import Client
 
 from consumer.errors import ExitCode
 from consumer.jetstream.topology import ensure
-from consumer.nats.connection import connect_reader
+from consumer.nats.connect import connect_reader
 from consumer.rules import load
 from consumer.settings import Streams
 from consumer.wire.entries import Format, RulesStamp, encode_format

@@ -13,7 +13,8 @@ from consumer.errors import UnreachableError
 from consumer.jetstream.topology import configs, find_absent, remake, survey
 from consumer.jetstream.upkeep import Upkeep
 from consumer.nats.api import StreamInfo
-from consumer.nats.connection import Connection, connect_reader
+from consumer.nats.connect import connect_reader
+from consumer.nats.connection import Connection
 from consumer.settings import Streams
 from consumer.wire.subjects import job_key
 from tests.daemon.process import NAMES, Daemon, entries, updates_of

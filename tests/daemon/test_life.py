@@ -14,7 +14,7 @@ from consumer.errors import ExitCode, LogWentBackError
 from consumer.jetstream.input import JetStreamInput
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.writer import open_writer
-from consumer.nats.connection import connect_reader, connect_writer
+from consumer.nats.connect import connect_reader, connect_writer
 from consumer.rules import load
 from consumer.settings import Bacalhau, Http, Nats, Orchestrator, Settings, Streams
 from consumer.wire.subjects import Names, job_key

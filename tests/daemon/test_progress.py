@@ -13,7 +13,7 @@ from aiohttp import web
 from consumer.daemon import assemble, life
 from consumer.jetstream.input import JetStreamInput
 from consumer.jetstream.writer import JetStreamWriter
-from consumer.nats.connection import connect_reader
+from consumer.nats.connect import connect_reader
 from consumer.observe import Health
 from consumer.ports import Delivery
 from consumer.settings import Bacalhau, Drain, Http, Nats, Orchestrator, Settings, Streams

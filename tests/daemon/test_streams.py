@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
 from consumer.jetstream.topology import ensure
-from consumer.nats.connection import connect_reader
+from consumer.nats.connect import connect_reader
 from consumer.settings import Streams
 from consumer.wire.subjects import job_key
 from tests.daemon.process import NAMES, Daemon, Numbers, entries, updates_of

@@ -20,7 +20,9 @@ from consumer.doctor.finding import Finding, Verdict
 from consumer.errors import SettingsError
 from consumer.jetstream.topology import ensure
 from consumer.model import OBSERVED, Job, Update
-from consumer.nats.connection import Address, Connection, connect_reader
+from consumer.nats.address import Address
+from consumer.nats.connect import connect_reader
+from consumer.nats.connection import Connection
 from consumer.replay.clock import ReplayClock
 from consumer.replay.record import JobRecord
 from consumer.replay.recording import Recording

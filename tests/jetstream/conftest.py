@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from consumer.nats.connection import Connection, connect_reader
+from consumer.nats.connect import connect_reader
+from consumer.nats.connection import Connection
 from consumer.wire.subjects import Names
 from tests.server import Server
 

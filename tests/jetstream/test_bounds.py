@@ -12,7 +12,9 @@ from consumer.doctor.finding import Verdict
 from consumer.errors import ServerError, TopologyError
 from consumer.jetstream.topology import configs, ensure, remake, remake_bucket
 from consumer.jetstream.upkeep import Upkeep
-from consumer.nats.connection import Address, Connection, connect_writer
+from consumer.nats.address import Address
+from consumer.nats.connect import connect_writer
+from consumer.nats.connection import Connection
 from consumer.settings import Streams, load
 from consumer.wire.subjects import Names
 from tests.daemon.process import SMALL_STREAMS, Daemon

@@ -15,7 +15,9 @@ from consumer.jetstream.input import Break, JetStreamInput, _foreign
 from consumer.jetstream.pull import Pull
 from consumer.jetstream.topology import ensure
 from consumer.model import NOWHERE, Position
-from consumer.nats.connection import Address, Connection, connect_reader
+from consumer.nats.address import Address
+from consumer.nats.connect import connect_reader
+from consumer.nats.connection import Connection
 from consumer.ports import Delivery
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key

@@ -15,7 +15,8 @@ from consumer.jetstream.recovery import probe, recover
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.writer import JetStreamWriter, open_writer
 from consumer.model import JobKey, Position
-from consumer.nats.connection import Connection, connect_reader, connect_writer
+from consumer.nats.connect import connect_reader, connect_writer
+from consumer.nats.connection import Connection
 from consumer.settings import Streams
 from consumer.wire.entries import encode_checkpoint
 from consumer.wire.subjects import Names, job_key

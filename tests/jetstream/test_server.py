@@ -10,7 +10,8 @@ import pytest
 
 from consumer.errors import ExitCode, ServerError
 from consumer.jetstream.server import DISK_FULL, RESTARTED, EmbeddedServer, find_binary
-from consumer.nats.connection import Address, connect_reader
+from consumer.nats.address import Address
+from consumer.nats.connect import connect_reader
 from tests.server import Server
 from tests.waiting import DEADLINE_S, until
 

@@ -10,7 +10,8 @@ import pytest
 
 from consumer.errors import MissingStreamError, ServerError, TopologyError
 from consumer.jetstream.topology import compare, configs, ensure, remake
-from consumer.nats.connection import Connection, connect_reader
+from consumer.nats.connect import connect_reader
+from consumer.nats.connection import Connection
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
 from tests.server import Server, api

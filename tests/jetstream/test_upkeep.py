@@ -14,8 +14,10 @@ from consumer.jetstream.bucket import find_fault_of_bucket, find_lack
 from consumer.jetstream.topology import configs, ensure, find_absent, remake_bucket, survey
 from consumer.jetstream.upkeep import NO_MEMORY, Memory, Upkeep
 from consumer.model import JobKey, Known
+from consumer.nats.address import Address
 from consumer.nats.api import StreamInfo
-from consumer.nats.connection import Address, Connection, connect_reader
+from consumer.nats.connect import connect_reader
+from consumer.nats.connection import Connection
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
 from tests.server import Server, api

@@ -15,8 +15,10 @@ from consumer.fold.asks import Answer, Append, ReadBack, Refused, Stored, Unansw
 from consumer.jetstream.recovery import probe
 from consumer.jetstream.topology import configs, ensure
 from consumer.jetstream.writer import JetStreamWriter, open_writer
+from consumer.nats.address import Address
 from consumer.nats.api import Problem
-from consumer.nats.connection import Address, Connection, connect_reader, connect_writer
+from consumer.nats.connect import connect_reader, connect_writer
+from consumer.nats.connection import Connection
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
 from tests.ports.log_suite import carry

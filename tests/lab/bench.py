@@ -38,8 +38,10 @@ from consumer.jetstream.pull import Pull, Pulled
 from consumer.jetstream.server import EmbeddedServer
 from consumer.jetstream.topology import ensure
 from consumer.model import Position
+from consumer.nats.address import Address
 from consumer.nats.api import INPUT, StreamInfo, header
-from consumer.nats.connection import Address, Connection, connect_reader
+from consumer.nats.connect import connect_reader
+from consumer.nats.connection import Connection
 from consumer.observe import configure, never_wait, tell_left_out
 from consumer.settings import Http, Log, Nats, Settings, Streams
 from consumer.wire.subjects import Names

@@ -32,7 +32,9 @@ from consumer.jetstream.server import EmbeddedServer
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.view import FIRST, Reading, View
 from consumer.model import JobKey, Update
-from consumer.nats.connection import Address, Connection, connect_reader
+from consumer.nats.address import Address
+from consumer.nats.connect import connect_reader
+from consumer.nats.connection import Connection
 from consumer.observe import configure
 from consumer.replay.player import IDLE_MAX_S, merge
 from consumer.replay.recording import Recording

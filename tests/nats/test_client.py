@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from consumer.nats.client import MendedClient
-from consumer.nats.connection import Connection, connect_reader
+from consumer.nats.connect import connect_reader
+from consumer.nats.connection import Connection
 from consumer.resolve import Resolver
 from tests.bacalhau.servers import certificate, nats_server
 from tests.server import Server

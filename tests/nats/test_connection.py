@@ -24,17 +24,13 @@ from consumer.errors import (
 )
 from consumer.jetstream.server import find_binary
 from consumer.nats import faults
-from consumer.nats.client import BROKEN_HEADERS, Outage
-from consumer.nats.connection import (
-    FORBIDDEN_MAX,
-    Address,
-    Connection,
-    check_client,
-    connect_reader,
-    connect_writer,
-    require_payload,
-    require_server,
-)
+from consumer.nats.address import Address
+from consumer.nats.client import BROKEN_HEADERS
+from consumer.nats.compat import check_client
+from consumer.nats.connect import connect_reader, connect_writer
+from consumer.nats.connection import FORBIDDEN_MAX, Connection
+from consumer.nats.outage import Outage
+from consumer.nats.require import require_payload, require_server
 from consumer.settings import load
 from tests.bacalhau.servers import OUT_OF_TIME, certificate, certificate_of
 from tests.server import Server, pub, speak

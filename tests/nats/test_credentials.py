@@ -12,7 +12,9 @@ import pytest
 import pytest_asyncio
 
 from consumer.errors import ExitCode, SettingsError, UnreachableError
-from consumer.nats.connection import Address, connect_reader, connect_writer, require_server
+from consumer.nats.address import Address
+from consumer.nats.connect import connect_reader, connect_writer
+from consumer.nats.require import require_server
 from consumer.settings import Nats, load, read_credentials
 from tests.daemon.process import Daemon
 from tests.operator_mode import BEGIN_JWT, BEGIN_SEED, Operator

@@ -11,7 +11,7 @@ from consumer.jetstream.pull import Pull
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.writer import open_writer
 from consumer.nats.api import entry_of
-from consumer.nats.connection import connect_reader, connect_writer
+from consumer.nats.connect import connect_reader, connect_writer
 from consumer.settings import Streams
 from consumer.wire.subjects import Names
 from tests.jetstream.conftest import shared_server as shared_server  # noqa: PLC0414 - a fixture

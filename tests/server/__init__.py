@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from consumer.jetstream.server import EmbeddedServer, find_binary
-from consumer.nats.connection import Address, Connection
+from consumer.nats.address import Address
+from consumer.nats.connection import Connection
 from tests.loopback import free_port
 from tests.waiting import DEADLINE_S, until
 

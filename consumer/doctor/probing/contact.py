@@ -11,7 +11,9 @@ import msgspec
 from consumer.bacalhau.tap import Tap, TapOptions
 from consumer.doctor.facts import Contact
 from consumer.errors import ServerError, UnreachableError
-from consumer.nats.connection import Address, Connection, connect_writer
+from consumer.nats.address import Address
+from consumer.nats.connect import connect_writer
+from consumer.nats.connection import Connection
 from consumer.nats.faults import UNRESOLVED, fault_of
 from consumer.resolve import Resolver, UnresolvedError
 from consumer.settings import Settings, redact
