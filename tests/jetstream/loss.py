@@ -9,11 +9,13 @@ from consumer.nats.connection import Connection, Sink
 class Loss:
     """Loses each of the entries *numbers* of a stream once; `lost`: those that it has lost.
 
-    It goes by the entry, not by what has arrived when: the hole is the same however the entries come.
+    It goes by the entry, not by what has arrived when: the hole is the same however the entries come. `passed`: the
+    reply subjects of the entries that were not lost.
     """
 
     def __init__(self, *numbers: int) -> None:
         self.lost: list[int] = []
+        self.passed: list[bytes] = []
         self._waiting = set(numbers)
 
     def between(self, connection: Connection) -> None:
@@ -26,8 +28,10 @@ class Loss:
                 if ack is not None and ack[0] in self._waiting:
                     self._waiting.remove(ack[0])
                     self.lost.append(ack[0])
-                else:
-                    sink(subject, reply, data, headers)
+                    return
+                if ack is not None:
+                    self.passed.append(reply)
+                sink(subject, reply, data, headers)
 
             return await listen(subject, pass_on)
 

@@ -371,7 +371,7 @@ async def test_a_consumer_that_is_deleted_again_and_again_is_no_hot_loop(
     for count in range(4):
         began = loop.time()
         await delete_consumer(source, reader, names)
-        await until(lambda count=count: source.restarts == count + 1 and source._pull, "another")  # type: ignore[misc]
+        await until(lambda count=count: source.restarts > count and source._pull, "another")  # type: ignore[misc]
         times.append(loop.time() - began)
     assert times[1] > 0.1
     assert times[2] > 0.2
@@ -379,6 +379,24 @@ async def test_a_consumer_that_is_deleted_again_and_again_is_no_hot_loop(
     await put(reader, names, 1, 1)
     assert bodies(await reading) == [1]
     assert source._failures == 0
+
+
+async def test_a_machine_that_slept_is_no_reason_for_doubt(
+    source: JetStreamInput, reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour passes at once, as for a process that was stopped: the heartbeats that came meanwhile count."""
+    loop = asyncio.get_running_loop()
+    slept_s, time = 0.0, loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + slept_s)
+    await source.start(None)
+    reading = asyncio.create_task(source.batch())
+    for _ in range(3):
+        turns = source.turns
+        await until(lambda turns=turns: source.turns > turns, "a heartbeat, and that it waits for the next")  # type: ignore[misc]
+        slept_s += 3600.0
+    await put(reader, names, 1, 1)
+    assert bodies(await reading) == [1]
+    assert source.restarts == 0
 
 
 async def test_a_server_that_is_away_is_waited_for(server: Server, names: Names) -> None:
@@ -389,12 +407,12 @@ async def test_a_server_that_is_away_is_waited_for(server: Server, names: Names)
     await source.start(None)
     reading = asyncio.create_task(take(source, 1))
     await server.kill()
-    await until(lambda: source.restarts == 1, "the doubt")
+    await until(lambda: source.restarts >= 1, "the doubt")
     failed = reader.connects
     await until(lambda: "refused" in reader.last_trouble.lower() or "connect" in reader.last_trouble.lower(), "a try")
     assert source.restarts == failed == 1
     await server.start()
-    await until(lambda: reader.connects == 2, "the reconnect")
+    await until(lambda: reader.connects >= 2, "the reconnect")
     await put(reader, names, 1, 1)
     assert bodies(await reading) == [1]
     await reader.close()
@@ -427,14 +445,12 @@ async def test_acknowledgement_subjects_of_version_2_are_read(tmp_path: Path, na
         reader = await connect_reader(server.address(names.cluster), "test")
         await ensure(reader, names, SMALL, bucket=False)
         await put(reader, names, 1, 3)
+        loss = Loss()
+        loss.between(reader)
         source = JetStreamInput(reader, names)
         await source.start(None)
-        pull = source._pull
-        assert pull is not None
-        await pull._ask()
-        await until(lambda: len(pull._arrived) == 3, "three")
-        assert pull._arrived[0][1].count(b".") >= 10
         assert bodies(await take(source, 3)) == [1, 2, 3]
+        assert [reply.count(b".") >= 10 for reply in loss.passed] == [True] * 3
         await reader.close()
 
 
@@ -498,9 +514,10 @@ async def test_only_what_has_come_proves_that_it_is_read(
         await source.start(None)
         assert "nothing has come from it yet" in source.trouble
         reading = asyncio.create_task(source.batch())
-        await until(lambda: source.restarts == 3, "three doubts")
-        assert len(said) >= 3
-        assert all(f'permissions violation for publish to "{denied}.jobstate-' in one for one in said), said
+        # A server that is slow to refuse is doubted before it has: then the reason comes with a later try.
+        violation = f'permissions violation for publish to "{denied}.jobstate-'
+        await until(lambda: sum(violation in one for one in said) >= 3, lambda: f"three doubts with the reason: {said}")
+        assert all(said)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         await reader.close()
@@ -530,7 +547,7 @@ async def test_what_is_refused_at_once_is_no_hot_loop(
         began = asyncio.get_running_loop().time()
         assert source._pull is not None
         source._pull.doubt("by the test")
-        await until(lambda: tries == 4, "four tries")
+        await until(lambda: tries >= 4, "four tries")
         assert asyncio.get_running_loop().time() - began > (0.25 + 0.5) / 2
     await put(reader, names, 1, 1)
     assert bodies(await reading) == [1]
