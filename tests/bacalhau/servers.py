@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import ssl
@@ -64,9 +65,10 @@ class NatsServer:
                 await asyncio.sleep(0.01)
 
     def pause(self) -> None:
-        """Freeze it: connections stay, nothing is said."""
+        """Freeze it: connections stay, nothing is said. Returns when every thread of it stands still."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it go on."""

@@ -34,12 +34,12 @@ async def test_it_takes_connections_when_started_and_keeps_port_and_data(tmp_pat
 
     await server.restart()
     assert server.url == url
-    await until(lambda: client.connects == 2, "the reconnect after a restart")
+    await until(lambda: client.connects >= 2, "the reconnect after a restart")
     await client.jetstream().publish("kept", b"x")
     await server.kill()
     assert server.pid is None
     await server.start()
-    await until(lambda: client.connects == 3, "the reconnect after a kill")
+    await until(lambda: client.connects >= 3, "the reconnect after a kill")
     assert (await client.jetstream().stream_info("kept")).state.messages == 1
 
     await client.close()

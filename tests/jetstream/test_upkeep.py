@@ -187,14 +187,14 @@ async def test_a_bucket_that_is_ahead_of_its_log_is_made_anew(tmp_path: Path, na
         stored = next(tmp_path.rglob(names.log))  # noqa: ASYNC240 - a few files
         shutil.copytree(stored, tmp_path / "before")
         await server.start()
-        await until(lambda: reader.connects == 2, "the reconnect")
+        await until(lambda: reader.connects >= 2, "the reconnect")
         await put(reader, names, "lost-1", "lost-2")
         assert await find_fault_of_bucket(reader, names) == ""
         await server.stop()
         shutil.rmtree(stored)
         shutil.copytree(tmp_path / "before", stored)
         await server.start()
-        await until(lambda: reader.connects == 3, "the second reconnect")
+        await until(lambda: reader.connects >= 3, "the second reconnect")
         assert "a copy of the log's entry 3, and the log ends at 1" in await find_fault_of_bucket(reader, names)
 
         await Upkeep(names, SMALL).begin(reader)
@@ -347,7 +347,9 @@ async def test_a_source_that_stands_still_is_noticed(
     await look(upkeep, reader, names, memory)
     assert (upkeep.renewals, upkeep.lacking) == (0, 2)
     monkeypatch.setattr("consumer.jetstream.bucket.CATCH_UP_S", 0.0)
-    assert "none of entry 2, the last update" in await find_lack(reader, names)
+    lack = await find_lack(reader, names)
+    # Once the server has had a heartbeat of the source it knows that nothing is on its way.
+    assert "none of entry 2, the last update" in lack or (idle and lack == "it lacks 2 of the log's 2 jobs")
     if not idle:
         monkeypatch.setattr("consumer.jetstream.bucket.STUCK_S", 0.0)
     await look_until(upkeep, reader, names, memory, 1)

@@ -35,7 +35,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 @pytest.fixture
 async def connection(stage: Stage) -> AsyncIterator[Connection]:
     """A reader's connection to it."""
-    connection = await connect_reader(Nats(url=stage.server.url), "main")
+    connection = await connect_reader(Nats(url=stage.server.url), "main", within_s=DEADLINE_S)
     yield connection
     await connection.close()
 
@@ -139,7 +139,7 @@ async def test_a_follower_whose_consumer_only_sends_heartbeats_goes_on(
         if everything:
             assert (await anext(entries)).number == 2
         following = asyncio.ensure_future(anext(entries))
-        await until(lambda: everything or entries._checked == 2, "that nothing waits")
+        await until(lambda: everything or entries._checked >= 2, "that nothing waits")
         before = entries._pull
         for consumer in await stage.client.jsm().consumers_info(stage.names.log):
             body = b'{"pause_until":"2199-01-01T00:00:00Z"}'
@@ -225,7 +225,7 @@ async def test_of_each_job_the_last_entry_is_given_in_the_order_of_the_log(stage
 async def test_a_server_without_jetstream_is_named(tmp_path: Path) -> None:
     """Each way to read says that JetStream may be off, not that the log is missing."""
     async with nats_server(tmp_path) as server:
-        client = await connect_reader(Nats(url=server.url), "main")
+        client = await connect_reader(Nats(url=server.url), "main", within_s=DEADLINE_S)
         try:
             view = View(client, Stage(server, client).names, where=server.url)
             with pytest.raises(ServerError, match="is JetStream on"):
@@ -240,7 +240,7 @@ async def test_a_server_without_jetstream_is_named(tmp_path: Path) -> None:
 async def test_a_reading_of_no_stream_says_so(tmp_path: Path) -> None:
     """JetStream is there, the streams are not."""
     async with staged(tmp_path) as bare:
-        client = await connect_reader(Nats(url=bare.server.url), "main")
+        client = await connect_reader(Nats(url=bare.server.url), "main", within_s=DEADLINE_S)
         try:
             reading = View(client, bare.names, where=bare.server.url).entries(">")
             with pytest.raises(AbsentError, match="no log of cluster main"):
@@ -278,7 +278,7 @@ async def test_a_token_that_is_wrong_is_refused_at_once(tmp_path: Path) -> None:
         with pytest.raises(ServerError, match=r"(?i)authorization violation") as refused:
             await connect_reader(Nats(url=server.url, token_file=str(wrong)), "main", within_s=LONG_S)
         assert "battery" not in str(refused.value)
-        client = await connect_reader(Nats(url=server.url, token_file=str(right)), "main")
+        client = await connect_reader(Nats(url=server.url, token_file=str(right)), "main", within_s=DEADLINE_S)
         await client.close()
 
 

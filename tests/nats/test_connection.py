@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import re
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from consumer.nats.outage import Outage
 from consumer.nats.require import require_payload, require_server
 from consumer.settings import load
 from tests.bacalhau.servers import OUT_OF_TIME, certificate, certificate_of
+from tests.loopback import free_port, needs_ipv6
 from tests.server import Server, pub, speak
 from tests.waiting import DEADLINE_S, given_time, until
 
@@ -135,7 +135,7 @@ async def test_an_error_of_the_server_does_not_close_a_reader(reader: Connection
     found: list[bytes] = []
     await reader.listen("after", lambda _subject, _reply, data, _headers: found.append(data))
     await reader.send_raw(pub(b"x", b"y" * (reader.max_payload + 1)))
-    await until(lambda: reader.connects == 2 and reader.is_connected, "the reconnect")
+    await until(lambda: reader.connects >= 2 and reader.is_connected, "the reconnect")
     await reader.publish("after", b"all")
     await until(lambda: found == [b"all"], "a message over the old subscription")
 
@@ -153,7 +153,7 @@ async def test_a_reader_whose_task_ends_is_made_again(reader: Connection) -> Non
 
             await reader.listen("fail", fail)
             await reader.publish("fail")
-        await until(lambda times=times: reader.connects == 1 + times, "the reconnect")  # type: ignore[misc]
+        await until(lambda times=times: reader.connects > times, "the reconnect")  # type: ignore[misc]
         assert reader.deaf == times
     await reader.flush()
 
@@ -179,7 +179,7 @@ async def test_a_reader_comes_back_after_a_restart_and_a_kill(server: Server) ->
     await server.kill()
     await until(lambda: reader.is_reconnecting, "the loss")
     await server.start()
-    await until(lambda: reader.connects == 2, "the reconnect")
+    await until(lambda: reader.connects >= 2, "the reconnect")
     assert changes[0] is False
     assert changes[-1] is True
     await reader.close()
@@ -347,7 +347,7 @@ async def test_what_a_user_may_not_do_is_named(tmp_path: Path) -> None:
         assert not reader.forbidden("good")
 
         await reader._process_op_err(nats.errors.Error("lost"))
-        await until(lambda: reader.connects == 2, "the next connection")
+        await until(lambda: reader.connects >= 2, "the next connection")
         assert not reader.forbidden("bad")
         await reader.close()
 
@@ -391,7 +391,9 @@ async def test_a_connection_that_may_not_hear_is_made_anew(
             assert connection.deaf == 1
             return
         await until(lambda: connection.deaf >= 3 and connection.is_connected, "the third try")
-        await until(lambda: connection.forbidden(connection._answers), "the refusal, told of this connection too")
+        # Of a connection that stands now: between two of them nobody is asked.
+        refused = lambda: connection.is_connected and connection.forbidden(connection._answers)  # noqa: E731
+        await until(refused, "the refusal, told of this connection too")
         with pytest.raises(UnreachableError, match='permissions violation for subscription to "_INBOX_jobstate_main'):
             await connection.ask("$JS.API.INFO", b"", dict)
 
@@ -428,7 +430,7 @@ async def test_a_connection_on_which_nothing_is_answered_is_made_anew(
     async with asyncio.timeout(DEADLINE_S):
         while not reader.deaf:
             await ask_in_vain()
-    await until(lambda: reader.connects == 2 and reader.is_connected, "another connection")
+    await until(lambda: reader.connects >= 2 and reader.is_connected, "another connection")
     await reader.ask("$JS.API.INFO", b"", dict)
 
 
@@ -623,7 +625,7 @@ async def test_jetstream_that_does_not_answer_is_waited_for(
         await api.flush()
         connection = await connect_reader(server.address(), "test")
         with pytest.raises(ServerError) as caught:
-            await require_server(connection, within_s=0.2)
+            await require_server(connection, within_s=0.2 if answer is None else DEADLINE_S)
         assert isinstance(caught.value, UnreachableError) == wait
         assert ("does not answer now: it may have no leader" in str(caught.value)) == wait
         assert "-js" not in str(caught.value)
@@ -740,10 +742,13 @@ async def test_whoever_tries_again_and_again_tells_it_as_one_outage(server: Serv
     address, outage = server.address(), Outage("writer", now=lambda: now[0])
     await server.kill()
     with capture_logs() as lines:
-        for _ in range(3):
+        while not lines:  # given up before it was refused, it has nothing to tell
             with pytest.raises(UnreachableError):
                 await connect_writer(address, "writer", within_s=0.3, outage=outage)
+        for _ in range(3):
             now[0] += 0.3
+            with pytest.raises(UnreachableError):
+                await connect_writer(address, "writer", within_s=0.3, outage=outage)
         tries = len(lines)
         await server.start()
         writer = await connect_writer(address, "writer", outage=outage)
@@ -768,14 +773,10 @@ async def test_a_user_in_an_url_may_be_percent_encoded(tmp_path: Path) -> None:
             await connect_writer(Address(urls=(f"nats://a%3Ab:wrong@127.0.0.1:{server.port}",)), "test")
 
 
+@needs_ipv6
 async def test_a_token_in_an_url_may_be_percent_encoded(tmp_path: Path) -> None:
     """It stands in place of a user; and the server listens on IPv6."""
-    with contextlib.closing(socket.socket(socket.AF_INET6)) as probe:
-        try:
-            probe.bind(("::1", 0))
-        except OSError:
-            pytest.skip("no IPv6 on this machine's loopback")
-        port = probe.getsockname()[1]
+    port = free_port()
     (tmp_path / "conf").write_text(f'listen: "[::1]:{port}"\nauthorization {{ token: "t@k/n" }}\n')
     process = await asyncio.create_subprocess_exec(
         find_binary(), "-c", str(tmp_path / "conf"), stderr=asyncio.subprocess.DEVNULL
