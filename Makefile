@@ -23,7 +23,7 @@ find_python = for python in $(PYTHON) python3.11 python3 python3.12 python3.13 p
 	done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup install hooks readers lock check container fmt test test-busy test-lowest test-newest coverage mutate demo simulate bench fuzz load live faults real crowd torture docs clean
+.PHONY: help setup install hooks readers lock check container fmt test test-busy test-lowest test-newest coverage mutate sizes demo simulate bench fuzz load live faults real crowd torture docs clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ coverage: $(STAMP) ## Which lines of the pure parts their own tests leave out
 
 mutate: $(STAMP) ## Change the pure parts bit by bit: does a test notice? (ARGS="--parts rules --sample 200")
 	$(BIN)/python -m tests.lab.mutation $(ARGS)
+
+sizes: $(STAMP) ## The largest modules, classes and functions
+	$(BIN)/python tools/sizes.py $(ARGS)
 
 demo: $(STAMP) ## Real Bacalhau traffic through a real server, in under a minute
 	$(BIN)/jobstate demo --recording $(DEMO)/queued_then_runs --recording $(DEMO)/rerun $(ARGS)

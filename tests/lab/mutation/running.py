@@ -32,6 +32,7 @@ from tests.lab.mutation import mutants
 QUIET: Final = (
     *("-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", "-m", "not server"),
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # hypothesis was imported before pytest ran
+    *("--assert", "plain"),  # nobody reads why a test is red
 )
 CPU_S: Final = 20
 """A fork may use so much and ten times what its tests use: a mutant may loop for ever."""
