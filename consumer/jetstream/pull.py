@@ -15,7 +15,16 @@ import nats.errors
 from nats.aio.subscription import Subscription
 
 from consumer.errors import JobstateError, LogWentBackError, ServerError, UnreachableError
-from consumer.nats.api import NO_STREAM, PENDING, ConsumerInfo, Problem, header, read_ack
+from consumer.nats.api import (
+    BODY_SIZE,
+    NO_STREAM,
+    PENDING,
+    ConsumerInfo,
+    MessageAnswer,
+    Problem,
+    header,
+    read_ack,
+)
 from consumer.nats.connection import REQUEST_S, Connection
 
 BATCH: Final = 1000
@@ -77,6 +86,8 @@ class Pull:
         self._asked = 0
         self._count = 0
         self._why = ""
+        self._stripped: list[int] = []
+        """Entries without a body whose headers name the size of one."""
         self._owed_since: float | None = None
         self._beats = 0
         self.pending = self.reached = 0
@@ -139,6 +150,7 @@ class Pull:
             self.turns += 1
             if self._arrived:
                 found = self._take()
+                await self._require_bodies()
                 if found:
                     return found
             if self._why:
@@ -169,6 +181,19 @@ class Pull:
                 f"entries wait in {self.stream}, and its consumer has sent heartbeats only for {waited:.0f} s"
             )
 
+    async def _require_bodies(self) -> None:
+        """Raise `DoubtError` if the stream has the body of an entry that came without one.
+
+        The server says the size of a body that it leaves out, where somebody edited the consumer to `headers_only`. A
+        producer may send that header too, so the stream is asked.
+        """
+        while self._stripped:
+            number = self._stripped.pop()
+            body = msgspec.json.encode({"seq": number})
+            found = await self._connection.ask(f"$JS.API.STREAM.MSG.GET.{self.stream}", body, MessageAnswer)
+            if found.message is None or found.message.data:
+                raise DoubtError(f"entry {number} of {self.stream} came without its body: its consumer was edited")
+
     def _put_aside(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         self._arrived.append((subject, reply, data, headers))
         self._something.set()
@@ -193,6 +218,8 @@ class Pull:
                 break
             count, self.reached = at, number
             self._prove()
+            if not data and header(headers, BODY_SIZE) not in {"", "0"}:
+                self._stripped.append(number)
             found.append((number, time, subject, data, headers))
         self._asked -= count - self._count
         self._count = count

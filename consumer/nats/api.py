@@ -25,6 +25,7 @@ FILTER: Final = b"\r\nNats-Expected-Last-Subject-Sequence-Subject:"
 TRACEPARENT: Final = b"\r\ntraceparent:"
 SOURCE: Final = b"\r\nNats-Stream-Source:"
 PENDING: Final = b"\r\nNats-Pending-Messages:"
+BODY_SIZE: Final = b"\r\nNats-Msg-Size:"
 """Headers, as `header` looks for them."""
 
 _ACK: Final = b"$JS.ACK."

@@ -711,3 +711,36 @@ async def test_the_time_in_which_nobody_reads_is_not_the_servers(
     await put(reader, names, 2, 2)
     assert bodies(await reading) == [2]
     assert source.restarts == 0
+
+
+async def strip_bodies(reader: Connection, stream: str) -> None:
+    """Have each consumer of *stream* deliver headers alone from now on."""
+    for name in json.loads(await api(reader, f"CONSUMER.NAMES.{stream}"))["consumers"]:
+        config = json.loads(await api(reader, f"CONSUMER.INFO.{stream}.{name}"))["config"]
+        wanted = {"stream_name": stream, "config": {**config, "headers_only": True}, "action": "update"}
+        answer = json.loads(await api(reader, f"CONSUMER.CREATE.{stream}.{name}", json.dumps(wanted).encode()))
+        assert answer["config"]["headers_only"]
+
+
+async def test_a_consumer_that_somebody_edited_to_leave_out_bodies_is_replaced(
+    source: JetStreamInput, reader: Connection, names: Names
+) -> None:
+    """A report without its body is none: nothing is taken from that consumer, and a new one brings each entry whole."""
+    await put(reader, names, 1, 3)
+    await source.start(None)
+    assert bodies(await take(source, 3)) == [1, 2, 3]
+    await strip_bodies(reader, names.input)
+    await put(reader, names, 4, 6)
+    assert bodies(await take(source, 3)) == [4, 5, 6]
+    assert (source.restarts, source.breaks) == (1, [])
+
+
+async def test_a_producer_may_send_the_header_of_a_left_out_body(
+    source: JetStreamInput, reader: Connection, names: Names
+) -> None:
+    """Nobody left out a body, so the empty one is delivered as it is, and the reader does not begin anew."""
+    await source.start(None)
+    await reader.publish(names.report(KEY), b"", headers={"Nats-Msg-Size": "7"})
+    await put(reader, names, 2, 2)
+    assert [delivery.data for delivery in await take(source, 2)] == [b"", b"2"]
+    assert source.restarts == 0
