@@ -8,8 +8,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
-from consumer.errors import OrchestratorError
+from consumer.core.reads import Missing, OrchestratorAnswer, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.fold.asks import Answer, Append, ReadBack
 from consumer.model import HistoryPage, JobDocument, JobPage, Position
 
@@ -80,36 +79,21 @@ class Orchestrator(Protocol):
 
 
 class Answered(NamedTuple):
-    """One read that came back. *started_at* is when its request left, in the clock's seconds.
-
-    *alone*: its error says nothing of other reads.
-    """
+    """One read that came back, with what came of it. *started_at* is when its request left, in the clock's seconds."""
 
     read: OrchestratorRead
-    answer: HistoryPage | JobDocument | JobPage | Missing | OrchestratorError
+    answer: OrchestratorAnswer
     started_at: float
-    alone: bool = False
 
 
 class Reads(Protocol):
-    """The join's reads, carried out at the pace that the orchestrator is allowed to feel."""
+    """The core's reads, carried out. Nothing is decided here: what is sent leaves at once."""
 
-    def ask(self, reads: Iterable[OrchestratorRead]) -> None:
-        """Carry *reads* out when their turn comes; each comes back once."""
+    def send(self, reads: Iterable[OrchestratorRead]) -> None:
+        """Carry *reads* out now; each comes back once."""
 
     async def answers(self) -> list[Answered]:
         """Wait until something came back, then everything that has."""
-
-    def hurry(self) -> None:
-        """Ask an orchestrator that is away at once: something says that it may be back."""
-
-    @property
-    def away(self) -> str:
-        """Kind of the error that keeps the orchestrator away; empty while it answers."""
-
-    @property
-    def returns(self) -> int:
-        """How often it came back so far: each time frames may have been missed by it, and asks for a full list."""
 
 
 class Beginning(Protocol):

@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from consumer.bacalhau.orchestrator import OrchestratorOptions
-from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.tap import TapOptions
 from consumer.core import ReadingOptions
 from consumer.daemon.life import reading_options
@@ -20,7 +19,6 @@ SETTINGS = Settings()
 @pytest.mark.parametrize(
     ("made", "own"),
     [
-        (PaceOptions.of(SETTINGS.orchestrator), PaceOptions()),
         (OrchestratorOptions.of(SETTINGS.orchestrator), OrchestratorOptions(url="")),
         (TapOptions.of(SETTINGS.bacalhau), TapOptions(urls=())),
         (reading_options(SETTINGS), ReadingOptions()),

@@ -6,12 +6,12 @@ a leaf node or a cluster of NATS may rightly stand between: so it is said, and n
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 import structlog
 
 from consumer.bacalhau.orchestrator import Orchestrator
-from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import Tap
 from consumer.errors import OrchestratorError
 from consumer.wire.display import printable
@@ -25,11 +25,17 @@ AGAIN_MAX_S: Final = 3_600.0
 
 
 async def compare_names(
-    tap: Tap, orchestrator: Orchestrator, reads: Reads, *, look_s: float = LOOK_S, again_s: float = AGAIN_S
+    tap: Tap,
+    orchestrator: Orchestrator,
+    wait_s: Callable[[], float | None],
+    *,
+    look_s: float = LOOK_S,
+    again_s: float = AGAIN_S,
 ) -> NoReturn:
     """Compare for each server that the tap listens on, by name: once the orchestrator has answered a list.
 
     One request for each server. Without an answer again after *again_s*, then twice that, or for the next server.
+    *wait_s* takes a place of the orchestrator's rate: seconds until the request may leave, or None while it is away.
     """
     now = asyncio.get_running_loop().time
     compared: str | None = None
@@ -39,9 +45,9 @@ async def compare_names(
         name = tap.server.name
         if name != tried:
             tried, due, pause_s = name, 0.0, again_s
-        if name != compared and now() >= due and orchestrator.lists and not reads.away:
+        if name != compared and now() >= due and orchestrator.lists and (turn_s := wait_s()) is not None:
             due, pause_s = now() + pause_s, min(2 * pause_s, AGAIN_MAX_S)
-            await reads.turn()
+            await asyncio.sleep(turn_s)
             if await _compare(name, orchestrator):
                 compared = name
         await asyncio.sleep(look_s)

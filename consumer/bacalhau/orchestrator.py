@@ -1,6 +1,6 @@
 """Bacalhau's REST side, asked over HTTP: one request, one answer, and a name for every answer that is none.
 
-What bodies mean is `consumer.wire.rest`; what to ask and when is `consumer.core` and `consumer.bacalhau.pace`. Here are
+What bodies mean is `consumer.wire.rest`; what to ask and when is `consumer.core`. Here are
 the bounds: time, bytes, no redirects, no cookies, no compression. A body never gets into an error: it may hold secrets.
 """
 

@@ -3,17 +3,19 @@
 from consumer.core.core import Core, Settled, Source
 from consumer.core.options import ReadingOptions
 from consumer.core.readers import Readers
-from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.core.reads import Missing, OrchestratorAnswer, OrchestratorRead, ReadHistory, ReadJob, ReadJobs, Scope
 
 __all__ = [
     "Core",
     "Missing",
+    "OrchestratorAnswer",
     "OrchestratorRead",
     "ReadHistory",
     "ReadJob",
     "ReadJobs",
     "Readers",
     "ReadingOptions",
+    "Scope",
     "Settled",
     "Source",
 ]

@@ -10,14 +10,16 @@ from typing import Final, Protocol
 
 import msgspec
 
-from consumer.core.reads import OrchestratorRead
+from consumer.core.readers import Readers
+from consumer.core.reads import OrchestratorAnswer, OrchestratorRead, Scope
+from consumer.errors import OrchestratorError
 from consumer.fold import Decided, Lanes, Published
 from consumer.fold.asks import Answer, Append, ReadBack
 from consumer.model import Decision, Event, Frame, Notice, Work
 
 
 class Source(Protocol):
-    """What turns frames and answers into events: `Join` with an orchestrator, `Derivation` without."""
+    """What turns frames and answers into events: `Readers` with an orchestrator, `Derivation` without."""
 
     events: list[Work]
     """What it came to since the core last looked."""
@@ -31,11 +33,11 @@ class Source(Protocol):
     def decided(self, event: Event, decision: Decision) -> None:
         """Learn what an event came to."""
 
-    def take(self, now: float) -> list[OrchestratorRead]:
-        """Give the reads that are due. What the time alone brings may also stand in `events` afterwards."""
+    def due_reads(self, now: float) -> list[OrchestratorRead]:
+        """Give the reads that leave now. What the time alone brings may also stand in `events` afterwards."""
 
     def wake_at(self) -> float | None:
-        """When `take` may bring more if nothing comes before, in seconds; None: never."""
+        """When `due_reads` may bring more if nothing comes before, in seconds; None: never."""
 
 
 class Settled(msgspec.Struct, kw_only=True):
@@ -44,7 +46,7 @@ class Settled(msgspec.Struct, kw_only=True):
     events: list[Work] = msgspec.field(default_factory=list)
     """Events that the source brought, all of them on their way through the lanes now."""
     reads: list[OrchestratorRead] = msgspec.field(default_factory=list)
-    """Reads to carry out."""
+    """Reads that leave now: at once, each of them."""
     decided: list[Decided] = msgspec.field(default_factory=list)
     """Events that are over."""
     published: list[Published] = msgspec.field(default_factory=list)
@@ -56,8 +58,9 @@ class Settled(msgspec.Struct, kw_only=True):
 class Core:
     """The deciding part of one daemon. *source* is None where only reports are followed.
 
-    Put in what came: into `source` what Bacalhau says, into `lanes` reports and the log's answers. Then call `settle`,
-    carry out its reads, and send what `appends` gives. `wake_at` says when the time alone brings more.
+    Put in what came: frames, reports, the answers of orchestrator and log. Then call `settle`, send its reads at once,
+    and what `appends` gives. `wake_at` says when the time alone brings more. Which job is read, when, and how much the
+    orchestrator is to feel, is decided in here: nothing waits between the core and the orchestrator.
     """
 
     def __init__(self, lanes: Lanes, source: Source | None = None) -> None:
@@ -78,6 +81,14 @@ class Core:
         if self.source is not None:
             self.source.look_everywhere()
 
+    def orchestrator_answered(self, read: OrchestratorRead, answer: OrchestratorAnswer, now: float) -> Scope | None:
+        """Take what came of *read*. Gives what an error says something of; None: it is an answer."""
+        assert isinstance(self.source, Readers), "whoever is asked is a Readers"
+        if isinstance(answer, OrchestratorError):
+            return self.source.failed(read, answer, now)
+        self.source.answered(read, answer, now)
+        return None
+
     def log_answered(self, token: int, answer: Answer, now: float) -> None:
         """Take the log's answer to the append or read-back *token*."""
         self.lanes.answer(token, answer, now)
@@ -95,7 +106,7 @@ class Core:
                     lanes.offer(event)
                 # What writes nothing is over at once, and may bring the source to read again.
                 self._collect(settled)
-            settled.reads += source.take(now)
+            settled.reads += source.due_reads(now)
             if not source.events:
                 break
         return settled

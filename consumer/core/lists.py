@@ -139,13 +139,13 @@ class Lists:
         self._sweep_wanted = False
         self._sweep_due = NEVER
 
-    def hurry(self, now: float) -> None:
+    def list_soon(self, now: float) -> None:
         """Some job has changed, and nobody knows which: look as soon as the share allows."""
         self._changes_due = min(self._changes_due, max(now, self._may_at))
 
     # -- pages --------------------------------------------------------------------------------------------------------
 
-    def take(self, now: float) -> ReadJobs | None:
+    def next_page(self, now: float) -> ReadJobs | None:
         """The page to read now, if there is one. One at a time."""
         if self._asked is not None or now < self._may_at:
             return None
@@ -173,13 +173,18 @@ class Lists:
         return ReadJobs(limit=self._full_limit.now)
 
     def wake_at(self) -> float | None:
-        """When `take` may have a page; None: not before something happens."""
+        """When `next_page` may have one; None: not before something happens."""
         if self._asked is not None:
             return None
         if self._sweep_wanted or self._sweep is not None or self._changes is not None:
             return self._may_at
         due = min(self._sweep_due, self._changes_due if self._pacing.lists else NEVER)
         return None if due == NEVER else max(self._may_at, due)
+
+    @property
+    def asked_at(self) -> float:
+        """When the page left that is being read."""
+        return self._asked_at
 
     @property
     def _may_at(self) -> float:
@@ -200,10 +205,6 @@ class Lists:
         if self._seen_from is None or not self._pacing.lists:
             return 0.0
         return max(self._found_within_s, now - self._seen_from)
-
-    def started(self, at: float) -> None:
-        """The request left at *at*: the pause is measured by the orchestrator's time, not by that in our queue."""
-        self._asked_at = at
 
     def answered(self, page: JobPage, now: float, *, begun: bool) -> bool:
         """Take a page that has been looked at. *begun*: the log's beginning is agreed; else its top alone counts.
@@ -288,12 +289,14 @@ class Lists:
             return True
         return False
 
-    def failed(self, now: float, *, too_large: bool) -> None:
+    def failed(self, now: float, *, too_large: bool = False, is_untouched: bool = False) -> None:
         """The page was not answered: it is asked for again later, a smaller one if it was *too_large*.
 
-        It may have cost as much as any other, so as long is paused; and longer with each that fails in a row.
+        It may have cost as much as any other, so as long is paused, unless it *is_untouched*: the orchestrator has not
+        got it. And longer with each that fails in a row.
         """
         read, self._asked = self._asked, None
+        self._asked_at = now if is_untouched else self._asked_at
         pacing = self._pacing
         self._failures += not too_large  # a smaller one is another question
         self._tries += not too_large

@@ -43,6 +43,9 @@ class ReadingOptions(msgspec.Struct, frozen=True, kw_only=True):
     `included_rows`: the job's document brings at most so many rows of its history. `history_limit`: rows that a page of
     history is asked for. `history_max`: a history with more entries has no end.
     `executions_max`, `jobs_max`: how many are remembered.
+    `concurrency`: requests under way at most. `max_rate`: requests a second, as an average over ten of them. `pause_s`:
+    after a failure that is of all reads nothing leaves for so long, twice as long after each probe that fails, at most
+    `pause_max_s`.
     """
 
     end_wait_s: float = 0.005
@@ -68,6 +71,10 @@ class ReadingOptions(msgspec.Struct, frozen=True, kw_only=True):
     history_max: int = 2_000_000
     executions_max: int = 100_000
     jobs_max: int = 200_000
+    concurrency: int = 8
+    max_rate: float = 200.0
+    pause_s: float = 0.2
+    pause_max_s: float = 15.0
 
     def retry_after(self, failures: int) -> float:
         """Seconds until what has failed so many times in a row is asked for again."""

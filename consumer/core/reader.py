@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from consumer.core.claim import Claim
 from consumer.core.options import ReadingOptions
+from consumer.core.reads import Scope
 from consumer.model import HistoryEntry, Identity, JobKey, Step
 from consumer.wire.subjects import job_key
 
@@ -66,6 +67,7 @@ class Reader:
         "cause",
         "claim",
         "due",
+        "failed_after",
         "failures",
         "flying",
         "halted",
@@ -127,6 +129,8 @@ class Reader:
         """The record was asked for the job that only a frame has named, and did not give it."""
         self.failures = 0
         """Reads in a row that failed by themselves, while others were answered."""
+        self.failed_after: int | None = None
+        """How many reads had been answered, of all jobs, when its last one failed; None: that was answered."""
         self.not_before = LONG_AGO
         """Hints do not hurry a job that fails."""
         self.halted: Step | None = None
@@ -146,6 +150,11 @@ class Reader:
     def waits(self) -> bool:
         """Whether it may be read: nothing of the job is under way."""
         return not self.flying and not self.busy
+
+    @property
+    def fails(self) -> bool:
+        """Whether its last read failed, whoever's fault that is."""
+        return bool(self.failures) or self.failed_after is not None
 
     @property
     def is_asking(self) -> bool:
@@ -194,16 +203,17 @@ class Reader:
             after = min(age + options.turn_s, max(options.watch_s, age + options.repeats[0]))
         return self.hinted_at + after
 
-    def failed(self, now: float, options: ReadingOptions, *, alone: bool) -> float:
-        """A read failed, *alone* while others were answered, or as all do. When to read it again."""
+    def failed(self, now: float, options: ReadingOptions, scope: Scope) -> float:
+        """A read failed, alone while others were answered, or as all do. When to read it again."""
         self.flying = False
         self.pages = []
-        if alone:
+        if scope is Scope.READ:
             self.failures += 1
             self.not_before = now + options.retry_after(self.failures)
             return self.not_before
-        return now + options.retry_s / 5
+        # By then somebody else was answered, so that the next error is the job's own if it is.
+        return now + (options.retry_s / 5 if self.named else options.retry_s)
 
     def answered(self) -> None:
         """A read was answered, whatever with."""
-        self.failures, self.not_before = 0, LONG_AGO
+        self.failures, self.failed_after, self.not_before = 0, None, LONG_AGO

@@ -24,11 +24,13 @@ from consumer.core.history import (
 )
 from consumer.core.lists import AHEAD_NS, Lists, agrees_with_clock
 from consumer.core.options import ReadingOptions
+from consumer.core.pace import Pace
 from consumer.core.reader import LONG_AGO, Cause, Last, Reader
-from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, ReadJobs, Scope
 from consumer.core.rows import DIFFERS, PERHAPS
 from consumer.core.rows import lay_beside as lay_row_beside
 from consumer.core.schedule import Schedule
+from consumer.errors import MAYBE_OF_ONE_READ, OrchestratorError
 from consumer.model import (
     REPORTED,
     START,
@@ -57,6 +59,9 @@ from consumer.wire.subjects import job_key, unescape
 
 UNREADABLE_AFTER: Final = 5
 """A job whose reads failed so often in a row, over some 15 s, is announced."""
+
+UNTOUCHED: Final = frozenset({"unreachable", "unresolved"})
+"""Kinds of errors that took none of the orchestrator's time."""
 
 _ENDS: Final = (FrameKind.RUN_RESULT, FrameKind.COMPUTE_ERROR)
 
@@ -94,7 +99,7 @@ class Counts(msgspec.Struct, kw_only=True):
 class Readers:
     """One cluster's readers. *known* gives the log's last update of a job; *since_ns*: see `begin`.
 
-    After each call drain `events`, and `take` the reads; `wake_at` says when the time alone brings more.
+    After each call drain `events`, and carry out `due_reads`; `wake_at` says when the time alone brings more.
     """
 
     def __init__(
@@ -104,7 +109,9 @@ class Readers:
         options: ReadingOptions | None = None,
         *,
         since_ns: int | None = None,
+        dice: Callable[[], float] = lambda: 0.5,
     ) -> None:
+        """*dice* gives numbers in [0, 1), for pauses that do not end at one instant everywhere."""
         self._rules: Final = rules
         self._known: Final = known
         self._options: Final = options or ReadingOptions()
@@ -114,6 +121,9 @@ class Readers:
         self._readers: Final[dict[str, Reader]] = {}
         self._executions: Final[dict[str, Execution]] = {}
         self._schedule: Final = Schedule(self._options)
+        self._pace: Final = Pace(self._options, dice)
+        self._returns = 0
+        self._began_at: float | None = None
         self._further: Final[deque[OrchestratorRead]] = deque()
         """Reads that go on with one that was answered: the next page, or the history after the job."""
         self._open = 0
@@ -200,8 +210,51 @@ class Readers:
 
     @property
     def hints_open(self) -> int:
-        """Jobs that are due because of a hint."""
-        return self._schedule.waiting
+        """Jobs that are due because of a hint, or will be."""
+        return self._schedule.hinted
+
+    # -- the orchestrator, and what it is to feel ---------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are under way."""
+        return self._pace.in_flight
+
+    def waiting(self, now: float) -> int:
+        """Reads that are due and have not left."""
+        lists_due = self._lists.wake_at()
+        of_jobs = self._schedule.overdue(now) if self._since_ns is not None else 0
+        return len(self._further) + of_jobs + (lists_due is not None and lists_due <= now)
+
+    def waited_s(self, now: float) -> float:
+        """How long the oldest of these has waited: above some seconds, rate or orchestrator cannot keep up."""
+        due = self._next_due()
+        if due is None or self._began_at is None:
+            return 0.0
+        return max(now - max(due, self._began_at), 0.0)
+
+    @property
+    def away(self) -> str:
+        """Kind of the error that keeps the orchestrator away, or empty."""
+        return self._pace.away
+
+    @property
+    def away_since(self) -> float | None:
+        """Since when it is away."""
+        return self._pace.away_since
+
+    @property
+    def returns(self) -> int:
+        """How often it came back so far."""
+        return self._pace.returns
+
+    def probe_now(self) -> None:
+        """Something says that an orchestrator that is away may be back: ask it at once, not after the pause."""
+        self._pace.probe_now()
+
+    def turn_s(self, now: float) -> float | None:
+        """Seconds until a request may leave that is no read of ours: it takes a place of the rate. None: it is away."""
+        return None if self._pace.away else self._pace.turn(now) - now
 
     # -- frames: hints ------------------------------------------------------------------------------------------------
 
@@ -220,7 +273,7 @@ class Readers:
         if not name:
             # The AskForBid was before us: only a list can say which job this is.
             self.counts.unknown_executions += 1
-            self._lists.hurry(now)
+            self._lists.list_soon(now)
             return
         if frame.kind is FrameKind.BID_RESULT and frame.accepted:
             self.counts.answered += 1  # the approval follows, and says more
@@ -296,22 +349,58 @@ class Readers:
 
     # -- reads --------------------------------------------------------------------------------------------------------
 
-    def take(self, now: float, room: float = float("inf")) -> list[OrchestratorRead]:
-        """Give at most *room* reads to carry out now, the most urgent first."""
+    def due_reads(self, now: float) -> list[OrchestratorRead]:
+        """Give the reads that leave now, the most urgent first. Each comes back through `answered` or `failed`."""
+        if self._began_at is None:
+            self._began_at = now
         reads: list[OrchestratorRead] = []
-        while self._further and len(reads) < room:
-            reads.append(self._further.popleft())
-        if len(reads) < room and (page := self._lists.take(now)) is not None:
-            self.counts.lists += 1
-            reads.append(page)
-        while self._since_ns is not None and len(reads) < room and (reader := self._schedule.next(now)) is not None:
-            reader.leaves(now)
-            if reader.cause is Cause.HINT:
-                self.counts.hint_reads += 1
-            else:
-                self.counts.scan_reads += 1
-            reads.append(self._read_of(reader))
+        while self._pace.is_free(now) and (read := self._next_read(now)) is not None:
+            self._pace.leaves(read, now)
+            reads.append(read)
         return reads
+
+    def _next_read(self, now: float) -> OrchestratorRead | None:
+        if self._pace.away:
+            return self._next_probe(now)
+        return self._next_page() or self._next_list(now) or self._next_of_job(now)
+
+    def _next_probe(self, now: float) -> OrchestratorRead | None:
+        """One that tells whether the orchestrator is back: not of a job that fails, which proves nothing.
+
+        A list last: it may take a second, or a minute.
+        """
+        failing: list[Reader] = []
+        while (reader := self._next_reader(now)) is not None and reader.fails:
+            failing.append(reader)
+        read = self._leaves(reader, now) if reader is not None else self._next_page() or self._next_list(now)
+        if read is None and failing:
+            read = self._leaves(failing.pop(0), now)
+        for one in failing:
+            self._schedule.put(one, now, one.cause)
+        return read
+
+    def _next_page(self) -> OrchestratorRead | None:
+        return self._further.popleft() if self._further else None
+
+    def _next_list(self, now: float) -> ReadJobs | None:
+        page = self._lists.next_page(now)
+        self.counts.lists += page is not None
+        return page
+
+    def _next_of_job(self, now: float) -> OrchestratorRead | None:
+        reader = self._next_reader(now)
+        return self._leaves(reader, now) if reader is not None else None
+
+    def _next_reader(self, now: float) -> Reader | None:
+        return self._schedule.next(now) if self._since_ns is not None else None
+
+    def _leaves(self, reader: Reader, now: float) -> OrchestratorRead:
+        reader.leaves(now)
+        if reader.cause is Cause.HINT:
+            self.counts.hint_reads += 1
+        else:
+            self.counts.scan_reads += 1
+        return self._read_of(reader)
 
     def _read_of(self, reader: Reader) -> OrchestratorRead:
         cause = "hint" if reader.cause is Cause.HINT else "scan"
@@ -321,7 +410,12 @@ class Readers:
         return ReadHistory(job=reader.name, namespace=reader.identity.namespace, next_token=token, cause=cause)
 
     def wake_at(self) -> float | None:
-        """When `take` will have more if nothing comes before, in seconds; None: never."""
+        """When `due_reads` will have more if nothing comes before, in seconds; None: never."""
+        due, free_at = self._next_due(), self._pace.free_at()
+        return None if due is None or free_at is None else max(due, free_at)
+
+    def _next_due(self) -> float | None:
+        """When the next read is due, whether or not it may leave then; None: not before something comes."""
         if self._further:
             return LONG_AGO
         times = [self._lists.wake_at(), self._schedule.wake_at() if self._since_ns is not None else None]
@@ -335,21 +429,17 @@ class Readers:
         read: OrchestratorRead,
         answer: HistoryPage | JobDocument | JobPage | Missing,
         now: float,
-        *,
-        started: float | None = None,
     ) -> None:
-        """Take the orchestrator's answer to *read*. *started*: when its request left; None: when `take` gave it."""
+        """Take the orchestrator's answer to *read*, as `due_reads` gave it."""
+        self._pace.answered(read)
+        self._look_after_return()
         if isinstance(read, ReadJobs):
             assert isinstance(answer, JobPage)
-            if started is not None:
-                self._lists.started(started)
-            self._listed(answer, now, now if started is None else started)
+            self._listed(answer, now, self._lists.asked_at)
             return
         reader = self._readers.get(read.job)
         if reader is None:
             return
-        if started is not None and not reader.pages and not self._is_further(read):
-            reader.looked_at = started
         reader.answered()
         if isinstance(answer, Missing):
             self.counts.missing += 1
@@ -361,9 +451,11 @@ class Readers:
             assert isinstance(read, ReadHistory)
             self._take_page(reader, read, answer, now)
 
-    @staticmethod
-    def _is_further(read: ReadHistory | ReadJob) -> bool:
-        return isinstance(read, ReadHistory) and bool(read.next_token)
+    def _look_after_return(self) -> None:
+        """The orchestrator is back: what it wrote meanwhile, nobody may have heard of."""
+        if self._pace.returns != self._returns:
+            self._returns = self._pace.returns
+            self.look_everywhere()
 
     def _take_missing(self, reader: Reader, now: float) -> None:
         known = self._known(reader.key) if reader.key is not None else None
@@ -434,7 +526,7 @@ class Readers:
         is_full = bool(page.next_token) and page.items >= options.history_limit
         first = reader.tail.entries if reader.tail is not None else 0
         if is_full and (page.next_token == read.next_token or first + len(reader.pages) > options.history_max):
-            self._fail(reader, now, "endless")
+            self._fail(reader, now, "endless", Scope.READ)
         elif is_full:
             self._further.append(msgspec.structs.replace(read, next_token=page.next_token))
         elif reader.pages or first:
@@ -536,37 +628,40 @@ class Readers:
             reader.busy = True
             self.events.append(record)
 
-    def failed(
-        self,
-        read: OrchestratorRead,
-        now: float,
-        *,
-        alone: str = "",
-        too_large: bool = False,
-        started: float | None = None,
-    ) -> None:
-        """*read* was not answered. *alone*: the kind of an error that says nothing of other reads; else empty."""
+    def failed(self, read: OrchestratorRead, error: OrchestratorError, now: float) -> Scope:
+        """*read* was answered with *error*, or not at all. Gives what that says something of."""
         self.counts.failed += 1
+        reader = None if isinstance(read, ReadJobs) else self._readers.get(read.job)
+        scope = self._pace.failed(read, error, now, is_again=self._is_again(reader, error))
+        self._look_after_return()
         if isinstance(read, ReadJobs):
-            if started is not None:
-                self._lists.started(started)
-            self._lists.failed(now, too_large=too_large)
-            return
-        reader = self._readers.get(read.job)
-        if reader is None:
-            return
-        if alone and not reader.named:
+            is_untouched = error.kind in UNTOUCHED
+            self._lists.failed(now, too_large=error.kind == "too-large", is_untouched=is_untouched)
+        elif reader is None:
+            pass
+        elif scope is Scope.READ and not reader.named:
             self._ask_once_more(reader, now)
-            return
-        reader.asked_once = True
-        self._fail(reader, now, alone)
+        else:
+            reader.asked_once = True
+            self._fail(reader, now, error.kind, scope)
+        return scope
 
-    def _fail(self, reader: Reader, now: float, alone: str) -> None:
-        due = reader.failed(now, self._options, alone=bool(alone))
-        if alone:
+    def _is_again(self, reader: Reader | None, error: OrchestratorError) -> bool:
+        """Whether the job had such an error before, and others were answered since.
+
+        A list has no job: however well each of them is answered, without lists no new one is found.
+        """
+        if reader is None or error.kind not in MAYBE_OF_ONE_READ:
+            return False
+        failed_after, reader.failed_after = reader.failed_after, self._pace.answers
+        return reader.failures > 0 or (failed_after is not None and failed_after < self._pace.answers)
+
+    def _fail(self, reader: Reader, now: float, kind: str, scope: Scope) -> None:
+        due = reader.failed(now, self._options, scope)
+        if scope is Scope.READ:
             reader.tail = None  # its token may be what fails: the next read is of the whole history
             if reader.failures == UNREADABLE_AFTER:
-                self.events.append(notices.unreadable(reader.name, reader.key, alone))
+                self.events.append(notices.unreadable(reader.name, reader.key, kind))
         self._schedule.put(reader, due, reader.cause)
 
     # -- what is planned ----------------------------------------------------------------------------------------------

@@ -1,12 +1,16 @@
-"""What the join asks of the orchestrator. Shapes only; `consumer.core.readers` says when.
+"""What the core asks of the orchestrator. Shapes only; `consumer.core.readers` says when.
 
-A read is answered with the page or document it asks for, `Missing` (404), or an error; each goes back to the join with
+A read is answered with the page or document it asks for, `Missing` (404), or an error; each goes back to the core with
 the very read it answers.
 """
 
+from enum import StrEnum
 from typing import Final
 
 import msgspec
+
+from consumer.errors import OrchestratorError
+from consumer.model import HistoryPage, JobDocument, JobPage
 
 HISTORY_LIMIT: Final = 1000
 """Rows that a page of history is asked for: a page with so many has another behind it."""
@@ -41,3 +45,16 @@ OrchestratorRead = ReadHistory | ReadJob | ReadJobs
 
 class Missing(msgspec.Struct, frozen=True, gc=False):
     """404: the orchestrator does not know the job (yet, or any more)."""
+
+
+OrchestratorAnswer = HistoryPage | JobDocument | JobPage | Missing | OrchestratorError
+"""What may come of a read."""
+
+
+class Scope(StrEnum):
+    """What an error of one read says something of."""
+
+    READ = "read"
+    """This read alone: others are served."""
+    ALL = "all"
+    """All of them: the orchestrator counts as away."""

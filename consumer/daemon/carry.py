@@ -1,4 +1,4 @@
-"""The loops that carry: from input, tap and orchestrator to join and lanes, and from there to the log.
+"""The loops that carry: from input, tap and orchestrator to the core, and from there to the log.
 
 They decide nothing. Every loop waits for one port, hands what came to the core, and `_follow` carries out what
 came of it. So the daemon is this file's handful of loops, and all that can be right or wrong about states is elsewhere.
@@ -230,7 +230,7 @@ class Carrier:
     async def _frame_loop(self) -> None:
         tap = self._sources.tap
         assert tap is not None
-        reads, gaps, connections = self._sources.reads, tap.gaps, tap.connections
+        source, gaps, connections = self._core.source, tap.gaps, tap.connections
         while True:
             await self._room.wait()  # what comes meanwhile waits in the tap, which has a bound and tells a gap
             frames = await tap.batch()
@@ -242,8 +242,8 @@ class Carrier:
                 self._core.look_everywhere()
             if tap.connections != connections:
                 connections = tap.connections
-                if reads is not None:
-                    reads.hurry()  # Bacalhau's NATS lives and dies with the orchestrator
+                if isinstance(source, Readers):
+                    source.probe_now()  # Bacalhau's NATS lives and dies with the orchestrator
             for raw in frames:
                 frame = self._frame(raw)
                 if isinstance(frame, Junk):
@@ -264,40 +264,30 @@ class Carrier:
         reads, readers = self._sources.reads, self._core.source
         assert reads is not None
         assert isinstance(readers, Readers)
-        returns = reads.returns
+        returns = readers.returns
         while True:
             await self._room.wait()
             answered = await reads.answers()
             self.answers_read += len(answered)
             now = self._clock.now()
             for one in answered:
-                self._take_read(readers, one, now)
-            self._watcher.answered(answered, reads.away)
-            if reads.returns != returns:
-                returns = reads.returns
-                readers.look_everywhere()
+                self._core.orchestrator_answered(one.read, one.answer, now)
+                if isinstance(one.answer, OrchestratorError):
+                    log.warning(
+                        "read.failed",
+                        kind=one.answer.kind,
+                        read=type(one.read).__name__,
+                        job_id=getattr(one.read, "job", ""),
+                        reason=one.answer.detail,
+                    )
+            self._watcher.answered(answered, readers.away)
+            if readers.returns != returns:
+                returns = readers.returns
                 if self._sources.tap is not None:
                     self._sources.tap.hurry()  # its NATS lives and dies with the orchestrator
             self._follow()
             await self._begin(readers)
             self._watcher.went_round("answers of the orchestrator")
-
-    def _take_read(self, readers: Readers, one: Answered, now: float) -> None:
-        answer = one.answer
-        if isinstance(answer, OrchestratorError):
-            log.warning(
-                "read.failed",
-                kind=answer.kind,
-                read=type(one.read).__name__,
-                job_id=getattr(one.read, "job", ""),
-                reason=answer.detail,
-            )
-            alone = answer.kind if one.alone else ""
-            untouched = answer.kind in {"unreachable", "unresolved"}  # it took none of the orchestrator's time
-            began = now if untouched else one.started_at
-            readers.failed(one.read, now, alone=alone, too_large=answer.kind == "too-large", started=began)
-        else:
-            readers.answered(one.read, answer, now, started=one.started_at)
 
     async def _begin(self, readers: Readers) -> None:
         """Once, when the first list has told how new the record is: agree with the log on where it begins."""
@@ -395,7 +385,7 @@ class Carrier:
             watcher.announced(notice)
         if reads is not None and settled.reads:
             watcher.asked(settled.reads)
-            reads.ask(settled.reads)
+            reads.send(settled.reads)
         self._to_send.set()
         if lanes.held < self._events_max:
             self._room.set()

@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
+from random import random
 from typing import Final
 
 import msgspec
@@ -17,7 +18,6 @@ from prometheus_client import Counter as MetricCounter
 
 from consumer.bacalhau.namesake import compare_names
 from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, NEXT_STEP, Orchestrator
-from consumer.bacalhau.pace import PaceOptions
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import DEAD_READER, Tap, TapOptions
 from consumer.core import Core, Readers, ReadingOptions
@@ -191,12 +191,13 @@ class Life:
             self._lanes.known,
             reading_options(settings),
             since_ns=None if since is None else 0 if backfill_ns is None else max(since - backfill_ns, 0),
+            dice=random,
         )
         self._source.hold()  # `_first_look` opens
         for job in self._open_jobs():
             self._source.resume(job)
         self._orchestrator = orchestrator
-        self._reads = Reads(orchestrator, estate.clock, PaceOptions.of(settings.orchestrator))
+        self._reads = Reads(orchestrator, estate.clock)
         self._tap = Tap(TapOptions.of(settings.bacalhau)) if settings.bacalhau.url else None
         self._sources = Sources(
             reports=self._reports,
@@ -268,8 +269,12 @@ class Life:
         sources = {name: self._expected(name, loop, more.get(name, 0.0)) for name, loop in sources.items()}
         if self._source is not None:
             sources["first look"] = lambda: self._first_look(carrier)  # it waits, and then there is nothing more to it
-        if (tap := self._tap) is not None and (asked := self._orchestrator) is not None and (reads := self._reads):
-            sources["names"] = lambda: compare_names(tap, asked, reads)
+        if (
+            (tap := self._tap) is not None
+            and (asked := self._orchestrator) is not None
+            and isinstance(readers := self._source, Readers)
+        ):
+            sources["names"] = lambda: compare_names(tap, asked, lambda: readers.turn_s(estate.clock.now()))
         try:
             return await run_until(
                 stop,
@@ -398,8 +403,10 @@ class Life:
                 tap = self._tap
                 reason = f" ({tap.last_error}): {tap.next_step}" if tap.last_error else ""
                 health.failing(TAP, f"{meanwhile}: not connected to {tap.where}{reason}")
-        if (reads := self._reads) is not None:
-            self._estate.watch.reads_wait(reads.waiting, reads.waited_s, reads.in_flight, away=bool(reads.away))
+        if isinstance(readers := self._source, Readers):
+            now = self._estate.clock.now()
+            waiting, waited_s = readers.waiting(now), readers.waited_s(now)
+            self._estate.watch.reads_wait(waiting, waited_s, readers.in_flight, away=bool(readers.away))
         if self._orchestrator is not None and (silent_s := self._orchestrator.silent_s) > SILENT_S:
             # Given up only later: a list may take long. The next answer makes it ready again.
             health.failing(ORCHESTRATOR, f"its answers are none: slow; it has not said a word for {silent_s:.0f} s")
@@ -442,7 +449,7 @@ class Life:
             alive += ["frames"] if tap.taken == carrier.frames_read else []
         if reads is not None:
             moves["requests to the orchestrator"] = reads.carried
-            alive += ["requests to the orchestrator"] if reads.away or not reads.waiting else []
+            alive += ["requests to the orchestrator"] if reads.sent == reads.carried else []
             alive += ["answers of the orchestrator"] if reads.carried == carrier.answers_read else []
         alive += [name for name, count in moves.items() if count != self._moved.get(name)]
         self._moved = moves
@@ -526,6 +533,8 @@ def reading_options(settings: Settings) -> ReadingOptions:
     """How eagerly the record is read, as the settings say."""
     chosen = ReadingOptions(
         turn_rate=settings.scan.rate,
+        concurrency=settings.orchestrator.concurrency,
+        max_rate=settings.orchestrator.max_rate,
         executions_max=settings.limits.executions,
         list_max_s=max(settings.orchestrator.timeout_s, LIST_TIMEOUT_S),
         jobs_max=settings.limits.jobs,

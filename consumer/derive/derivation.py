@@ -205,9 +205,9 @@ class _Job:
 class Derivation:
     """One cluster's derivation. *known* gives the log's last update of a job.
 
-    A `consumer.core.Source` that reads nothing. After each call drain `events`;
-    `take` when `wake_at` has come: it asks nothing of anybody, and says what is overdue. *hears* tells whether frames
-    reach us now. *origin* is a subject token that names this start.
+    A `consumer.core.Source` that reads nothing. After each call drain `events`; call `due_reads` when `wake_at` has
+    come: it asks nothing of anybody, and says what is overdue. *hears* tells whether frames reach us now. *origin* is a
+    subject token that names this start.
     """
 
     def __init__(
@@ -526,7 +526,7 @@ class Derivation:
         if not job.questions:
             self._asking.discard(job.identity.id)
 
-    def take(self, now: float) -> list[OrchestratorRead]:
+    def due_reads(self, now: float) -> list[OrchestratorRead]:
         """Tell what is overdue, in `events`. There is nobody to ask: no read ever."""
         self._listened_at = now
         if self._gap:
@@ -546,7 +546,7 @@ class Derivation:
         return []
 
     def wake_at(self) -> float | None:
-        """When `take` will have something to say if nothing comes before; None: never."""
+        """When `due_reads` will have something to say if nothing comes before; None: never."""
         if self._gap:
             return 0.0
         return self._due[0][0] if self._due else None

@@ -226,9 +226,9 @@ class Metrics:
         self.events_waiting: Final = self._gauge("events_waiting", "Events that the log has not confirmed.")
         self.in_flight: Final = self._gauge("in_flight", "Entries sent and not yet answered.")
         self.input_lag: Final = self._gauge("input_lag", "Entries of the input that were not read yet.")
-        self.hints_waiting: Final = self._gauge("hints_waiting", "Hints that wait to be read.")
+        self.hints_waiting: Final = self._gauge("hints_waiting", "Jobs that wait to be read because of a message.")
         self.reads_in_flight: Final = self._gauge("reads_in_flight", "Requests that the orchestrator has not answered.")
-        self.reads_waiting: Final = self._gauge("reads_waiting", "Reads of the orchestrator that have not left.")
+        self.reads_waiting: Final = self._gauge("reads_waiting", "Reads that are due and have not left.")
         self.reads_waited: Final = self._gauge(
             "reads_waited_seconds",
             "How long the oldest of these has waited: above two seconds, orchestrator.max_rate holds them back.",

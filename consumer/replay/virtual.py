@@ -138,7 +138,7 @@ class VirtualReplay:
             self._take_stock(settled, now)
             for read in settled.reads:
                 self._reads_by["list" if isinstance(read, ReadJobs) else read.cause] += 1
-                self._at(now + READ_S, lambda then, read=read, sent=now: self._answer(read, sent, then))  # type: ignore[misc]
+                self._at(now + READ_S, lambda then, read=read: self._answer(read, then))  # type: ignore[misc]
             if not (asks := core.appends(now)):
                 break
             for ask in asks:
@@ -164,9 +164,8 @@ class VirtualReplay:
             if changed is not None:
                 self._lags[event.cause].append(now * 1e3 - (changed - self._recording.start_ns) / 1e6)
 
-    def _answer(self, read: OrchestratorRead, sent: float, now: float) -> None:
-        answer = self._ask(read, now)
-        self._readers.answered(read, answer, now, started=sent)
+    def _answer(self, read: OrchestratorRead, now: float) -> None:
+        self._core.orchestrator_answered(read, self._ask(read, now), now)
 
     def _ask(self, read: OrchestratorRead, now: float) -> HistoryPage | JobPage | JobDocument | Missing:
         now_ns = self._recording.ns_of(now)

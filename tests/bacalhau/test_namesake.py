@@ -12,10 +12,10 @@ from aiohttp import web
 
 from consumer.bacalhau.namesake import compare_names
 from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
-from consumer.bacalhau.pace import PaceOptions
-from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import Tap, TapOptions
+from consumer.core import Readers, ReadingOptions
 from consumer.core.reads import ReadJobs
+from consumer.rules import load
 from tests.bacalhau.listening import running
 from tests.bacalhau.servers import http_server, nats_server
 from tests.bacalhau.test_reads import LoopClock
@@ -57,12 +57,17 @@ class CountedTap(Tap):
 class Scene:
     """What is there, while the names are compared."""
 
-    def __init__(self, api: Api, tap: CountedTap, orchestrator: Orchestrator, reads: Reads) -> None:
+    def __init__(self, api: Api, tap: CountedTap, orchestrator: Orchestrator, readers: Readers) -> None:
         self.api: Final = api
         self.tap: Final = tap
         self.orchestrator: Final = orchestrator
-        self.reads: Final = reads
+        self.readers: Final = readers
+        self.is_away = False
         self.lines: list[Any] = []
+
+    def wait_s(self) -> float | None:
+        """Seconds until the question may leave; None: nobody is there to be asked."""
+        return None if self.is_away else self.readers.turn_s(LoopClock().now())
 
     def said(self) -> list[tuple[str, str]]:
         """Server and node of each warning so far."""
@@ -84,12 +89,13 @@ async def scene(*urls: str, again_s: float = 60.0, listed: bool = True, max_rate
     api = Api()
     async with http_server(api.answer) as url, Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
         tap = CountedTap(TapOptions(urls=urls, pause_s=0.02, pause_max_s=0.1))
-        made = Scene(api, tap, orchestrator, Reads(orchestrator, LoopClock(), PaceOptions(max_rate=max_rate)))
+        readers = Readers(load(), lambda _: None, ReadingOptions(max_rate=max_rate), since_ns=0)
+        made = Scene(api, tap, orchestrator, readers)
         if listed:
             await orchestrator.jobs(ReadJobs())
         with structlog.testing.capture_logs() as made.lines:
             async with running(tap):
-                comparing = compare_names(tap, orchestrator, made.reads, look_s=LOOK_S, again_s=again_s)
+                comparing = compare_names(tap, orchestrator, made.wait_s, look_s=LOOK_S, again_s=again_s)
                 task = asyncio.create_task(comparing)
                 try:
                     yield made
@@ -121,8 +127,7 @@ async def test_the_question_counts_for_the_rate(tmp_path: Path) -> None:
     """At one request in a thousand seconds: the read that is asked for next leaves so much later."""
     async with nats_server(tmp_path, f"server_name: {NODE}") as server, scene(server.url, max_rate=0.001) as it:
         await it.asked(1)
-        it.reads.ask([ReadJobs()])
-        due = it.reads._pace.due()
+        due = it.readers.wake_at()
         assert due is not None
         assert due > LoopClock().now()
 
@@ -172,11 +177,11 @@ async def test_nobody_is_asked_who_he_is_before_he_answers(tmp_path: Path, what:
     """Not before the first list, which only an orchestrator has; nor while it is away."""
     async with nats_server(tmp_path, "server_name: ours") as server, scene(server.url, listed=what != "list") as it:
         if what == "away":
-            it.reads._pace.away = "slow"
+            it.is_away = True
         await it.looks()
         assert it.api.asked == 0
         if what == "away":
-            it.reads._pace.away = ""
+            it.is_away = False
         else:
             await it.orchestrator.jobs(ReadJobs())
         await until(lambda: bool(it.said()), "the warning")

@@ -19,7 +19,6 @@ import structlog
 from aiohttp import web
 
 from consumer.bacalhau.orchestrator import NEXT_STEP, Orchestrator, OrchestratorOptions, api_base
-from consumer.bacalhau.pace import PaceOptions
 from consumer.core.reads import Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.errors import OF_ONE_READ, OrchestratorError, SettingsError
 from consumer.model import HistoryPage, JobDocument
@@ -963,7 +962,7 @@ def test_a_host_that_no_resolver_can_be_asked_for_is_no_base(host: str) -> None:
 
 
 def test_options_come_from_the_settings() -> None:
-    """Every key of `[orchestrator]` reaches the client or the pace."""
+    """Every key of `[orchestrator]` that is the client's reaches it."""
     settings = OrchestratorSettings(
         url="https://h", user="u", password_file="p", tls_ca="c", timeout_s=3.0, concurrency=5, max_rate=9.0
     )
@@ -974,7 +973,6 @@ def test_options_come_from_the_settings() -> None:
     secret = Secret("s")
     assert OrchestratorOptions.of(OrchestratorSettings(token=secret, password=secret)).token == secret
     assert OrchestratorOptions.of(OrchestratorSettings(token=secret, password=secret)).password == secret
-    assert PaceOptions.of(settings) == PaceOptions(concurrency=5, max_rate=9.0)
 
 
 def test_credentials_that_cannot_be_used_are_refused_at_start(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ Not a test itself. Time is a number; nobody waits.
 
 from datetime import UTC, datetime
 
-from consumer.core import Missing, OrchestratorRead, Readers, ReadHistory, ReadingOptions, ReadJob, ReadJobs
+from consumer.core import Missing, OrchestratorRead, Readers, ReadHistory, ReadingOptions, ReadJob, ReadJobs, Scope
+from consumer.errors import OrchestratorError
 from consumer.fold import decide, follow
 from consumer.model import (
     OBSERVED,
@@ -139,11 +140,11 @@ class Scene:
 
     def reads(self, now: float) -> list[OrchestratorRead]:
         """What is to be read now."""
-        return self.readers.take(now)
+        return self.readers.due_reads(now)
 
     def read(self, now: float) -> ReadHistory | ReadJob:
         """The one read of a job that is to be made now."""
-        (read,) = self.readers.take(now)
+        (read,) = self.readers.due_reads(now)
         assert not isinstance(read, ReadJobs)
         return read
 
@@ -154,16 +155,20 @@ class Scene:
             due = self.readers.wake_at()
             assert due is not None
             now = max(now, due)
-            reads = self.readers.take(now)
+            reads = self.readers.due_reads(now)
         (read,) = reads
         assert not isinstance(read, ReadJobs)
         return now, read
 
     def read_list(self, now: float) -> ReadJobs:
         """The one list among the reads that are to be made now."""
-        (read,) = (read for read in self.readers.take(now) if isinstance(read, ReadJobs))
+        (read,) = (read for read in self.readers.due_reads(now) if isinstance(read, ReadJobs))
         return read
 
     def answer(self, read: OrchestratorRead, answer: HistoryPage | JobDocument | JobPage | Missing, now: float) -> None:
         """The orchestrator answers."""
         self.readers.answered(read, answer, now)
+
+    def fail(self, read: OrchestratorRead, kind: str, now: float) -> Scope:
+        """The orchestrator answers with an error; gives what it says something of."""
+        return self.readers.failed(read, OrchestratorError(kind), now)

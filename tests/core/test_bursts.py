@@ -1,4 +1,4 @@
-"""Hundreds of jobs within a second, in virtual time: how soon each change is in the log, with the real core and pace.
+"""Hundreds of jobs within a second, in virtual time: how soon each change is in the log, with the real core.
 
 The orchestrator has one core: it answers one request after the other, a job or history in 1 ms, a list in 40 us for
 each stored job (design/bacalhau.md 6.3). Jobs go as recorded ones do: an execution is asked for 2 ms after the
@@ -12,7 +12,6 @@ from typing import Final
 
 import pytest
 
-from consumer.bacalhau.pace import Pace, PaceOptions
 from consumer.core import Core, OrchestratorRead, Readers, ReadHistory, ReadJob
 from consumer.fold import Lanes
 from consumer.model import FrameKind, HistoryPage, JobDocument, JobPage, Record
@@ -37,7 +36,6 @@ class Burst:
         self._lanes: Final = Lanes(RULES, Names("main"))
         self._readers: Final = Readers(RULES, self._lanes.known, since_ns=0)
         self._core: Final = Core(self._lanes, self._readers)
-        self._pace: Final = Pace(PaceOptions(), lambda: 0.5)
         self._log: Final = MemoryLog()
         self._free_at = 0.0
         self.requests = 0
@@ -67,33 +65,30 @@ class Burst:
             self._follow()
 
     def _follow(self) -> None:
-        core, pace, now = self._core, self._pace, self.now
+        core, now = self._core, self.now
         while True:
             settled = core.settle(now)
             for one in settled.published:
                 assert isinstance(one.event, Record)
                 number = one.update.Job.Revision or 0
                 self.lags[one.event.cause].append(now - self._written[one.update.Job.ID][number - 1])
-            pace.ask(settled.reads, now)
+            for read in settled.reads:
+                self._serve(read)
             if not (asks := core.appends(now)):
                 break
             for ask in asks:
                 core.log_answered(ask.token, self._log.answer(ask), now)
-        while (read := pace.start(now)) is not None:
-            self._serve(read)
-        due = [time for time in (core.wake_at(), pace.due()) if time is not None]
-        if due and (not self._agenda or min(due) < self._agenda[0][0]):
-            self._at(max(min(due), now + 1e-5), lambda: None)
+        due = core.wake_at()
+        if due is not None and (not self._agenda or due < self._agenda[0][0]):
+            self._at(max(due, now + 1e-5), lambda: None)
 
     def _serve(self, read: OrchestratorRead) -> None:
         self.requests += 1
-        left = self.now
-        takes = READ_S if isinstance(read, (ReadHistory, ReadJob)) else LIST_S * len(self._shown(left))
-        self._free_at = max(self._free_at, left) + takes
-        self._at(self._free_at, lambda: self._answer(read, left))
+        takes = READ_S if isinstance(read, (ReadHistory, ReadJob)) else LIST_S * len(self._shown(self.now))
+        self._free_at = max(self._free_at, self.now) + takes
+        self._at(self._free_at, lambda: self._answer(read))
 
-    def _answer(self, read: OrchestratorRead, left: float) -> None:
-        self._pace.answered(read, self.now, left, None)
+    def _answer(self, read: OrchestratorRead) -> None:
         answer: HistoryPage | JobDocument | JobPage
         if isinstance(read, ReadHistory):
             answer = history(*STATES[: self._reached(read.job)])
@@ -110,7 +105,7 @@ class Burst:
                 for at, job, reached in shown[offset:behind]
             )
             answer = page(*rows, more=more)
-        self._readers.answered(read, answer, self.now, started=left)
+        self._core.orchestrator_answered(read, answer, self.now)
 
     def _reached(self, job: str) -> int:
         """How many entries the job's record has now."""

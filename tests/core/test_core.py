@@ -59,7 +59,7 @@ class Script:
         self.heard.append(f"{type(event).__name__} {type(decision).__name__}")
         self.reads.append(ReadJobs())
 
-    def take(self, now: float) -> list[OrchestratorRead]:
+    def due_reads(self, now: float) -> list[OrchestratorRead]:
         """Give the reads; whatever time brings stands in `events` afterwards."""
         if self.due is not None and self.due <= now:
             self.events, self.late, self.due = self.late, [], None

@@ -64,7 +64,7 @@ class Discovery:
         self.orchestrator: Final = Orchestrator(slower)
         self.scene: Final = Scene(settings or ReadingOptions())
         self.now = 0.0
-        self._under_way: list[tuple[float, float, OrchestratorRead, HistoryPage | JobDocument | JobPage]] = []
+        self._under_way: list[tuple[float, OrchestratorRead, HistoryPage | JobDocument | JobPage]] = []
         self._stored: dict[str, float] = {}
         self.found_s: Final[dict[str, float]] = {}
         """How long each job was in the record before its end was in the log."""
@@ -79,7 +79,7 @@ class Discovery:
         while True:
             for read in self.scene.reads(self.now):
                 answer, took_s = self.orchestrator.answer(read)
-                self._under_way.append((self.now + took_s, self.now, read, answer))
+                self._under_way.append((self.now + took_s, read, answer))
             due = [self.scene.readers.wake_at(), *(back for back, *_ in self._under_way)]
             now = min((time for time in due if time is not None), default=until)
             if now >= until:
@@ -88,8 +88,8 @@ class Discovery:
             self.now = max(self.now, now)
             for one in [one for one in self._under_way if one[0] <= self.now]:
                 self._under_way.remove(one)
-                _, left, read, answer = one
-                self.scene.readers.answered(read, answer, self.now, started=left)
+                _, read, answer = one
+                self.scene.readers.answered(read, answer, self.now)
             self._note()
 
     def _note(self) -> None:

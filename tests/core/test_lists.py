@@ -23,13 +23,13 @@ class TestShare:
     def test_each_page_is_followed_by_twenty_times_what_it_took(self) -> None:
         """Also within one list, and after a gap: pages cost by what is stored."""
         lists = Lists(SMALL)
-        assert lists.take(0.0) == SWEEP
+        assert lists.next_page(0.0) == SWEEP
         lists.answered(page(9, more="t"), 4.0, begun=True)
         lists.want_all()
-        lists.hurry(4.0)
-        assert lists.take(83.9) is None
+        lists.list_soon(4.0)
+        assert lists.next_page(83.9) is None
         assert lists.wake_at() == 84.0
-        assert lists.take(84.0) is not None
+        assert lists.next_page(84.0) is not None
 
     def test_with_a_hundred_thousand_jobs_lists_take_a_twentieth(self) -> None:
         """Four seconds a page, a day long, with a gap every ten minutes."""
@@ -38,7 +38,7 @@ class TestShare:
             if now >= gap:
                 lists.want_all()
                 gap = now + 600
-            if lists.take(now) is None:
+            if lists.next_page(now) is None:
                 due = lists.wake_at()
                 assert due is not None
                 now = min(max(due, now), gap) if gap > now else due
@@ -51,7 +51,7 @@ class TestShare:
         """Lists that take so long, one after the other: the pause after each."""
         lists, now, pauses = Lists(SMALL), 0.0, []
         for took in took_s:
-            lists.take(now)
+            lists.next_page(now)
             now += took
             lists.answered(page(9), now, begun=True)
             due = lists.wake_at()
@@ -84,7 +84,7 @@ class TestShare:
     def test_what_took_longer_than_a_list_may_was_our_own_standing_still(self) -> None:
         """Stopped for an hour while a list was under way: the next comes after ten minutes, not after twenty hours."""
         lists = Lists(SMALL)
-        assert lists.take(0.0) == SWEEP
+        assert lists.next_page(0.0) == SWEEP
         lists.answered(page(9), 3600.0, begun=True)
         assert lists.wake_at() == 3600.0 + 20 * 30.0
 
@@ -95,60 +95,60 @@ class TestShare:
             due = lists.wake_at()
             assert due is not None
             now = max(now, due)
-            assert lists.take(now) is not None
+            assert lists.next_page(now) is not None
             now, busy = now + 30.0, busy + 30.0
-            lists.failed(now, too_large=False)
+            lists.failed(now)
         assert busy / now <= 0.05
 
     def test_a_moments_freeze_does_not_keep_lists_away_for_long(self) -> None:
         """One that was given up after thirty seconds is asked for again after a minute; the next time after two."""
         lists = Lists(ReadingOptions())
-        lists.take(0.0)
-        lists.failed(30.0, too_large=False)
+        lists.next_page(0.0)
+        lists.failed(30.0)
         assert lists.wake_at() == 90.0
-        lists.take(90.0)
-        lists.failed(120.0, too_large=False)
+        lists.next_page(90.0)
+        lists.failed(120.0)
         assert lists.wake_at() == 240.0
 
     def test_one_that_fails_at_once_is_asked_for_ever_more_seldom(self) -> None:
         """After 1, 2, 4 … s, at last once a minute; the first answer makes all as it was."""
         lists, now, pauses = Lists(SMALL), 0.0, []
         for _ in range(8):
-            lists.take(now)
-            lists.failed(now, too_large=False)
+            lists.next_page(now)
+            lists.failed(now)
             due = lists.wake_at()
             assert due is not None
             pauses.append(due - now)
             now = due
         assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
-        lists.take(now)
+        lists.next_page(now)
         lists.answered(page(9), now, begun=True)
-        lists.take(now + 1)
-        lists.failed(now + 1, too_large=False)
+        lists.next_page(now + 1)
+        lists.failed(now + 1)
         assert lists.wake_at() == now + 2
 
     def test_one_that_failed_is_asked_for_at_once_where_something_was_missed(self) -> None:
         """Who says so may know that the orchestrator is back; if it is not yet, the next try is not a minute off."""
         lists, now = Lists(SMALL), 0.0
         for _ in range(8):
-            lists.take(now)
-            lists.failed(now, too_large=False)
+            lists.next_page(now)
+            lists.failed(now)
             due = lists.wake_at()
             assert due is not None
             now = due
-        lists.take(now)
-        lists.failed(now, too_large=False)
+        lists.next_page(now)
+        lists.failed(now)
         lists.want_all()
         assert lists.wake_at() == now
-        assert lists.take(now) == SWEEP
-        lists.failed(now, too_large=False)
+        assert lists.next_page(now) == SWEEP
+        lists.failed(now)
         assert lists.wake_at() == now + 1
 
     def test_whatever_is_missed_a_list_that_cost_much_is_paid_for(self) -> None:
         """One that was given up after thirty seconds took the orchestrator's time: the share is kept all the same."""
         lists = Lists(SMALL)
-        lists.take(0.0)
-        lists.failed(30.0, too_large=False)
+        lists.next_page(0.0)
+        lists.failed(30.0)
         lists.want_all()
         assert lists.wake_at() == 90.0
 
@@ -161,7 +161,7 @@ class TestSweep:
         lists = Lists(SMALL)
         now, asked = 0.0, []
         for number in range(6):
-            read = lists.take(now)
+            read = lists.next_page(now)
             assert read is not None
             asked.append((read.limit, read.next_token))
             more = f"t{number}" if read.limit == 5 and number < 4 else ""
@@ -172,23 +172,23 @@ class TestSweep:
     def test_a_page_that_failed_is_the_next_again(self) -> None:
         """It was the sweep's turn, and still is: changes are not asked for twice meanwhile."""
         lists = Lists(SMALL)
-        lists.take(0.0)
+        lists.next_page(0.0)
         lists.answered(page(9, more="t"), 0.001, begun=True)
-        assert lists.take(2.0) == TOP
+        assert lists.next_page(2.0) == TOP
         lists.answered(page(9), 2.001, begun=True)
         further = ReadJobs(limit=5, next_token="t")
-        assert lists.take(4.0) == further
-        lists.failed(4.001, too_large=False)
-        assert lists.take(9.0) == further
+        assert lists.next_page(4.0) == further
+        lists.failed(4.001)
+        assert lists.next_page(9.0) == further
 
     def test_a_page_full_of_news_is_asked_for_again_four_times_larger(self) -> None:
         """From the top, so that nothing slips between two pages; as large as a page may be, and then the next page."""
         lists = Lists(ReadingOptions(list_limit=2, full_limit=20))
-        lists.take(0.0)
+        lists.next_page(0.0)
         lists.answered(page(9), 0.001, begun=True)
         now, asked = 2.0, []
         for more in ("t", "u", "v", "w", ""):
-            read = lists.take(now)
+            read = lists.next_page(now)
             assert read is not None
             asked.append((read.limit, read.next_token))
             lists.answered(page(*range(100 + read.limit, 100, -1), more=more), now + 0.001, begun=True)
@@ -199,14 +199,14 @@ class TestSweep:
     def test_the_next_round_asks_for_as_many_as_the_last_one_brought(self) -> None:
         """Where forty jobs change between two lists each page would be asked for twice; a quiet hour ends that."""
         lists = Lists(ReadingOptions(list_limit=10))
-        lists.take(0.0)
+        lists.next_page(0.0)
         lists.answered(page(1), 0.001, begun=True)
         now, newest, limits = 2.0, 1, []
         for news in (30, 30, 5, 0, 0):
             fresh = range(newest + news, newest, -1)
             newest += news
             while True:
-                read = lists.take(now)
+                read = lists.next_page(now)
                 assert read is not None
                 limits.append(read.limit)
                 rows = [*fresh, *range(newest - news, 0, -1)][: read.limit]
@@ -219,57 +219,56 @@ class TestSweep:
     def test_a_round_of_changes_ends_where_the_last_began(self) -> None:
         """The newest that was seen before is on the page: nothing behind it has changed."""
         lists = Lists(SMALL)
-        lists.take(0.0)
+        lists.next_page(0.0)
         lists.answered(page(10), 0.001, begun=True)
-        assert lists.take(2.0) == TOP
+        assert lists.next_page(2.0) == TOP
         lists.answered(page(11, 10, more="t"), 2.001, begun=True)
-        assert lists.take(2.5) is None
+        assert lists.next_page(2.5) is None
 
     def test_smaller_pages_are_asked_for_without_a_longer_pause(self) -> None:
         """What was too large is another question at half the size."""
         lists, now = Lists(ReadingOptions(list_limit=100)), 0.0
-        lists.take(now)
+        lists.next_page(now)
         lists.answered(page(9), now, begun=True)
         for limit in (100, 50, 25, 12):
             now += 1.0
-            assert lists.take(now) == ReadJobs(limit=limit)
+            assert lists.next_page(now) == ReadJobs(limit=limit)
             lists.failed(now, too_large=True)
 
     def test_its_top_is_what_has_changed(self) -> None:
         """So no other page is asked for at the same time."""
         lists = Lists(SMALL)
-        lists.take(0.0)
+        lists.next_page(0.0)
         lists.answered(page(9, 8), 0.001, begun=True)
-        assert (lists.high_water, lists.take(0.5), lists.take(1.1)) == (9, None, TOP)
+        assert (lists.high_water, lists.next_page(0.5), lists.next_page(1.1)) == (9, None, TOP)
 
     def test_what_is_missed_meanwhile_is_the_next_ones(self) -> None:
         """A gap within a sweep: it goes on, and another follows."""
         lists = Lists(SMALL)
-        lists.take(0.0)
+        lists.next_page(0.0)
         lists.want_all()
         lists.answered(page(9), 0.001, begun=True)
-        assert lists.take(0.1) == SWEEP
+        assert lists.next_page(0.1) == SWEEP
 
     def test_a_page_too_large_is_halved_from_the_top(self) -> None:
         """A token holds the size it was given for. The rounds of changes shrink apart."""
         lists = Lists(SMALL)
-        lists.take(0.0)
+        lists.next_page(0.0)
         lists.answered(page(9, more="t"), 0.0, begun=True)
-        assert lists.take(0.0) == ReadJobs(limit=5, next_token="t") or lists.take(1.1) is not None
-        lists.started(1.1)
-        lists.failed(1.1, too_large=True)
-        read = lists.take(2.2)
+        assert lists.next_page(0.0) == ReadJobs(limit=5, next_token="t")
+        lists.failed(1.1, too_large=True, is_untouched=True)
+        read = lists.next_page(2.2)
         assert read is not None
         assert read.next_token == ""
 
     def test_a_page_that_was_halved_grows_again(self) -> None:
         """What was too large for once is not so for ever; what is again is tried ever more seldom."""
         lists, now, limits = Lists(ReadingOptions(list_limit=100)), 0.0, []
-        lists.take(now)
+        lists.next_page(now)
         lists.answered(page(9), now, begun=True)
         for _ in range(20):
             now += 61
-            read = lists.take(now)
+            read = lists.next_page(now)
             assert read is not None
             limits.append(read.limit)
             if read.limit > 50 and len(limits) < 15:
@@ -284,24 +283,24 @@ class TestSweep:
         for too_large in (True, True, False, False, False):
             lists.want_all()
             now += 10
-            read = lists.take(now)
+            read = lists.next_page(now)
             assert read is not None
             limits.append(read.limit)
             if too_large:
                 lists.failed(now, too_large=True)
             else:
                 lists.answered(page(9, more="t"), now, begun=True)
-                assert lists.take(now) == ReadJobs(limit=read.limit, next_token="t")
+                assert lists.next_page(now) == ReadJobs(limit=read.limit, next_token="t")
                 lists.answered(page(8), now, begun=True)
         assert limits == [400, 200, 100, 200, 400]
 
     def test_jobs_that_cannot_be_read_end_no_round(self) -> None:
         """A page of nothing else is a page, and their times count as those of others."""
         lists = Lists(SMALL)
-        lists.take(0.0)
+        lists.next_page(0.0)
         bad = tuple(BadJob(id=f"j-{ns}", reason="unknown-state", modified_ns=ns) for ns in (9, 0))
         lists.answered(JobPage(jobs=(), next_token="t", bad=bad), 0.0, begun=True)
-        assert (lists.newest_ns, lists.take(0.0)) == (9, ReadJobs(limit=5, next_token="t"))
+        assert (lists.newest_ns, lists.next_page(0.0)) == (9, ReadJobs(limit=5, next_token="t"))
 
 
 class TestHold:
@@ -311,11 +310,11 @@ class TestHold:
         """Neither what has changed nor all; then one sweep, and after it the changes."""
         lists = Lists(SMALL)
         lists.hold()
-        assert (lists.take(1e9), lists.wake_at()) == (None, None)
+        assert (lists.next_page(1e9), lists.wake_at()) == (None, None)
         lists.want_all()
-        assert lists.take(1e9) == SWEEP
+        assert lists.next_page(1e9) == SWEEP
         lists.answered(page(9), 1e9, begun=True)
-        assert (lists.take(1e9 + 0.5), lists.take(1e9 + 1)) == (None, TOP)
+        assert (lists.next_page(1e9 + 0.5), lists.next_page(1e9 + 1)) == (None, TOP)
 
 
 class TestWentBack:
@@ -324,23 +323,23 @@ class TestWentBack:
     def test_one_old_answer_is_no_matter(self) -> None:
         """It must last."""
         lists = Lists(SMALL)
-        lists.take(0.0)
+        lists.next_page(0.0)
         lists.answered(page(9), 0.0, begun=True)
         for now, newest, back in ((2.0, 5, False), (4.0, 9, False), (6.0, 5, False), (65.9, 5, False)):
-            assert lists.take(now) is not None
+            assert lists.next_page(now) is not None
             assert lists.answered(page(newest), now, begun=True) is back
 
     def test_one_that_lasts_is_said_once_and_looked_at_whole(self) -> None:
         """A minute; then what it has is what there is."""
         lists = Lists(SMALL)
-        lists.take(0.0)
+        lists.next_page(0.0)
         lists.answered(page(9), 0.0, begun=True)
-        lists.take(2.0)
+        lists.next_page(2.0)
         assert not lists.answered(page(5), 2.0, begun=True)
-        lists.take(62.0)
+        lists.next_page(62.0)
         assert lists.answered(page(5), 62.0, begun=True)
         assert lists.high_water == 5
-        assert lists.take(62.1) == SWEEP
+        assert lists.next_page(62.1) == SWEEP
         assert not lists.answered(page(5), 62.2, begun=True)
 
 
@@ -357,7 +356,7 @@ class TestAhead:
     def seen(self, first: JobPage) -> Lists:
         """Lists after a sweep of one page."""
         lists = Lists(SMALL)
-        lists.take(0.0)
+        lists.next_page(0.0)
         lists.answered(first, 0.001, begun=True)
         return lists
 
@@ -365,9 +364,9 @@ class TestAhead:
         """A round of changes goes on behind it, until what was seen before."""
         lists = self.seen(self.page(4000, 990, clock=1000))
         assert (lists.high_water, lists.newest_ns) == (990 * self.S, 990 * self.S)
-        assert lists.take(2.0) == TOP
+        assert lists.next_page(2.0) == TOP
         lists.answered(self.page(4000, 1002, clock=1002, more="t"), 2.001, begun=True)
-        assert lists.take(3.0) == SWEEP  # as many as a page may have, from the top
+        assert lists.next_page(3.0) == SWEEP  # as many as a page may have, from the top
         lists.answered(self.page(4000, 1002, 1001, 990, clock=1003), 3.001, begun=True)
         assert lists.high_water == 1002 * self.S
 
@@ -375,10 +374,10 @@ class TestAhead:
         """What is written now lies below what was seen: a sweep finds it, and nothing is said to have gone back."""
         lists = self.seen(self.page(4000, 3999, clock=4000))
         assert lists.high_water == 4000 * self.S
-        lists.take(2.0)
+        lists.next_page(2.0)
         assert not lists.answered(self.page(4000, 400, clock=402), 2.001, begun=True)
         assert lists.high_water == 400 * self.S
-        assert lists.take(2.5) == SWEEP
+        assert lists.next_page(2.5) == SWEEP
 
     def test_a_minute_is_no_matter(self) -> None:
         """Nobody's clock is right to the second, and who answers may be another than who writes."""
@@ -387,17 +386,17 @@ class TestAhead:
     def test_a_page_of_them_alone_hides_nothing(self) -> None:
         """As many as a page may have: the round goes on behind them, for the clock was right of others."""
         lists = self.seen(self.page(4000, 3990, 990, clock=1000))
-        assert lists.take(2.0) == TOP
+        assert lists.next_page(2.0) == TOP
         lists.answered(self.page(4000, 3990, clock=1002, more="t"), 2.001, begun=True)
-        assert lists.take(3.0) == SWEEP
+        assert lists.next_page(3.0) == SWEEP
         lists.answered(self.page(4000, 3990, 1004, 1003, 1001, clock=1004, more="u"), 3.001, begun=True)
-        assert lists.take(4.0) == ReadJobs(limit=SWEEP.limit, next_token="u")
+        assert lists.next_page(4.0) == ReadJobs(limit=SWEEP.limit, next_token="u")
         lists.answered(self.page(1000, 990, clock=1005), 4.001, begun=True)
         assert lists.high_water == 1004 * self.S
 
     def test_where_every_job_is_ahead_the_clock_is_wrong(self) -> None:
         """Somebody between us and the orchestrator says when it is."""
         lists = self.seen(self.page(4000, 3999, clock=1000))
-        lists.take(2.0)
+        lists.next_page(2.0)
         lists.answered(self.page(4001, 3999, clock=1002), 2.001, begun=True)
-        assert (lists.high_water, lists.take(2.5)) == (4001 * self.S, None)
+        assert (lists.high_water, lists.next_page(2.5)) == (4001 * self.S, None)

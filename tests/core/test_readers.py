@@ -5,7 +5,7 @@ import itertools
 import msgspec
 import pytest
 
-from consumer.core import Missing, ReadHistory, ReadingOptions, ReadJob, ReadJobs
+from consumer.core import Missing, ReadHistory, ReadingOptions, ReadJob, ReadJobs, Scope
 from consumer.core.readers import UNREADABLE_AFTER
 from consumer.model import (
     OBSERVED,
@@ -53,7 +53,7 @@ FORGED = [
 class TestForged:
     """Whoever may publish on Bacalhau's NATS can only make us look."""
 
-    @pytest.mark.parametrize("answer", ["404", "other-job", "forbidden", "server-error", "not-askable"])
+    @pytest.mark.parametrize("answer", ["404", "other-job", "not-askable"])
     @pytest.mark.parametrize("frame", FORGED, ids=lambda frame: f"{frame.kind}{'-echo' if frame.echo else ''}")
     def test_a_job_that_nobody_gives_costs_two_requests_and_is_forgotten(self, frame: Frame, answer: str) -> None:
         """Asked for at once, and once more a second later; then nothing of it is left, and nothing is announced."""
@@ -68,20 +68,28 @@ class TestForged:
             if answer == "404":
                 scene.answer(read, Missing(), now)
             else:
-                scene.readers.failed(read, now, alone=answer)
+                assert scene.fail(read, answer, now) is Scope.READ
         assert [read for _, read in asked] == [ReadJob(job="j-forged", cause="hint")] * 2
         assert asked[1][0] == pytest.approx(1.0, abs=0.01)
         assert (scene.readers.events, scene.readers.leftovers, scene.readers.open_jobs) == ([], [], 0)
 
-    def test_a_failure_that_may_be_of_all_is_the_first_request(self) -> None:
-        """Until somebody else is answered an error counts for all reads: the job costs two requests all the same."""
-        scene = Scene()
-        scene.readers.frame(message(RUN_RESULT, job="j-forged"), 0.0)
-        now, read = scene.wait(0.0)
-        scene.readers.failed(read, now)
-        now, read = scene.wait(now)
-        scene.readers.failed(read, now, alone="server-error")
-        assert (scene.readers.wake_at(), scene.readers.leftovers) == (None, [])
+    @pytest.mark.parametrize("kind", ["forbidden", "server-error"])
+    @pytest.mark.parametrize("frame", FORGED, ids=lambda frame: f"{frame.kind}{'-echo' if frame.echo else ''}")
+    def test_one_that_is_refused_while_others_are_served_costs_no_more(self, frame: Frame, kind: str) -> None:
+        """Until somebody else is answered the error counts for all reads; then it is the job's, and it is forgotten."""
+        scene = Scene(ReadingOptions())
+        scene.readers.frame(frame, 0.0)
+        now, asked = 0.0, 0
+        while now < 100.0:
+            for read in scene.reads(now):
+                if isinstance(read, ReadJobs):
+                    scene.answer(read, page(), now + 0.001)
+                else:
+                    asked += 1
+                    scene.fail(read, kind, now + 0.001)
+            now += 0.05
+        assert (asked, scene.readers.away) == (2, "")
+        assert (scene.readers.events, scene.readers.leftovers, scene.readers.open_jobs) == ([], [], 0)
 
     def test_a_hint_that_came_while_an_old_answer_was_on_its_way_is_read(self) -> None:
         """The record may have the job by then: a 404 from before says nothing of that."""
@@ -350,24 +358,32 @@ class TestTurns:
 
     def test_while_hints_wait_one_read_in_eight_is_a_turn(self) -> None:
         """Hints go first, but a state that has no frame must still be found."""
-        scene = Scene(ReadingOptions(lists=False, turn_rate=1000.0))
+        scene = Scene(ReadingOptions(lists=False, turn_rate=1000.0, concurrency=1))
         for number in range(50):
             scene.has("Running", 2, job=f"j-open-{number}")
             scene.follows(f"j-open-{number}")
             scene.readers.frame(ask_for_bid(snapshot("Pending", 1, job=f"j-new-{number}"), f"e-{number}"), 0.0)
         causes = []
         for number in range(40):
-            causes += [read.cause for read in scene.readers.take(number * 0.01, 1)]  # type: ignore[union-attr]
+            read = scene.read(number * 0.001)
+            causes.append(read.cause)
+            shown = snapshot("Pending", 1, job=read.job)
+            scene.answer(
+                read, document(shown, "Pending") if isinstance(read, ReadJob) else history("Pending"), number * 0.001
+            )
         assert causes.count("scan") == 5
 
     def test_room_is_kept(self) -> None:
         """No more reads are given than may leave; which job is read is decided when one may."""
-        scene = Scene()
+        scene = Scene(ReadingOptions(lists=False, turn_rate=0, concurrency=2))
         for number in range(5):
             scene.readers.frame(ask_for_bid(snapshot("Pending", 1, job=f"j-{number}"), f"e-{number}"), 0.0)
-        assert len(scene.readers.take(0.0, 2)) == 2
-        assert len(scene.readers.take(0.0, 0)) == 0
-        assert len(scene.readers.take(0.0)) == 3
+        first, _ = scene.reads(0.0)
+        assert (scene.reads(0.1), scene.readers.wake_at()) == ([], None)
+        assert (scene.readers.waiting(0.1), scene.readers.waited_s(0.1), scene.readers.in_flight) == (3, 0.1, 2)
+        assert scene.readers.hints_open == 3
+        scene.answer(first, document(snapshot("Pending", 1, job="j-0"), "Pending"), 0.2)
+        assert [getattr(read, "job", "") for read in scene.reads(0.2)] == ["j-2"]
 
 
 class TestClaims:
@@ -527,7 +543,7 @@ class TestFailures:
         for _ in range(times):
             now, read = scene.wait(now)
             left.append(now)
-            scene.readers.failed(read, now, alone="server-error")
+            scene.fail(read, "wrong-shape", now)
             scene.readers.frame(ask_for_bid(snapshot("Pending", 9)), now)
         return left
 
@@ -540,7 +556,7 @@ class TestFailures:
         pauses = [after - before for before, after in itertools.pairwise(left)]
         assert pauses == pytest.approx([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0])
         (notice,) = scene.announced()
-        assert (notice.kind, notice.facts["error"]) == ("unreadable", "server-error")
+        assert (notice.kind, notice.facts["error"]) == ("unreadable", "wrong-shape")
         assert UNREADABLE_AFTER == 5
 
     def test_with_all_others_it_says_nothing_of_the_job(self) -> None:
@@ -549,9 +565,18 @@ class TestFailures:
         scene.has("Running", 2)
         scene.readers.frame(ask_for_bid(snapshot("Pending", 9)), 0.0)
         for number in range(20):
-            _, read = scene.wait(float(number))
-            scene.readers.failed(read, float(number))
+            _, read = scene.wait(20.0 * number)
+            assert scene.fail(read, "unreachable", 20.0 * number) is Scope.ALL
         assert scene.readers.events == []
+
+    @pytest.mark.parametrize(("kind", "cost"), [("unreachable", False), ("unresolved", False), ("slow", True)])
+    def test_a_list_that_was_given_up_is_paused_for_by_what_it_cost(self, kind: str, *, cost: bool) -> None:
+        """Whoever was not reached has not worked: its list comes a second after, and not after a share of our wait."""
+        scene = Scene(ReadingOptions())
+        scene.fail(scene.read_list(0.0), kind, 3.0)
+        due = scene.readers.wake_at()
+        assert due is not None
+        assert (due - 3.0 > ReadingOptions().retry_s) is cost
 
     def test_an_answer_ends_it(self) -> None:
         """Whatever it says: the job can be read."""
@@ -609,8 +634,8 @@ class TestPages:
         scene.published()
         assert self.read_all(scene, ["Pending", "Running", "Queued", "Queued", "Running"], 2.0) == ["3", "", "3"]
 
-    @pytest.mark.parametrize(("alone", "tokens"), [("refused", {""}), ("", {"3"})])
-    def test_a_page_that_is_refused_is_read_from_the_first_entry(self, alone: str, tokens: set[str]) -> None:
+    @pytest.mark.parametrize(("kind", "tokens"), [("wrong-shape", {""}), ("unreachable", {"3"})])
+    def test_a_page_that_is_refused_is_read_from_the_first_entry(self, kind: str, tokens: set[str]) -> None:
         """The token of a page may be none any more, and the job would stand still for ever. Not if all reads fail."""
         states = ["Pending", "Running", "Queued", "Running"]
         scene = Scene(self.OPTIONS)
@@ -623,7 +648,7 @@ class TestPages:
         assert read.next_token == "3"
         asked = set()
         for _ in range(3):
-            scene.readers.failed(read, now, alone=alone)
+            scene.fail(read, kind, now)
             now, read = scene.wait(now)
             assert isinstance(read, ReadHistory)
             asked.add(read.next_token)
@@ -719,7 +744,7 @@ class TestRows:
         now = 0.01
         for _ in range(UNREADABLE_AFTER):
             now, read = scene.wait(now)
-            scene.readers.failed(read, now, alone="wrong-shape")
+            scene.fail(read, "wrong-shape", now)
         assert [notice.kind for notice in scene.announced()] == ["unreadable"]
 
     def test_there_is_room_for_so_many_jobs(self) -> None:

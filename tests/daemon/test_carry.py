@@ -9,14 +9,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumer.core import Core, Readers, ReadingOptions
-from consumer.core.reads import Missing, OrchestratorRead, ReadJob, ReadJobs
+from consumer.core.reads import Missing, OrchestratorAnswer, OrchestratorRead, ReadJob, ReadJobs
 from consumer.daemon.carry import Carrier, Sources
 from consumer.daemon.supervise import end
 from consumer.derive import Derivation, DerivationSettings
 from consumer.errors import ConnectionLostError, LogWentBackError, OrchestratorError, UnreachableError
 from consumer.fold import Decided, Lanes, Published, lanes
 from consumer.fold.asks import Answer, Append, Busy, ReadBack, Unanswered
-from consumer.model import BadJob, Frame, HistoryPage, JobDocument, JobPage, Notice, Position
+from consumer.model import BadJob, Frame, JobPage, Notice, Position
 from consumer.ports import Answered, Delivery, RawFrame
 from consumer.replay.memory import MemoryLog
 from consumer.rules import load
@@ -128,28 +128,27 @@ class Reads:
     """The orchestrator's answers, as the test gives them."""
 
     def __init__(self) -> None:
-        self.away = ""
-        self.returns = self.hurries = 0
         self.asked: list[OrchestratorRead] = []
         self.answered: asyncio.Queue[list[Answered]] = asyncio.Queue()
 
-    def ask(self, reads: Iterable[OrchestratorRead]) -> None:
+    def send(self, reads: Iterable[OrchestratorRead]) -> None:
         self.asked += reads
 
     async def answers(self) -> list[Answered]:
         return await self.answered.get()
 
-    def hurry(self) -> None:
-        self.hurries += 1
-
-    def answer(
-        self,
-        read: OrchestratorRead,
-        answer: HistoryPage | JobDocument | JobPage | Missing | OrchestratorError,
-        took_s: float = 0.0,
-    ) -> None:
+    def answer(self, read: OrchestratorRead, answer: OrchestratorAnswer) -> None:
         """*read* comes back."""
-        self.answered.put_nowait([Answered(read, answer, asyncio.get_running_loop().time() - took_s)])
+        self.answered.put_nowait([Answered(read, answer, asyncio.get_running_loop().time())])
+
+    def last_list(self) -> ReadJobs:
+        """The list that was asked for last."""
+        return [read for read in self.asked if isinstance(read, ReadJobs)][-1]
+
+    @property
+    def lists(self) -> int:
+        """Lists asked for so far."""
+        return sum(isinstance(read, ReadJobs) for read in self.asked)
 
 
 class Beginning:
@@ -210,14 +209,22 @@ class Watcher:
 class Life:
     """One carrier and all that it touches. Without *since*, the log's beginning is agreed on through `beginning`."""
 
-    def __init__(self, *, events_max: int = 100, joined: bool = False, beginning: Beginning | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        events_max: int = 100,
+        joined: bool = False,
+        beginning: Beginning | None = None,
+        pause_s: float = ReadingOptions().pause_s,
+    ) -> None:
         rules = load()
         self.memory = MemoryLog()
         self.log = Log(self.memory)
         self.logs = [self.log]
         self.input, self.tap, self.reads, self.watcher = Reports(), Tap(), Reads(), Watcher()
         self.lanes = Lanes(rules, NAMES)
-        self.join = Readers(rules, self.lanes.known, ReadingOptions(), since_ns=0 if beginning is None else None)
+        options = ReadingOptions(pause_s=pause_s, pause_max_s=2 * pause_s)
+        self.join = Readers(rules, self.lanes.known, options, since_ns=0 if beginning is None else None)
         self.reopened: list[int] = []
         self.went_back = False
         sources = Sources(reports=self.input)
@@ -394,29 +401,36 @@ async def test_frames_and_their_junk() -> None:
     async with life.lived():
         life.tap.frames.put_nowait([RawFrame(IN, ncl("AskForBid", ask_payload())), RawFrame(IN, b"junk")])
         await until(lambda: life.subjects("undecodable"), "the junk")
-        await until(lambda: life.reads.asked, "a read")
-        life.reads.answer(ReadJobs(), NO_JOBS)
+        await until(lambda: life.reads.lists, "a list")
         life.tap.gaps = 3
-        before = len(life.reads.asked)
         life.tap.frames.put_nowait([])
-        await until(lambda: any(isinstance(read, ReadJobs) for read in life.reads.asked[before:]), "a list")
+        await until(lambda: "gap 3" in life.watcher.said, "the gap")
+        life.reads.answer(life.reads.last_list(), NO_JOBS)
+        await until(lambda: life.reads.lists > 1, "another list")
+        assert life.reads.last_list().limit == ReadingOptions().full_limit
     assert "frame AskForBid" in life.watcher.said
     assert "gap 3" in life.watcher.said
 
 
 async def test_a_tap_that_listens_again_has_the_orchestrator_asked_at_once() -> None:
     """Bacalhau's NATS comes back with the orchestrator, which must not wait for the end of a long pause."""
-    life = Life(joined=True)
+    life = Life(joined=True, pause_s=1000.0)
     async with life.lived():
+        life.carrier.look_everywhere()
+        await until(lambda: life.reads.lists, "a list")
+        life.reads.answer(life.reads.last_list(), OrchestratorError("unreachable"))
+        await until(lambda: life.join.away, "an orchestrator that is away")
         life.tap.frames.put_nowait([])
         await until(lambda: life.watcher.rounds["frames"] == 1, "the first round")
         life.tap.gaps = 1  # frames were dropped: nobody was away
         life.tap.frames.put_nowait([])
         await until(lambda: "gap 1" in life.watcher.said, "the gap")
-        assert life.reads.hurries == 0
+        due = life.join.wake_at()
+        assert due is not None
+        assert due > Clock().now() + 100.0
         life.tap.gaps, life.tap.connections = 2, 1
         life.tap.frames.put_nowait([])
-        await until(lambda: life.reads.hurries == 1, "the hurry")
+        await until(lambda: life.reads.lists > 1, "a probe")
 
 
 async def test_an_error_of_the_orchestrator_is_no_answer() -> None:
@@ -427,33 +441,19 @@ async def test_an_error_of_the_orchestrator_is_no_answer() -> None:
         await until(lambda: any(isinstance(read, ReadJob) for read in life.reads.asked), "a read of the job")
         read = next(read for read in life.reads.asked if isinstance(read, ReadJob))
         assert read.job == JOB
-        life.reads.away = "html"
+        life.reads.answer(life.reads.last_list(), NO_JOBS)
+        await until(lambda: "1 answered, away: " in life.watcher.said, "the list")
         life.reads.answer(read, OrchestratorError("html"))
         await until(lambda: "1 answered, away: html" in life.watcher.said, "the error")
         assert life.states(JOB) == [], "a frame is only a hint"
-        life.reads.answer(next(read for read in life.reads.asked if isinstance(read, ReadJobs)), NO_JOBS)
-        await until(lambda: life.watcher.said.count("1 answered, away: html") == 2, "the list")
         before = len(life.reads.asked)
-        life.reads.away, life.reads.returns = "", 1
-        life.reads.answer(read, Missing())
+        await until(lambda: len(life.reads.asked) > before, "a probe")
+        probe = life.reads.asked[-1]
+        life.reads.answer(probe, NO_JOBS if isinstance(probe, ReadJobs) else Missing())
         everything = ReadJobs(limit=ReadingOptions().full_limit)
         await until(lambda: everything in life.reads.asked[before:], "a list of everything, not of the last changes")
         assert life.tap.hurries == 1
     assert life.states(JOB) == []
-
-
-@pytest.mark.parametrize(("kind", "cost"), [("unreachable", False), ("slow", True)])
-async def test_a_list_that_was_given_up_is_paused_for_by_what_it_cost(kind: str, *, cost: bool) -> None:
-    """Whoever was not reached has not worked: its list comes a second after, and not after a share of our own wait."""
-    life = Life(joined=True)
-    async with life.lived():
-        life.carrier.look_everywhere()
-        await until(lambda: life.reads.asked, "a list")
-        life.reads.answer(life.reads.asked[0], OrchestratorError(kind), took_s=3.0)
-        await until(lambda: any("answered" in said for said in life.watcher.said), "the error")
-        due = life.join.wake_at()
-        assert due is not None
-        assert (due - Clock().now() > ReadingOptions().retry_s) is cost
 
 
 async def test_the_logs_beginning_is_asked_for_until_somebody_answers() -> None:
@@ -464,10 +464,10 @@ async def test_the_logs_beginning_is_asked_for_until_somebody_answers() -> None:
         life.carrier.look_everywhere()
         for count in (1, 2):
             await until(lambda count=count: [type(r) for r in life.reads.asked].count(ReadJobs) >= count, "a list")  # type: ignore[misc]
-            read = [read for read in life.reads.asked if isinstance(read, ReadJobs)][-1]
-            life.reads.answer(read, NO_JOBS)
+            life.reads.answer(life.reads.last_list(), NO_JOBS)
             await until(lambda count=count: beginning.asked == count, "asked")  # type: ignore[misc]
-        life.reads.answer(ReadJobs(), NO_JOBS)
+        await until(lambda: life.reads.lists == 3, "the third list")
+        life.reads.answer(life.reads.last_list(), NO_JOBS)
         await until(lambda: len([s for s in life.watcher.said if "answered" in s]) == 3, "the third")
     assert beginning.asked == 2
 

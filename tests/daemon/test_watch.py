@@ -81,7 +81,7 @@ class Place:
         for read in reads:
             answer = JobPage(jobs=(), next_token="") if isinstance(read, ReadJobs) else PAGE
             found = OrchestratorError(error, "so it is") if error else answer
-            self.watch.answered([Answered(read, found, self.clock.time, alone=not away)], away)
+            self.watch.answered([Answered(read, found, self.clock.time)], away)
         return ORCHESTRATOR not in self.health.unready()
 
     def wait_for_something(self) -> None:
@@ -179,7 +179,7 @@ def test_lists_that_come_late_are_told_once_and_when_they_are_quick_again(place:
     with capture_logs() as lines:
         told = []
         for took_s in (0.01, 0.01, *[0.6] * 12, *[0.01] * 12):
-            read = next(read for read in join.take(place.clock.time) if isinstance(read, ReadJobs))
+            read = next(read for read in join.due_reads(place.clock.time) if isinstance(read, ReadJobs))
             place.clock.time += took_s
             join.answered(read, JobPage(jobs=(), next_token=""), place.clock.time)
             place.watch.take_stock()
@@ -205,7 +205,7 @@ def test_a_time_between_lists_that_was_asked_for_is_not_late(place: Place) -> No
     place.follow(join)
     with capture_logs() as lines:
         for _ in range(3):
-            read = next(read for read in join.take(place.clock.time) if isinstance(read, ReadJobs))
+            read = next(read for read in join.due_reads(place.clock.time) if isinstance(read, ReadJobs))
             join.answered(read, JobPage(jobs=(), next_token=""), place.clock.time)
             place.clock.time = join.wake_at() or 0.0
             place.watch.take_stock()

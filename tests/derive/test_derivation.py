@@ -181,7 +181,7 @@ class Cluster:
         """Time passes and nothing is said."""
         until = self.now + seconds
         while (due := self.derivation.wake_at()) is not None and due <= until:
-            assert self.derivation.take(max(due, self.now)) == []
+            assert self.derivation.due_reads(max(due, self.now)) == []
             self.follow()
         self.now = until
 
@@ -1041,7 +1041,7 @@ def test_a_job_agrees_with_the_log_while_frames_leave_nothing_open() -> None:
     """What a warning of a stuck job rests on: the last moment at which nothing spoke against the log."""
     cluster = running()
     derivation = cluster.derivation
-    derivation.take(5.0)
+    derivation.due_reads(5.0)
     assert derivation.agreed_at(JOB) == 5.0
     assert derivation.agreed_at("j-2") is None
     cluster.result()

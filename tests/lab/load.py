@@ -19,8 +19,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from consumer.bacalhau.pace import WINDOW_S, Pace, PaceOptions
 from consumer.core import Readers, ReadingOptions, ReadJobs
+from consumer.core.pace import WINDOW_S
 from consumer.model import Identity, JobPage, Snapshot, Update
 from consumer.replay.record import read_records
 from consumer.replay.recording import RecordedFrame, Recording
@@ -34,7 +34,7 @@ TEMPLATE: Final = Path("tests/recordings/bacalhau-v1.9.3/success")
 JOB: Final = "j-385f7ea4-c26f-44fa-9917-428a2789eefc"
 JOBS_PATH: Final = "/api/v1/orchestrator/jobs"
 START_NS: Final = 1_795_500_000_000_000_000
-MAX_RATE: Final = PaceOptions().max_rate
+MAX_RATE: Final = ReadingOptions().max_rate
 _ROWS_OF_RUNNING: Final = 4
 """Rows of the template's history up to Running: both levels."""
 SWEEP_S: Final = 75.0
@@ -256,8 +256,7 @@ def _now() -> float:
 
 
 def reckon_lists(aims: Aims, stored: int, hours: float) -> None:
-    """Readers and pace in virtual time beside an orchestrator with *stored* finished jobs: what its lists take."""
-    pace = Pace(PaceOptions(), lambda: 0.5)
+    """Readers in virtual time beside an orchestrator with *stored* finished jobs: what its lists take."""
     readers = Readers(load(None), lambda _: None, ReadingOptions(), since_ns=START_NS)
     done = Snapshot(
         job=Identity(id="j-1", namespace="default"), count=1, version=1, revision=3, state="Completed", modified_ns=1
@@ -268,20 +267,19 @@ def reckon_lists(aims: Aims, stored: int, hours: float) -> None:
         if now >= gap:
             readers.look_everywhere()  # a reconnect, every ten minutes
             gap = now + 600.0
-        pace.ask(readers.take(now), now)
-        read = pace.start(now)
-        if read is None:
-            due = [time for time in (readers.wake_at(), pace.due(), gap) if time is not None]
+        reads = readers.due_reads(now)
+        if not reads:
+            due = [time for time in (readers.wake_at(), gap) if time is not None]
             now = max(min(due), now + 1e-6)
             continue
+        (read,) = reads
         assert isinstance(read, ReadJobs)
-        left, now = now, now + took_s
+        now += took_s
         busy_s, lists = busy_s + took_s, lists + 1
         offset = int(read.next_token or 0)
         behind = offset + read.limit
         more = str(behind) if behind < stored else ""
-        readers.answered(read, JobPage(jobs=(done,) * read.limit, next_token=more), now, started=left)
-        pace.answered(read, now, left, None)
+        readers.answered(read, JobPage(jobs=(done,) * read.limit, next_token=more), now)
     aims.say(
         f"lists with {stored} finished jobs, a gap every ten minutes, {hours:g} h",
         lists=lists,

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
-from consumer.bacalhau.pace import Pace
 from consumer.core import Readers, ReadingOptions
 from consumer.core.claim import Claim, ClaimKind
 from consumer.core.history import Contradicted, Joined, Old, Part, correct, lay_beside
-from consumer.core.reader import Reader
+from consumer.core.pace import Pace
+from consumer.core.reader import LONG_AGO, Reader
 from consumer.model import Known, place_of
 from consumer.rules import Rules, load
 from tests.lab.cluster import rest
@@ -166,7 +166,7 @@ def _long_list_paid() -> Iterator[Rules]:
 @contextmanager
 def _no_rate() -> Iterator[Rules]:
     """Reads leave as soon as they are asked for."""
-    with patch.object(Pace, "_free_at", 0.0):
+    with patch.object(Pace, "_window_free_at", LONG_AGO):
         yield load()
 
 

@@ -1,4 +1,4 @@
-"""One life of a daemon in virtual time: the real join, lanes and pace, and around them what the adapters would do.
+"""One life of a daemon in virtual time: the real core, and around it what the adapters would do.
 
 It hears bytes and reads bodies; `consumer.wire` decodes both, as live. A life ends by a kill, and nothing of it stays
 but what it had sent; the next begins with what the log has.
@@ -7,10 +7,10 @@ but what it had sent; the next begins with what the log has.
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Final
 
-from consumer.bacalhau.pace import WINDOW_S, Pace
 from consumer.core import (
     Core,
     Missing,
+    OrchestratorAnswer,
     OrchestratorRead,
     Readers,
     ReadHistory,
@@ -19,6 +19,7 @@ from consumer.core import (
     ReadJobs,
     Settled,
 )
+from consumer.core.pace import WINDOW_S
 from consumer.errors import DecodeError, OrchestratorError
 from consumer.fold import Lanes
 from consumer.fold.asks import Answer, Entry
@@ -49,9 +50,8 @@ class Life:
         self.paused_until = 0.0
         self.connected = True
         self.lanes: Final = Lanes(rules, NAMES)
-        self.readers: Final = Readers(rules, self.lanes.known, settings)
+        self.readers: Final = Readers(rules, self.lanes.known, settings, dice=world.rng.random)
         self.core: Final = Core(self.lanes, self.readers)
-        self.pace: Final = Pace(world.pace, world.rng.random)
         self.frames_at = 0.0
         """When its last frame came, or will: the next is not before it, unless that goes wrong."""
         self._asked: deque[float] = deque()
@@ -76,7 +76,7 @@ class Life:
         while asked and asked[0] <= now - WINDOW_S:
             asked.popleft()
         asked.append(now)
-        if len(asked) > self.world.pace.max_rate * WINDOW_S:
+        if len(asked) > self.world.max_rate * WINDOW_S:
             raise ViolationError(f"{self.name} has asked {len(asked)} times in {WINDOW_S:g} seconds")
 
     def _recover(self) -> None:
@@ -122,7 +122,7 @@ class Life:
         """The tap was away: whatever was said meanwhile is lost, and it knows."""
         self.world.say(self.name, "has missed frames")
         self.core.look_everywhere()
-        self.pace.hurry()
+        self.readers.probe_now()
         self.pump()
 
     def log_answered(self, token: int, answer: Answer) -> None:
@@ -130,22 +130,16 @@ class Life:
         self.core.log_answered(token, answer, self.now)
         self.pump()
 
-    def answered(self, read: OrchestratorRead, reply: Reply | OrchestratorError, started: float) -> None:
+    def answered(self, read: OrchestratorRead, reply: Reply | OrchestratorError) -> None:
         """An answer of the orchestrator, or none."""
-        now, returns = self.now, self.pace.returns
+        answer: OrchestratorAnswer
         try:
             answer = _decode(read, reply)
         except OrchestratorError as error:
-            self.world.say(self.name, f"{_spell(read)}: {error.kind}")
-            alone = self.pace.answered(read, now, started, error)
-            self.readers.failed(read, now, alone=error.kind if alone else "", too_large=error.kind == "too-large")
-        else:
-            if self.world.trace is not None:
-                self.world.say(self.name, f"{_spell(read)}: {_spell_answer(answer)}")
-            self.pace.answered(read, now, started, None)
-            self.readers.answered(read, answer, now, started=started)
-        if self.pace.returns != returns:
-            self.core.look_everywhere()
+            answer = error
+        if self.world.trace is not None:
+            self.world.say(self.name, f"{_spell(read)}: {_spell_answer(answer)}")
+        self.core.orchestrator_answered(read, answer, self.now)
         self.pump()
 
     # -- what goes out ------------------------------------------------------------------------------------------------
@@ -153,17 +147,15 @@ class Life:
     def pump(self) -> None:
         """Let everything go on that can."""
         world, now = self.world, self.now
-        self._carry_out(self.core.settle(now), now)
+        self._carry_out(self.core.settle(now))
         if not self._begun and self.readers.newest_ns is not None:
             self._begin()
-            self._carry_out(self.core.settle(now), now)
-        while (read := self.pace.start(now)) is not None:
-            world.ask(self, read, now)
+            self._carry_out(self.core.settle(now))
         for ask in self.core.appends(now):
             world.append(self, ask)
         self._sleep()
 
-    def _carry_out(self, settled: Settled, now: float) -> None:
+    def _carry_out(self, settled: Settled) -> None:
         for one in settled.decided:
             if isinstance(one.decision, Rejected):
                 raise ViolationError(f"{self.name} rejects a step of the record: {one.decision.rule}")
@@ -173,12 +165,12 @@ class Life:
                     steps = ", ".join(f"v{one.version} r{one.revision} {one.state}" for one in event.steps)
                     said = f"{event.source} {event.job.id[:10]} after {event.after.sequence}: {steps}"
                     self.world.say(self.name, said)
-        if settled.reads:
-            self.pace.ask(settled.reads, now)
+        for read in settled.reads:
+            self.world.ask(self, read)
 
     def _sleep(self) -> None:
-        times = [due for due in (self.core.wake_at(), self.pace.due()) if due is not None]
-        wake = min(times, default=float("inf")) - self.skew
+        due = self.core.wake_at()
+        wake = float("inf") if due is None else due - self.skew
         if wake < self._wake or self._wake <= self.world.now:
             self._wake = wake
             if wake != float("inf"):
@@ -228,8 +220,10 @@ def _spell(read: OrchestratorRead) -> str:
     return f"reads {what} {read.job[:10]} ({read.cause}{', further' if getattr(read, 'next_token', '') else ''})"
 
 
-def _spell_answer(answer: HistoryPage | JobDocument | JobPage | Missing) -> str:
+def _spell_answer(answer: OrchestratorAnswer) -> str:
     match answer:
+        case OrchestratorError():
+            return answer.kind
         case HistoryPage():
             return ", ".join(f"v{one.version} {one.state}" for one in answer.entries) + (" …" * bool(answer.next_token))
         case JobPage():

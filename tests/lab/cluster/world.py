@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVarTuple
 
-from consumer.bacalhau.pace import PaceOptions
 from consumer.core import OrchestratorRead, ReadHistory, ReadingOptions, ReadJob
 from consumer.errors import OrchestratorError
 from consumer.fold.asks import Append, ReadBack, Stored, Unanswered
@@ -64,6 +63,8 @@ FAULTS: Final = (
     "record went back",
     "version mislabelled",
 )
+
+SHIPPED_RATE: Final = ReadingOptions().max_rate
 
 REST_S: Final = 1000.0
 """A run that lasts longer never ends."""
@@ -124,7 +125,8 @@ class World:
         """Jobs that the orchestrator does not give, while it serves all others."""
         self._lossy: Final = rng.choice((0.0, 0.05, 0.3)) if self.kind.harm else 0.0
         """Share of the frames that do not come as they should."""
-        self.pace: Final = PaceOptions(max_rate=rng.choice((20.0, 100.0, 100.0)), pause_max_s=2.0)
+        self.max_rate: Final = rng.choice((20.0, SHIPPED_RATE, SHIPPED_RATE))
+        """Requests a second that a daemon may send."""
         self._settings: Final = ReadingOptions(
             claim_s=10.0,
             retry_max_s=4.0,
@@ -135,6 +137,8 @@ class World:
             full_every_s=10.0 if self.kind.harm else 3600.0,  # a page that is stale may lack a job: the next one has it
             lists=self.kind.lists,
             turn_rate=50.0 if self.kind.turns else 0.0,
+            max_rate=self.max_rate,
+            pause_max_s=2.0,
         )
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -285,11 +289,11 @@ class World:
 
     # -- the orchestrator's REST --------------------------------------------------------------------------------------
 
-    def ask(self, life: Life, read: OrchestratorRead, started: float) -> None:
+    def ask(self, life: Life, read: OrchestratorRead) -> None:
         """A request leaves."""
-        self.at(self.rng.uniform(0.0003, 0.002), self._serve, life, read, started)
+        self.at(self.rng.uniform(0.0003, 0.002), self._serve, life, read)
 
-    def _serve(self, life: Life, read: OrchestratorRead, started: float) -> None:
+    def _serve(self, life: Life, read: OrchestratorRead) -> None:
         life.asked(self.now)
         rng = self.rng
         reply: Reply | OrchestratorError
@@ -314,7 +318,7 @@ class World:
                 reply = Reply(200, reply.body[: len(reply.body) // 2])
             if self.fault("orchestrator slow", self._bad / 2):
                 takes += rng.uniform(0.02, 1.0)
-        self._to(life, takes + rng.uniform(0.0003, 0.002), life.answered, read, reply, started)
+        self._to(life, takes + rng.uniform(0.0003, 0.002), life.answered, read, reply)
 
     def _refuses(self, job: str) -> bool:
         """Whether *job* is refused, whoever asks; for some that begins now."""

@@ -126,10 +126,10 @@ def first_page_only() -> Iterator[Rules]:
     """Further pages of a history are not read."""
     answered = Readers.answered
 
-    def forgets(self: Any, read: Any, answer: Any, now: float, *, started: float | None = None) -> None:
+    def forgets(self: Any, read: Any, answer: Any, now: float) -> None:
         if isinstance(answer, HistoryPage):
             answer = msgspec.structs.replace(answer, next_token="")
-        answered(self, read, answer, now, started=started)
+        answered(self, read, answer, now)
 
     with patch.object(Readers, "answered", forgets):
         yield load()

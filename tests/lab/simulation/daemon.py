@@ -7,7 +7,18 @@ A life ends by a kill, and nothing of it stays but what it had sent. The next be
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from consumer.core import Core, Missing, OrchestratorRead, Readers, ReadHistory, ReadingOptions, ReadJobs, Settled
+from consumer.core import (
+    Core,
+    Missing,
+    OrchestratorAnswer,
+    OrchestratorRead,
+    Readers,
+    ReadHistory,
+    ReadingOptions,
+    ReadJobs,
+    Settled,
+)
+from consumer.errors import OrchestratorError
 from consumer.fold import Lanes
 from consumer.fold.asks import Answer, Entry
 from consumer.fold.truth import judge_all, judge_last
@@ -57,10 +68,10 @@ class Life:
         self.world: Final = world
         self.name: Final = name
         self.lanes: Final = Lanes(rules, NAMES, flight_max=3 + int(world.rng.random() * 6), shard=SHARD)
-        self.readers: Final = Readers(rules, self.lanes.known, READING)
+        self.readers: Final = Readers(rules, self.lanes.known, READING, dice=world.rng.random)
         self.core: Final = Core(self.lanes, self.readers)
         self.answers: list[tuple[int, Answer]] = []
-        self.reads: list[tuple[OrchestratorRead, float]] = []
+        self.reads: list[OrchestratorRead] = []
         self.frames: list[Frame] = []
         self.index = 0
         self.incarnation = world.input.incarnation
@@ -161,14 +172,18 @@ class Life:
 
     def _read(self) -> None:
         world = self.world
-        read, started = self.reads.pop(int(world.rng.random() * len(self.reads)))
-        answer = world.ask_orchestrator(read)
+        read = self.reads.pop(int(world.rng.random() * len(self.reads)))
+        found = world.ask_orchestrator(read)
         if world.trace is not None:
-            world.say(self.name, f"{_short_read(read)}: {_short_answer(answer)}")
-        if answer is None:
-            self.readers.failed(read, world.now, too_large=isinstance(read, ReadJobs) and world.rng.random() < 0.3)
-            return
-        self.readers.answered(read, answer, world.now, started=started)
+            world.say(self.name, f"{_short_read(read)}: {_short_answer(found)}")
+        answer: OrchestratorAnswer
+        if found is not None:
+            answer = found
+        elif isinstance(read, ReadJobs) and world.rng.random() < 0.3:
+            answer = OrchestratorError("too-large")
+        else:
+            answer = OrchestratorError("slow")
+        self.core.orchestrator_answered(read, answer, world.now)
 
     def _begin(self) -> None:
         world = self.world
@@ -244,7 +259,7 @@ class Life:
                     steps = ", ".join(f"v{step.version} r{step.revision} {step.state}" for step in event.steps)
                     flag = "corrected " if event.corrected else ""
                     world.say(self.name, f"joins {event.key} after {event.after.sequence}: {flag}{steps}")
-        self.reads += [(read, world.now) for read in settled.reads]
+        self.reads += settled.reads
 
     def disconnect(self) -> None:
         """Both connections are lost and replaced: answers on their way are gone, and frames may have been."""
