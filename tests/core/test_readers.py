@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from consumer.core import Missing, ReadHistory, ReadingOptions, ReadJob, ReadJobs, Scope
-from consumer.core.readers import UNREADABLE_AFTER
+from consumer.core.answers import UNREADABLE_AFTER
 from consumer.model import (
     OBSERVED,
     REPORTED,

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
-from consumer.core import Readers, ReadingOptions
+from consumer.core import ReadingOptions
+from consumer.core.answers import Answers
 from consumer.core.claim import Claim, ClaimKind
 from consumer.core.history import Contradicted, Joined, Old, Part, correct, lay_beside
 from consumer.core.pace import Pace
 from consumer.core.reader import LONG_AGO, Reader
+from consumer.core.registry import Registry
 from consumer.model import Known, place_of
 from consumer.rules import Rules, load
 from tests.lab.cluster import rest
@@ -25,7 +27,7 @@ from tests.lab.cluster.world import World
 from tests.lab.seeds import Break
 from tests.lab.simulation.broken import first_page_only
 
-READERS: Final = "consumer.core.readers"
+ANSWERS: Final = "consumer.core.answers"
 HISTORY: Final = "consumer.core.history"
 OPTIONS: Final = "tests.lab.cluster.world.ReadingOptions"
 
@@ -49,7 +51,7 @@ def _joined_by_count() -> Iterator[Rules]:
             return Old()
         return Joined(after=place_of(known), steps=part.steps(known.sequence, (known.version, known.state)))
 
-    with patch(f"{READERS}.lay_beside", counts):
+    with patch(f"{ANSWERS}.lay_beside", counts):
         yield load()
 
 
@@ -63,7 +65,7 @@ def _joined_unlooked() -> Iterator[Rules]:
             return found
         return Joined(after=found.after, steps=part.steps(known.revision))
 
-    with patch(f"{READERS}.lay_beside", believes):
+    with patch(f"{ANSWERS}.lay_beside", believes):
         yield load()
 
 
@@ -75,7 +77,7 @@ def _old_answers_believed() -> Iterator[Rules]:
         found = lay_beside(rules, known, part)
         return correct(known, part) if isinstance(found, Old) and part.entries else found
 
-    with patch(f"{READERS}.lay_beside", believes):
+    with patch(f"{ANSWERS}.lay_beside", believes):
         yield load()
 
 
@@ -93,7 +95,7 @@ def _latest_version_only() -> Iterator[Rules]:
 @contextmanager
 def _included_is_whole() -> Iterator[Rules]:
     """What comes along with a job is taken for its whole history, however often it has lived before."""
-    take = Readers._take_job
+    take = Answers._take_job
 
     def believes(self: Any, reader: Any, read: Any, document: Any, now: float) -> None:
         if not document.history.entries:
@@ -102,7 +104,7 @@ def _included_is_whole() -> Iterator[Rules]:
         reader.name_by(document.job.job)
         self._take_history(reader, Part.after(None, document.history.entries), read.cause, now)
 
-    with patch.object(Readers, "_take_job", believes):
+    with patch.object(Answers, "_take_job", believes):
         yield load()
 
 
@@ -133,12 +135,12 @@ def _watched_briefly() -> Iterator[Rules]:
 @contextmanager
 def _ends_not_hoped_for() -> Iterator[Rules]:
     """An end of an execution is worth one read."""
-    hint = Readers._hint
+    hint = Registry.hint
 
     def looks(self: Any, reader: Reader, at: float, *, said: int = 0, hoped: int = 0) -> None:
         hint(self, reader, at, said=max(said, 1 if hoped and not said else 0))
 
-    with patch.object(Readers, "_hint", looks):
+    with patch.object(Registry, "hint", looks):
         yield load()
 
 
@@ -198,7 +200,7 @@ def _claims_not_ended() -> Iterator[Rules]:
 @contextmanager
 def _nobody_forgotten() -> Iterator[Rules]:
     """A job that is over stays in memory."""
-    with patch.object(Readers, "_forget", lambda *_: None):
+    with patch.object(Registry, "forget", lambda *_: None):
         yield load()
 
 
