@@ -152,7 +152,7 @@ async def test_a_server_that_comes_back_under_its_name_is_not_compared_again(tmp
         await until(lambda: bool(it.said()), "the warning")
         await server.stop()
         await server.start()
-        await until(lambda: it.tap.connections == 2, "the second connection")
+        await until(lambda: it.tap.connections >= 2, "the second connection")
         await it.looks()
         assert it.api.asked == len(it.said()) == 1
 

@@ -22,7 +22,7 @@ IN = "bacalhau.global.compute.n-1.in.msgs"
 CALLBACK = "node.orchestrator.n-0.OnRunComplete/v1"
 HELD_S = 60
 """The tap waits so long for the line that is held back."""
-GIVEN_UP_S = 3
+GIVEN_UP_S = 10
 """The same where the connection is to be cut meanwhile: nats-py waits on, and the next is tried only then."""
 USER = "authorization {{ users: [ {{ user: tap, password: p{} }} ] }}\nno_auth_user: tap\n"
 
@@ -100,7 +100,7 @@ async def test_early_frames_of_a_connection_that_never_listens_are_dropped(tmp_p
         await say_early(way, bacalhau, b"early")
         way.hold = False
         way.cut()
-        await until(lambda: tap.gaps == 1, "the next connection")
+        await until(lambda: tap.gaps >= 1, "the next connection")
         await bacalhau.publish(IN, b"later")
         await until(lambda: tap.taken + tap.dropped == 1, "the frame counted")
         assert await frames(tap, 1) == [RawFrame(IN, b"later")]
@@ -187,7 +187,7 @@ async def test_a_refusal_is_forgotten_with_its_connection(tmp_path: Path) -> Non
                 await task
                 assert (tap.tries, tap.connections) == (2, 1)
                 way.say(b"-ERR 'Slow Consumer'\r\n")
-                await until(lambda: tap.connections == 2, "the next connection")
+                await until(lambda: tap.connections >= 2, "the next connection")
         (lost,) = (line for line in lines if line["event"] == "tap.lost")
         assert (lost["cause"], lost["next_step"]) == (SLOW_CONSUMER, "look at that server's own log")
         assert "slow consumer" in lost["reason"]
