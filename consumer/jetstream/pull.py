@@ -5,7 +5,6 @@ owner begins again after the last entry it got (design/nats.md 1.4). What the en
 """
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -26,6 +25,7 @@ from consumer.nats.api import (
     read_ack,
 )
 from consumer.nats.connection import REQUEST_S, Connection
+from consumer.patience import patience
 
 BATCH: Final = 1000
 """Entries in one request; two requests are open at once."""
@@ -36,9 +36,6 @@ PROOF_S: Final = 0.1
 """Heartbeat of the first request: until something has come nobody knows whether anything can."""
 DOUBT_S: Final = 2.25 * HEARTBEAT_S
 """Two heartbeats missed: `kill -9`, a frozen server and a lost way say nothing else (1.4)."""
-DOUBT_LOOKS: Final = 5
-"""That time passes in so many parts, each with a look at what has come. Whoever was stopped meanwhile (SIGSTOP, a
-machine that slept or was busy) loses one part by it, and then reads the heartbeats that wait in its socket."""
 INACTIVE_S: Final = 60
 LAST_S: Final = 60.0
 """The server looks up the last entry of each subject before it answers: of 600,000 subjects in 1 to 5 s."""
@@ -160,13 +157,10 @@ class Pull:
             self._something.clear()
             if self._arrived:  # it came while the request went out
                 continue
-            for _ in range(DOUBT_LOOKS):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(DOUBT_S / DOUBT_LOOKS):
-                        await self._something.wait()
-                if self._something.is_set():
-                    break
-            else:
+            try:
+                async with patience(DOUBT_S):
+                    await self._something.wait()
+            except TimeoutError:
                 denied = self._connection.forbidden(self._subject, self._inbox)
                 why = f"nothing came from {self.stream} for {DOUBT_S:g} s, not even a heartbeat"
                 self.doubt(f"{why}: {denied}" if denied else why)

@@ -10,6 +10,7 @@ from consumer.nats import faults
 from consumer.nats.address import Address
 from consumer.nats.connection import Connection, words_of
 from consumer.nats.outage import Outage
+from consumer.patience import patience
 
 CONNECT_S: Final = 10.0
 """How long a connection is tried for before it is given up, unless said otherwise."""
@@ -42,7 +43,7 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
     outage = outage or Outage(full_name)
     last: Connection | None = None
     try:
-        async with asyncio.timeout(within_s):
+        async with patience(within_s):
             while True:
                 connection = last = Connection(address, tls=tls is not None, outage=outage)
                 try:

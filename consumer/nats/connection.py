@@ -22,6 +22,7 @@ from consumer.nats import faults
 from consumer.nats.address import CREDENTIALS, Address
 from consumer.nats.client import MendedClient
 from consumer.nats.outage import Outage
+from consumer.patience import patience
 from consumer.settings import read_credentials, read_secret
 
 log = structlog.get_logger()
@@ -153,10 +154,11 @@ class Connection(MendedClient):
             raise UnreachableError(f"{self.address}: {subject}: {denied}")
         asked_at = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(None) as waiting:
+            async with patience(within_s) as waiting:
                 self._asking[waiting] = subject
                 try:
-                    message = await self.request(subject, body, timeout=within_s, headers=headers)
+                    # The patience ends it: nats-py's own limit counts the time in which we were stopped, too.
+                    message = await self.request(subject, body, timeout=None, headers=headers)  # type: ignore[arg-type]
                 finally:
                     self._asking.pop(waiting, None)
             self.answered()
@@ -307,7 +309,8 @@ class Connection(MendedClient):
             for waiting, subject in list(self._asking.items()):
                 if denied in {subject.lower(), self._answers.lower()}:
                     del self._asking[waiting]
-                    waiting.reschedule(0)  # nobody will answer
+                    if waiting.when() is None:  # else its time is over anyway
+                        waiting.reschedule(0)  # nobody will answer
             if kind == "subscription" and denied.startswith(self.address.inbox_prefix.lower()):
                 # The server has dropped it, and nats-py never asks for it again: a permission that comes back is no
                 # help to this connection.

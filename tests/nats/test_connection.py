@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 import nats.errors
 import pytest
@@ -31,10 +32,14 @@ from consumer.nats.connection import FORBIDDEN_MAX, Connection
 from consumer.nats.outage import Outage
 from consumer.nats.require import require_payload, require_server
 from consumer.settings import load
+from consumer.wire.subjects import Names
 from tests.bacalhau.servers import OUT_OF_TIME, certificate, certificate_of
 from tests.loopback import free_port, needs_ipv6
 from tests.server import Server, pub, speak
 from tests.waiting import DEADLINE_S, given_time, until
+
+LONG_S: Final = 2 * DEADLINE_S
+"""A limit that no test waits for."""
 
 Connect = Callable[..., Awaitable[Connection]]
 
@@ -432,6 +437,23 @@ async def test_a_connection_on_which_nothing_is_answered_is_made_anew(
             await ask_in_vain()
     await until(lambda: reader.connects >= 2 and reader.is_connected, "another connection")
     await reader.ask("$JS.API.INFO", b"", dict)
+
+
+async def test_an_answer_that_came_while_we_were_stopped_counts(
+    reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour passes at once, as for a process that is stopped, after the request: its answer is taken all the same."""
+    loop = asyncio.get_running_loop()
+    stopped_s, time = 0.0, loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + stopped_s)
+
+    async def answer(message: Msg) -> None:
+        nonlocal stopped_s
+        stopped_s += 3600.0
+        await message.respond(b'"in time"')
+
+    await reader.subscribe(names.prefix, cb=answer)
+    assert await reader.ask(names.prefix, b"", str, within_s=LONG_S) == "in time"
 
 
 async def test_what_would_make_it_anew_ends_with_it(reader: Connection) -> None:
