@@ -492,6 +492,10 @@ def read_secret(path: str, name: str) -> str:
         raise SettingsError(
             f"{name}: the file {path} holds more than one line or a blank; it must hold the secret alone"
         )
+    if "\0" in text:
+        raise SettingsError(
+            f"{name}: the file {path} holds a NUL character, which no secret has; write it anew as text"
+        )
     return text
 
 
@@ -728,11 +732,18 @@ def _is_one_word(text: str) -> bool:
     return not any(character.isspace() or not character.isprintable() for character in text)
 
 
+_URL_STEP: Final = (
+    "a port is at most 65535, and in a user or password each of `/ # ? @ : [ ]` and each blank is percent-encoded "
+    "(`/` is %2F), or the password stands in a file of its own"
+)
+
+
 def _reason(error: msgspec.ValidationError, setting: Setting) -> str:
     """What is wrong, in words of the setting rather than of the pattern."""
     text = str(error)
     if "matching regex" in text:
-        return f"is not what it must be: {describe(setting).removesuffix('.')}"
+        what = f"is not what it must be: {describe(setting).removesuffix('.')}"
+        return f"{what}; {_URL_STEP}" if setting.key == "url" else what
     if text.startswith("Invalid enum value"):
         return f"is not what it must be: {bounds(setting)}"
     return f"{text[0].lower()}{text[1:]}"
@@ -870,6 +881,8 @@ def _check_hosts(settings: Settings, origins: Mapping[str, str]) -> None:
         for url in getattr(settings, section).url.split(",")
     ]
     for name, host in hosts:
+        if host.startswith("[") and name == "http.host":
+            raise SettingsError(f"{origins[name]}: {name}: write the address {quoted(host)} without its brackets")
         if not is_host(host):
             raise SettingsError(
                 f"{origins[name]}: {name}: {quoted(host)} can be no host: between two dots stand 1 to 63 characters; "

@@ -504,6 +504,29 @@ def test_a_wrong_url_with_a_secret_is_refused_without_showing_it() -> None:
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["nats://u:canary/more@127.0.0.1:4222", "nats://u:canary#1@127.0.0.1:4222", "nats://u:canary@127.0.0.1:99999"],
+)
+def test_a_refused_url_is_told_what_to_do(url: str) -> None:
+    """A secret's own characters, a port that is none: how to write them, and nothing of the secret."""
+    with pytest.raises(SettingsError, match=r"nats\.url: .*at most 65535.*percent-encoded") as caught:
+        load(None, {"JOBSTATE_NATS__URL": url})
+    assert "canary" not in str(caught.value)
+
+
+def test_a_secret_has_no_nul_character(tmp_path: Path) -> None:
+    """A server would refuse it, and say nothing of the file."""
+    with pytest.raises(SettingsError, match=r"nats\.password_file: the file .* holds a NUL character"):
+        read_secret(str(secret(tmp_path, "pw\0")), "nats.password_file")
+
+
+def test_an_address_to_listen_on_has_no_brackets() -> None:
+    """They belong to URLs."""
+    with pytest.raises(SettingsError, match=r"http\.host: write the address '\[::1\]' without its brackets"):
+        load(None, {"JOBSTATE_HTTP__HOST": "[::1]"})
+
+
 @pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64, f"x.{'a' * 64}", "ä" * 64])
 @pytest.mark.parametrize(
     ("name", "spelled"),

@@ -10,7 +10,7 @@ import signal
 import sys
 
 from consumer.cli.streams import let_go, let_go_of_unread, prepare, write_stderr
-from consumer.errors import ExitCode, JobstateError
+from consumer.errors import ExitCode, JobstateError, SettingsError
 
 INTERRUPTED = 130
 """As a shell has it for Ctrl-C."""
@@ -49,6 +49,7 @@ def main() -> None:
 def _run() -> str | int | None:
     """Do what the command line says. Its exit code."""
     try:
+        _require_key_log()
         from consumer.cli.verbs import app  # noqa: PLC0415 (it takes a while: see above)
 
         app(prog_name="jobstate")
@@ -63,6 +64,20 @@ def _run() -> str | int | None:
     except OSError as error:
         return _say_unwritten(error)
     return ExitCode.OK
+
+
+def _require_key_log() -> None:
+    """Refuse a `SSLKEYLOGFILE` that cannot be written: each TLS context would raise that, wherever it is made."""
+    path = os.environ.get("SSLKEYLOGFILE")
+    if not path:
+        return
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise SettingsError(
+            f"environment: SSLKEYLOGFILE: TLS keys cannot be appended to {path} ({error.strerror}); unset it, or name "
+            "a file that this user may write"
+        ) from error
 
 
 def _end_output(code: str | int | None) -> str | int | None:

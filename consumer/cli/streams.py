@@ -17,7 +17,8 @@ def prepare() -> None:
     """Make all three usable, before anything opens a file.
 
     A descriptor that is closed leads to nowhere: a socket would get its number, and with it what is written there. So
-    does an output that was opened for reading only. Characters that an output cannot spell are escaped.
+    does an output that was opened for reading only. Characters that an output cannot spell are escaped. Where
+    an encoding (`PYTHONIOENCODING`) cannot do that, or begins each text of stderr anew, the output is UTF-8.
     """
     for descriptor in range(3):
         if not _is_usable(descriptor):
@@ -27,7 +28,16 @@ def prepare() -> None:
         if stream is None:
             setattr(sys, name, open(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115 (open to the end)
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            encoding = stream.encoding if _can_escape(stream.encoding, piece_by_piece=name == "stderr") else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def _can_escape(encoding: str, *, piece_by_piece: bool) -> bool:
+    try:
+        one, two, both = (text.encode(encoding, "backslashreplace") for text in ("\ud800", "é\n", "\ud800é\n"))
+    except UnicodeError:  # idna knows no error handler
+        return False
+    return one + two == both or not piece_by_piece
 
 
 def _is_usable(descriptor: int) -> bool:

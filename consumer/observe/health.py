@@ -5,6 +5,7 @@ parts say it of themselves; nobody is asked, so an answer costs nothing and hang
 """
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -22,6 +23,11 @@ STARTING: Final = "has not been ready yet"
 EVERYWHERE: Final = "*"
 """The setting `http.host` for every address of this machine, of IPv4 and IPv6."""
 _AT_HOME: Final = {EVERYWHERE: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listened on
+
+_OF_THE_PORT: Final = frozenset({errno.EADDRINUSE, errno.EACCES})
+"""Errors of listening that another port ends; all others are the address's."""
+_PORT: Final = ("http.port", "set http.port (JOBSTATE_HTTP__PORT) to a free one, or to 0 for any")
+_HOST: Final = ("http.host", "set http.host (JOBSTATE_HTTP__HOST) to an address of this machine, or to * for all")
 
 
 class Health:
@@ -109,10 +115,9 @@ async def serve(settings: Http, metrics: Metrics, health: Health, cluster: str) 
             # asyncio's own words say the address once more; a name that is not found has no number of the system's.
             number = error.errno or 0
             why = os.strerror(number) if number > 0 else error.strerror
-            raise SettingsError(
-                f"http.port: cannot listen on {join_host_port(settings.host, settings.port)} ({why}); "
-                "set http.port (JOBSTATE_HTTP__PORT) to a free one, or to 0 for any"
-            ) from error
+            where, step = _PORT if number in _OF_THE_PORT else _HOST
+            listened = join_host_port(settings.host, settings.port)
+            raise SettingsError(f"{where}: cannot listen on {listened} ({why}); {step}") from error
         # With port 0 asyncio chooses one for each address, in any order. Ours is IPv4's: its sockets have short names.
         port = min(runner.addresses, key=len)[1]
         with _written(settings.address_file, url_of(settings.host, port)):

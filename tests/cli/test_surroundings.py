@@ -322,6 +322,27 @@ async def test_authorities_that_are_not_there_are_told(bare: Stage) -> None:
     assert "SSL_CERT_FILE" not in ended.stderr.decode()
 
 
+@pytest.mark.parametrize("path", ["/nonexistent/keys", "/"])
+async def test_a_key_log_that_cannot_be_written_is_refused_by_name(bare: Stage, path: str) -> None:
+    """Python opens SSLKEYLOGFILE for each TLS context, also where nobody asks for TLS."""
+    for line in ("list", "run"):
+        ended = await shell(bare, line, SSLKEYLOGFILE=path)
+        assert ended.returncode == ExitCode.USAGE
+        assert ended.stderr.startswith(
+            f"jobstate: environment: SSLKEYLOGFILE: TLS keys cannot be appended to {path}".encode()
+        )
+        assert b"Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("encoding", ["idna", "utf-16", "utf-8-sig", "punycode"])
+async def test_a_daemon_logs_in_utf_8_where_an_encoding_cannot_be_used(bare: Stage, encoding: str) -> None:
+    """One without an error handler, and those that begin each text anew: the log is there, whole lines of JSON."""
+    async with daemon(bare, PYTHONIOENCODING=encoding) as running:
+        _, said = await running.end(signal.SIGTERM)
+    assert '"daemon.started"' in said
+    assert all(line.startswith("{") for line in said.splitlines())
+
+
 # -- outputs that nobody reads -----------------------------------------------------------------------------------------
 
 

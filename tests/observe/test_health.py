@@ -121,6 +121,13 @@ async def test_a_port_that_is_taken_is_a_settings_error() -> None:
                 pass
 
 
+async def test_an_address_that_is_not_this_machines_is_no_fault_of_the_port() -> None:
+    """No other port would help, so the error names the host."""
+    with pytest.raises(SettingsError, match=r"^http\.host: cannot listen on 192\.0\.2\.1:0 .*JOBSTATE_HTTP__HOST"):
+        async with serve(Http(host="192.0.2.1", port=0), Metrics(), Health(), "lab"):
+            pass
+
+
 async def test_the_port_is_free_again_afterwards() -> None:
     """Leaving the context closes the server, also with a client that keeps its connection."""
     async with aiohttp.ClientSession() as session:
