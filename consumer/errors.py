@@ -3,6 +3,8 @@
 from enum import IntEnum
 from typing import Final
 
+from consumer.faults import ORCHESTRATOR, Fault, OrchestratorFault
+
 QUOTED_MAX: Final = 60
 """Characters of a value that an error shows."""
 
@@ -45,12 +47,16 @@ class JobstateError(Exception):
 
 
 class DecodeError(JobstateError):
-    """The sender wrote something we cannot read. Redelivery will not help. `reason`: design/design.md 10."""
+    """The sender wrote something we cannot read. Redelivery will not help. `reason`: design/design.md 10.
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    *cut*: it is JSON as far as it goes, and ends too early.
+    """
+
+    def __init__(self, reason: str, detail: str = "", *, cut: bool = False) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+        self.cut = cut
 
 
 class RulesError(JobstateError):
@@ -107,43 +113,18 @@ class LogWentBackError(JobstateError):
     """The log is not the one we knew: made anew, or shorter than what it confirmed. All memory is void; start again."""
 
 
-OF_ONE_READ: Final = frozenset(
-    {
-        "cut",
-        "no-job",
-        "not-askable",
-        "not-utf8",
-        "other-job",
-        "out-of-range",
-        "too-deep",
-        "too-large",
-        "unknown-history-entry",
-        "unknown-state",
-        "wrong-shape",
-    }
-)
-"""Kinds of `OrchestratorError` that say nothing of other reads."""
-
-
-MAYBE_OF_ONE_READ: Final = frozenset(
-    {"forbidden", "html", "not-an-api", "not-json", "refused", "server-error", "slow", "wrong-status"}
-)
-"""Kinds that an answer about one job can have while all others are served. What no answer is, is of all."""
-
-
 class OrchestratorError(JobstateError):
-    """The orchestrator's answer is no answer. `kind` names it (html, cut, too-large, …); it is never a state."""
+    """The orchestrator's answer cannot be used, for the reason that `fault` gives; it is never a state.
 
-    def __init__(self, kind: str, detail: str = "", retry_after_s: float | None = None) -> None:
-        super().__init__(f"{kind}: {detail}" if detail else kind)
-        self.kind = kind
-        self.detail = detail
-        self.retry_after_s = retry_after_s
+    *detail*: what was found, never what a body holds. *retry_after_s*: how long the orchestrator asks us to wait.
+    """
 
-    @property
-    def alone(self) -> bool:
-        """Whether it says nothing of other reads; after any other error the orchestrator counts as away."""
-        return self.kind in OF_ONE_READ
+    def __init__(self, kind: OrchestratorFault, detail: str = "", retry_after_s: float | None = None) -> None:
+        scope, step = ORCHESTRATOR[kind]
+        super().__init__(f"{kind}: {detail}; {step}" if detail else f"{kind}; {step}")
+        self.fault: Final = Fault(kind=kind, detail=detail, next_step=step, scope=scope)
+        self.kind: Final = kind
+        self.retry_after_s: Final = retry_after_s
 
 
 class AbsentError(JobstateError):

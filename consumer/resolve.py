@@ -87,7 +87,11 @@ class Resolver(AbstractResolver):
             connected = await start_connection(
                 [_numeric(address, port) for address in addresses], happy_eyeballs_delay=NEXT_ADDRESS_S
             )
-            return await asyncio.open_connection(sock=connected, limit=limit)
+            try:
+                return await asyncio.open_connection(sock=connected, limit=limit)
+            except BaseException:
+                connected.close()  # nobody else has it yet
+                raise
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET

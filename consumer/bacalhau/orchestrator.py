@@ -26,8 +26,8 @@ from yarl import URL
 
 from consumer.core.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.errors import DecodeError, OrchestratorError, SettingsError
+from consumer.faults import OrchestratorFault, of_body, of_certificate
 from consumer.model import HistoryPage, JobDocument, JobPage
-from consumer.nats import faults
 from consumer.resolve import Resolver, UnresolvedError
 from consumer.settings import Orchestrator as OrchestratorSettings
 from consumer.settings import Secret, is_host, secret_of, trust
@@ -65,9 +65,9 @@ WAYS: Final = 1 + len(_OTHER_NAMESPACES)
 """In so many ways a job may be asked for."""
 _NAMED_MAX: Final = 1000
 """Jobs whose id is known to be another's name."""
-_STATUS: Final = {401: "unauthorized", 403: "forbidden", 429: "throttled"}
-_MEANS: Final = {kind: status for status, kind in _STATUS.items()}
-_OF_CREDENTIAL: Final = frozenset({"unauthorized", "forbidden"})
+_STATUS: Final[dict[int, OrchestratorFault]] = {401: "unauthorized", 403: "forbidden", 429: "throttled"}
+_MEANS: Final[dict[OrchestratorFault, int]] = {kind: status for status, kind in _STATUS.items()}
+_OF_CREDENTIAL: Final[frozenset[OrchestratorFault]] = frozenset({"unauthorized", "forbidden"})
 
 _WANTS_TLS: Final = b"Client sent an HTTP request to an HTTPS server."
 """All that Go's server says, with status 400, to plain HTTP where it speaks TLS (Go, `net/http/server.go`)."""
@@ -78,7 +78,7 @@ _REASON_MAX: Final = 4096
 """Bytes of an error document that is read for its reason."""
 _REASON_S: Final = 2.0
 """So long that may take: it comes with the head of the answer."""
-_MEANT_BY_500: Final = (
+_MEANT_BY_500: Final[tuple[tuple[OrchestratorFault, re.Pattern[str]], ...]] = (
     ("forbidden", re.compile(r"user '.*' does not have the required capability '[a-z:*]{1,50}'", re.DOTALL)),
     (
         "unauthorized",
@@ -95,48 +95,6 @@ was tried on a real one.
 
 _TOO_MUCH_HEAD: Final = ("got more than", "too many headers")
 """How aiohttp says that an answer's headers are beyond its bounds: 8,190 bytes of a line, some 128 lines."""
-
-_SOMETHING_ELSE: Final = "check orchestrator.url: a proxy, a login page or the web interface answers there"
-_NEWER: Final = "is this Bacalhau newer than 1.9? report it, with its version"
-
-NEXT_STEP: Final = {
-    "compute-node": "name the orchestrator's API in orchestrator.url: the address of a compute node is no use",
-    "cut": "look at the orchestrator, and at any proxy before it: one of them ends connections early",
-    "encoded": "have the proxy between keep to Accept-Encoding: identity",
-    "forbidden": "the credential needs the capability read:job",
-    "headers": "look at what is between, its cookies first: the API itself sends a few short headers",
-    "html": _SOMETHING_ELSE,
-    "needs-tls": "the server speaks TLS: write https:// in orchestrator.url",
-    "no-job": _NEWER,
-    "not-an-api": f"{_SOMETHING_ELSE}, or a compute node",
-    "not-askable": "find out who publishes such a job on Bacalhau's subjects: no API could name it",
-    "not-http": "check the port of orchestrator.url: the API's is 1234, that of NATS 4222",
-    "not-json": _SOMETHING_ELSE,
-    "not-tls": "the server speaks plain HTTP: write http:// in orchestrator.url, or name the port that speaks TLS",
-    "not-utf8": _NEWER,
-    "other-job": "another job may have this id for its name: it is asked for otherwise next; if it goes on, look "
-    "at what is between, it mixes answers up",
-    "out-of-range": "look at what is between, and at the orchestrator's store: no job has such a version or revision",
-    "redirect": "set orchestrator.url to where the API itself is",
-    "refused": "look at the orchestrator's log, and at any proxy before it: one of them refuses the request",
-    "server-error": "look at the orchestrator's own log",
-    "slow": "is the orchestrator overloaded? A list costs it 40 us for each job that it stores",
-    "throttled": "lower orchestrator.max_rate",
-    "tls": "check orchestrator.tls_ca, and that the certificate names the host in orchestrator.url",
-    "tls-expired": faults.RENEW,
-    "tls-too-early": faults.COMPARE_CLOCKS,
-    "too-deep": _NEWER,
-    "too-large": "a list is asked for again by itself, half as many jobs at once; raise orchestrator.answer_bytes if "
-    "it goes on, or if it is one job that is so large",
-    "unauthorized": "check orchestrator.token_file, or orchestrator.user with its password_file, or their variables",
-    "unknown-history-entry": _NEWER,
-    "unknown-state": _NEWER,
-    "unreachable": "is the orchestrator up, and may we reach its API (port 1234) from here?",
-    "unresolved": faults.CHECK_NAME.format("orchestrator.url"),
-    "wrong-shape": _NEWER,
-    "wrong-status": _SOMETHING_ELSE,
-}
-"""What an operator does next, for each kind of wrong answer: it ends the sentence of each such error."""
 
 
 _DEFAULT: Final = OrchestratorSettings()
@@ -210,7 +168,8 @@ def api_base(url: str) -> URL:
 class Orchestrator:
     """`consumer.ports.Orchestrator` over HTTP. Use as `async with`; many reads may be under way at once.
 
-    Raises `OrchestratorError` for every answer that is none, by kind, each with its `NEXT_STEP`:
+    Raises `OrchestratorError` for every answer that is none, by kind, each with its next step
+    (`consumer.faults`):
     unresolved, unreachable, tls, tls-expired, tls-too-early, not-tls, needs-tls, slow, not-http, headers, redirect,
     unauthorized, forbidden, throttled, server-error, refused (another 4xx), wrong-status, not-an-api (a 404 that is
     not Bacalhau's), compute-node (it has no list of jobs), html, not-json, encoded (compressed though we said not to);
@@ -295,7 +254,7 @@ class Orchestrator:
             return Missing()
         document = _decoded(decode_job, body)
         if document.job.job.id != read.job:
-            raise _error("other-job", f"asked for {read.job!r}, the answer is of another job")
+            raise OrchestratorError("other-job", f"asked for {read.job!r}, the answer is of another job")
         return document
 
     async def _ask(self, read: R, ask: Callable[[R], Awaitable[T]]) -> T:
@@ -343,14 +302,16 @@ class Orchestrator:
             except OrchestratorError:
                 self._is_compute = False  # what it is remains unknown, and the list is missing all the same
         if self._is_compute:
-            return _error("compute-node", f"{self._base.origin()}: this is a compute node's API, it has no jobs")
-        return _error("not-an-api", f"{self._base.origin()} has no list of jobs")
+            return OrchestratorError(
+                "compute-node", f"{self._base.origin()}: this is a compute node's API, it has no jobs"
+            )
+        return OrchestratorError("not-an-api", f"{self._base.origin()} has no list of jobs")
 
     async def node(self) -> Node:
         """Who answers: what Bacalhau's NATS server is named by (`GET /agent/node`)."""
         body = await self._get("/agent/node", {}, most_s=NODE_TIMEOUT_S)
         if body is None:
-            raise _error("not-an-api", f"{self._base.origin()} does not say which node it is")
+            raise OrchestratorError("not-an-api", f"{self._base.origin()} does not say which node it is")
         return _decoded(decode_node, body)
 
     async def _get(
@@ -382,21 +343,21 @@ class Orchestrator:
                 return body
         except aiohttp.ConnectionTimeoutError as error:
             within = f"no connection within {self._options.connect_timeout_s:g} s"
-            raise _error("unreachable", f"{self._base.origin()}: {within}") from error
+            raise OrchestratorError("unreachable", f"{self._base.origin()}: {within}") from error
         except TimeoutError as error:
-            raise _error("slow", f"no whole answer within {timeout_s:g} s") from error
+            raise OrchestratorError("slow", f"no whole answer within {timeout_s:g} s") from error
         except aiohttp.ClientSSLError as error:
-            raise _error(*self._tls_fault(error)) from error
+            raise OrchestratorError(*self._tls_fault(error)) from error
         except aiohttp.ClientPayloadError as error:
-            raise _error("cut", "the connection ended within the body") from error
+            raise OrchestratorError("cut", "the connection ended within the body") from error
         except aiohttp.ClientResponseError as error:
             # Its text quotes what the server sent.
             kind, detail = _http_fault(error)
-            raise _error(kind, detail) from None
+            raise OrchestratorError(kind, detail) from None
         except (aiohttp.ClientError, OSError) as error:
             unresolved = isinstance(getattr(error, "os_error", None), UnresolvedError)
-            kind = "unresolved" if unresolved else "unreachable"
-            raise _error(kind, f"{self._base.origin()}: {_why(error)}") from error
+            away: OrchestratorFault = "unresolved" if unresolved else "unreachable"
+            raise OrchestratorError(away, f"{self._base.origin()}: {_why(error)}") from error
         finally:
             del self._under_way[this]
             self._heard_at = now()
@@ -406,32 +367,30 @@ class Orchestrator:
         if status >= HTTPStatus.MULTIPLE_CHOICES and status != HTTPStatus.NOT_FOUND:
             if status == HTTPStatus.BAD_REQUEST and self._base.scheme == "http" and await _wants_tls(response):
                 response.close()
-                raise _error("needs-tls", f"{self._base.origin()}: only TLS is spoken there")
+                raise OrchestratorError("needs-tls", f"{self._base.origin()}: only TLS is spoken there")
             raise await self._refusal(response)
         self._refused = False
         if response.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-            raise _error("encoded", "the body is compressed, which was not asked for")
+            raise OrchestratorError("encoded", "the body is compressed, which was not asked for")
         body = await _bounded(response, most)
         if status == HTTPStatus.NOT_FOUND:
             if body.strip() and not _is_error_document(body):
-                raise _error("not-an-api", f"{self._base}: a 404 that is not Bacalhau's")
+                raise OrchestratorError("not-an-api", f"{self._base}: a 404 that is not Bacalhau's")
             self._hear_version(response)
             return None
         if status != HTTPStatus.OK:
-            raise _error("wrong-status", f"{self._base}: status {status} where only 200 has a meaning")
+            raise OrchestratorError("wrong-status", f"{self._base}: status {status} where only 200 has a meaning")
         if "html" in response.content_type or body.lstrip()[:1] == b"<":
-            raise _error("html", f"{self._base}: a page where JSON should be")
+            raise OrchestratorError("html", f"{self._base}: a page where JSON should be")
         self._hear_version(response)
         return body
 
-    def _tls_fault(self, error: aiohttp.ClientSSLError) -> tuple[str, str]:
+    def _tls_fault(self, error: aiohttp.ClientSSLError) -> tuple[OrchestratorFault, str]:
         """Kind and detail of a handshake that failed: what answers may speak no TLS at all."""
         # Of aiohttp's two, one has OpenSSL's error within it and the other one not.
         if getattr(getattr(error, "os_error", None), "reason", "") in _NO_TLS:
             return "not-tls", f"{self._base.origin()}: no TLS is spoken there"
-        why = _why(error)
-        fault = faults.fault_of_time(why)
-        return "tls" if fault == faults.OTHER else fault, f"{self._base.origin()}: {why}"
+        return of_certificate(error.os_error) or "tls", f"{self._base.origin()}: {_why(error)}"
 
     def _hear_version(self, response: aiohttp.ClientResponse) -> None:
         """Keep what an answer of the API says of itself. What is no version tells nothing, and is as if not said."""
@@ -450,6 +409,7 @@ class Orchestrator:
     async def _refusal(self, response: aiohttp.ClientResponse) -> OrchestratorError:
         status = response.status
         detail = f"status {status}"
+        kind: OrchestratorFault
         if status < HTTPStatus.BAD_REQUEST:
             kind = "redirect"
         elif status == HTTPStatus.INTERNAL_SERVER_ERROR and (meant := await _meant_by_500(response)):
@@ -464,7 +424,7 @@ class Orchestrator:
             self._refused = True
             detail += "" if self._authorization else ", and we have no credential"
             detail += f", and {self._unread}" if self._unread else ""
-        return _error(kind, detail, _retry_after(response))
+        return OrchestratorError(kind, detail, _retry_after(response))
 
     def _renew_authorization(self) -> None:
         """Read the credential again: somebody may have mended it. One that cannot be read leaves what there was."""
@@ -483,28 +443,24 @@ class Orchestrator:
         return None
 
 
-def _http_fault(error: aiohttp.ClientResponseError) -> tuple[str, str]:
+def _http_fault(error: aiohttp.ClientResponseError) -> tuple[OrchestratorFault, str]:
     """Kind and detail of an answer whose head aiohttp does not take: too much of it, or none of HTTP."""
     if any(words in error.message.lower() for words in _TOO_MUCH_HEAD):
         return "headers", "its headers are too long (more than 8 KiB for one) or too many"
     return "not-http", f"the answer is no HTTP ({type(error).__name__})"
 
 
-def _error(kind: str, detail: str, retry_after_s: float | None = None) -> OrchestratorError:
-    return OrchestratorError(kind, f"{detail}; {NEXT_STEP.get(kind, _NEWER)}", retry_after_s)
-
-
-async def _meant_by_500(response: aiohttp.ClientResponse) -> str:
-    """The kind that a 500 of Bacalhau 1.7.0 means by its message; empty where it means what it says."""
+async def _meant_by_500(response: aiohttp.ClientResponse) -> OrchestratorFault | None:
+    """The kind that a 500 of Bacalhau 1.7.0 means by its message; None where it means what it says."""
     size = response.content_length or 0
     if size > _REASON_MAX:
-        return ""
+        return None
     try:
         async with asyncio.timeout(_REASON_S):
             message = _error_document.decode(await response.content.readexactly(size)).message
     except (aiohttp.ClientError, TimeoutError, EOFError, msgspec.MsgspecError, UnicodeError, RecursionError):
-        return ""
-    return next((kind for kind, words in _MEANT_BY_500 if words.fullmatch(message)), "")
+        return None
+    return next((kind for kind, words in _MEANT_BY_500 if words.fullmatch(message)), None)
 
 
 async def _wants_tls(response: aiohttp.ClientResponse) -> bool:
@@ -526,7 +482,7 @@ async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
         else:
             return bytes(body)
     response.close()  # the rest is not wanted, and the connection is of no more use
-    raise _error("too-large", f"more than {most} bytes, the bound of such an answer")
+    raise OrchestratorError("too-large", f"more than {most} bytes, the bound of such an answer")
 
 
 def _clock_ns(date: str) -> int:
@@ -539,7 +495,7 @@ def _clock_ns(date: str) -> int:
 
 def _job_path(job: str) -> str:
     if not job or job in {".", ".."} or len(job) > _JOB_ID_MAX:
-        raise _error("not-askable", f"no path can name a job with this id ({len(job)} characters)")
+        raise OrchestratorError("not-askable", f"no path can name a job with this id ({len(job)} characters)")
     return f"/orchestrator/jobs/{quote(job, safe='', errors='surrogatepass')}"
 
 
@@ -556,8 +512,7 @@ def _decoded(decode: Callable[[bytes], T], body: bytes) -> T:
         return decode(body)
     except DecodeError as error:
         # Details of the wire name places and reasons, never what stood there.
-        kind = "cut" if error.reason == "not-json" and "truncated" in error.detail else error.reason
-        raise _error(kind, f"{error.detail} ({len(body)} bytes)") from None
+        raise OrchestratorError(of_body(error.reason, cut=error.cut), f"{error.detail} ({len(body)} bytes)") from None
 
 
 def _is_error_document(body: bytes) -> bool:
@@ -584,4 +539,4 @@ def _why(error: BaseException) -> str:
     return getattr(cause, "strerror", None) or type(cause).__name__
 
 
-__all__ = ["NEXT_STEP", "Orchestrator", "OrchestratorOptions", "api_base"]
+__all__ = ["Orchestrator", "OrchestratorOptions", "api_base"]

@@ -96,10 +96,11 @@ class Pace:
             del self._under_way[read]
             self._probe = None if read is self._probe else self._probe
             return Scope.READ
-        self.answers += error.alone
+        is_of_one = error.fault.scope is Scope.READ
+        self.answers += is_of_one
         if not self._is_news(read):
-            return Scope.READ if error.alone else Scope.ALL
-        if error.alone:
+            return Scope.READ if is_of_one else Scope.ALL
+        if is_of_one:
             self._come_back()
             return Scope.READ
         if is_again and not self.away:

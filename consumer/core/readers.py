@@ -21,7 +21,7 @@ from consumer.core.reader import LONG_AGO, Cause, Reader
 from consumer.core.reads import Missing, OrchestratorRead, ReadJobs, Scope
 from consumer.core.registry import Counts, Registry
 from consumer.core.requests import Requests
-from consumer.errors import MAYBE_OF_ONE_READ, OrchestratorError
+from consumer.errors import OrchestratorError
 from consumer.model import (
     REPORTED,
     Accepted,
@@ -181,7 +181,7 @@ class Readers:
 
         A list has no job: however well each of them is answered, without lists no new one is found.
         """
-        if reader is None or error.kind not in MAYBE_OF_ONE_READ:
+        if reader is None or error.fault.scope is not Scope.UNSURE:
             return False
         failed_after, reader.failed_after = reader.failed_after, self._pace.answers
         return reader.failures > 0 or (failed_after is not None and failed_after < self._pace.answers)

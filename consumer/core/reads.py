@@ -4,12 +4,12 @@ A read is answered with the page or document it asks for, `Missing` (404), or an
 the very read it answers.
 """
 
-from enum import StrEnum
 from typing import Final
 
 import msgspec
 
 from consumer.errors import OrchestratorError
+from consumer.faults import Scope as Scope  # noqa: PLC0414 - a word of the core, too
 from consumer.model import HistoryPage, JobDocument, JobPage
 
 HISTORY_LIMIT: Final = 1000
@@ -49,12 +49,3 @@ class Missing(msgspec.Struct, frozen=True, gc=False):
 
 OrchestratorAnswer = HistoryPage | JobDocument | JobPage | Missing | OrchestratorError
 """What may come of a read."""
-
-
-class Scope(StrEnum):
-    """What an error of one read says something of."""
-
-    READ = "read"
-    """This read alone: others are served."""
-    ALL = "all"
-    """All of them: the orchestrator counts as away."""

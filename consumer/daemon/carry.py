@@ -278,7 +278,8 @@ class Carrier:
                         kind=one.answer.kind,
                         read=type(one.read).__name__,
                         job_id=getattr(one.read, "job", ""),
-                        reason=one.answer.detail,
+                        reason=one.answer.fault.detail,
+                        next_step=one.answer.fault.next_step,
                     )
             self._watcher.answered(answered, readers.away)
             if readers.returns != returns:

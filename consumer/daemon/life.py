@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import Counter as MetricCounter
 
 from consumer.bacalhau.namesake import compare_names
-from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, NEXT_STEP, Orchestrator
+from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, Orchestrator
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import DEAD_READER, Tap, TapOptions
 from consumer.core import Core, Readers, ReadingOptions
@@ -26,6 +26,7 @@ from consumer.daemon.supervise import Loop, run_until
 from consumer.daemon.watch import BUCKET, INPUT, LOG, ORCHESTRATOR, REFUSED, TAP, Watch
 from consumer.derive import Derivation, DerivationSettings
 from consumer.errors import LogWentBackError, RefusedError, ServerError, UnreachableError
+from consumer.faults import NEXT_STEP
 from consumer.fold import Lanes
 from consumer.fold.dwell import Dwell
 from consumer.jetstream.format import LogFormat

@@ -68,6 +68,8 @@ _CLEAN: Final = re.compile(r"[!-~]{1,64}\Z")
 # The only messages of msgspec 0.20 to 0.23 that quote what stood there: a tag or an enum's value that is unknown.
 _QUOTED: Final = re.compile(r"Invalid (?:enum )?value .*?(?= - at |$)", re.DOTALL)
 _TOO_DEEP: Final = "nested deeper than the reader goes"
+_TRUNCATED: Final = "Input data was truncated"
+"""msgspec's words for JSON that ends too early (`ms_err_truncated` in its `_core.c`); nothing else says it."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _GO_ZERO: Final = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -93,7 +95,7 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes | memoryview | msgspec.
     # Raised out here, so that no error is chained to it: a UnicodeDecodeError carries the bytes it stumbled over.
     if not reason:
         reason, detail = _unreadable(decoder, data)
-    raise DecodeError(reason, detail)
+    raise DecodeError(reason, detail, cut=reason == "not-json" and detail == _TRUNCATED)
 
 
 def _unreadable(decoder: msgspec.json.Decoder[T], data: bytes | memoryview | msgspec.Raw) -> tuple[str, str]:

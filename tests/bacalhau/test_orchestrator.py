@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import aiohttp
 import msgspec
@@ -18,9 +18,10 @@ import pytest
 import structlog
 from aiohttp import web
 
-from consumer.bacalhau.orchestrator import NEXT_STEP, Orchestrator, OrchestratorOptions, api_base
+from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions, api_base
 from consumer.core.reads import Missing, ReadHistory, ReadJob, ReadJobs
-from consumer.errors import OF_ONE_READ, OrchestratorError, SettingsError
+from consumer.errors import OrchestratorError, SettingsError
+from consumer.faults import NEXT_STEP, OrchestratorFault
 from consumer.model import HistoryPage, JobDocument
 from consumer.settings import Orchestrator as OrchestratorSettings
 from consumer.settings import Secret
@@ -875,7 +876,7 @@ async def test_a_refusal_says_whether_we_had_a_credential() -> None:
 
 def test_every_kind_has_a_next_step() -> None:
     """Of one read or of all: there is a sentence for it, and nothing that only looks like one."""
-    assert set(NEXT_STEP) >= OF_ONE_READ
+    assert set(NEXT_STEP) == set(get_args(OrchestratorFault))
     assert all(len(step) > 20 and not step.endswith(".") for step in NEXT_STEP.values())
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from consumer.core import Missing, OrchestratorRead, Readers, ReadHistory, ReadingOptions, ReadJob, ReadJobs, Scope
 from consumer.errors import OrchestratorError
+from consumer.faults import OrchestratorFault
 from consumer.fold import decide, follow
 from consumer.model import (
     OBSERVED,
@@ -169,6 +170,6 @@ class Scene:
         """The orchestrator answers."""
         self.readers.answered(read, answer, now)
 
-    def fail(self, read: OrchestratorRead, kind: str, now: float) -> Scope:
+    def fail(self, read: OrchestratorRead, kind: OrchestratorFault, now: float) -> Scope:
         """The orchestrator answers with an error; gives what it says something of."""
         return self.readers.failed(read, OrchestratorError(kind), now)

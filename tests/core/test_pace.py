@@ -5,14 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from consumer.bacalhau.orchestrator import NEXT_STEP
 from consumer.core import OrchestratorRead, ReadHistory, ReadingOptions, ReadJobs, Scope
 from consumer.core.pace import WINDOW_S, Pace
-from consumer.errors import MAYBE_OF_ONE_READ, OF_ONE_READ, OrchestratorError
+from consumer.errors import OrchestratorError
+from consumer.faults import ORCHESTRATOR, OrchestratorFault
 from consumer.model import FrameKind
 from tests.core.scene import Scene, history, message, page
 
 AWAY = OrchestratorError("unreachable")
+OF_ONE_READ = [kind for kind, (scope, _) in ORCHESTRATOR.items() if scope is Scope.READ]
 NAMES: Iterator[int] = itertools.count()
 
 
@@ -168,8 +169,8 @@ class TestAway:
         it.probe_now()
         assert it.free_at() == 40.0
 
-    @pytest.mark.parametrize("kind", sorted(OF_ONE_READ))
-    def test_a_wrong_answer_of_one_read_does_not_stop_the_others(self, kind: str) -> None:
+    @pytest.mark.parametrize("kind", OF_ONE_READ)
+    def test_a_wrong_answer_of_one_read_does_not_stop_the_others(self, kind: OrchestratorFault) -> None:
         """One job whose answer cannot be used leaves the reads of all others as they were."""
         it = pace()
         read, *_ = leave(it, 10.0)
@@ -269,11 +270,12 @@ class TestWhose:
             scene.follows(name)
         return scene
 
-    def fails_once(self, scene: Jobs, kind: str = "server-error", now: float = 10.0) -> None:
+    def fails_once(self, scene: Jobs, kind: OrchestratorFault = "server-error", now: float = 10.0) -> None:
         """The job `bad` has an error that counts for all, and the job `good` is answered after it."""
         scene.hint("bad", now)
         assert scene.fail(scene.only(now), kind, now) is Scope.ALL
-        assert scene.readers.away == kind
+        away = scene.readers.away
+        assert away == kind
         scene.hint("good", now + 0.3)
         probe = scene.only(now + 0.3)
         assert isinstance(probe, ReadHistory)
@@ -308,13 +310,13 @@ class TestWhose:
         now, read = scene.wait(now)
         assert scene.fail(read, "server-error", now) is Scope.ALL
 
-    @pytest.mark.parametrize("kind", sorted(NEXT_STEP.keys() - OF_ONE_READ))
-    def test_only_an_answer_about_a_job_can_be_its_alone(self, kind: str) -> None:
+    @pytest.mark.parametrize("kind", [kind for kind in ORCHESTRATOR if kind not in OF_ONE_READ])
+    def test_only_an_answer_about_a_job_can_be_its_alone(self, kind: OrchestratorFault) -> None:
         """A connection that was refused, a certificate, a request for patience: whichever read met it, it is of all."""
         scene = self.follows_both()
         self.fails_once(scene)
         now, read = scene.wait(10.3)
-        is_of_one = kind in MAYBE_OF_ONE_READ
+        is_of_one = ORCHESTRATOR[kind][0] is Scope.UNSURE
         assert (scene.fail(read, kind, now) is Scope.READ) is is_of_one
         assert scene.readers.away == ("" if is_of_one else kind)
 

@@ -1,12 +1,14 @@
 """Which job is read when, and what its record comes to: `consumer.core.readers`. Time is a number; nobody waits."""
 
 import itertools
+from typing import Literal
 
 import msgspec
 import pytest
 
 from consumer.core import Missing, ReadHistory, ReadingOptions, ReadJob, ReadJobs, Scope
 from consumer.core.answers import UNREADABLE_AFTER
+from consumer.faults import OrchestratorFault
 from consumer.model import (
     OBSERVED,
     REPORTED,
@@ -55,7 +57,9 @@ class TestForged:
 
     @pytest.mark.parametrize("answer", ["404", "other-job", "not-askable"])
     @pytest.mark.parametrize("frame", FORGED, ids=lambda frame: f"{frame.kind}{'-echo' if frame.echo else ''}")
-    def test_a_job_that_nobody_gives_costs_two_requests_and_is_forgotten(self, frame: Frame, answer: str) -> None:
+    def test_a_job_that_nobody_gives_costs_two_requests_and_is_forgotten(
+        self, frame: Frame, answer: Literal["404"] | OrchestratorFault
+    ) -> None:
         """Asked for at once, and once more a second later; then nothing of it is left, and nothing is announced."""
         scene = Scene()
         scene.readers.frame(frame, 0.0)
@@ -75,7 +79,9 @@ class TestForged:
 
     @pytest.mark.parametrize("kind", ["forbidden", "server-error"])
     @pytest.mark.parametrize("frame", FORGED, ids=lambda frame: f"{frame.kind}{'-echo' if frame.echo else ''}")
-    def test_one_that_is_refused_while_others_are_served_costs_no_more(self, frame: Frame, kind: str) -> None:
+    def test_one_that_is_refused_while_others_are_served_costs_no_more(
+        self, frame: Frame, kind: OrchestratorFault
+    ) -> None:
         """Until somebody else is answered the error counts for all reads; then it is the job's, and it is forgotten."""
         scene = Scene(ReadingOptions())
         scene.readers.frame(frame, 0.0)
@@ -570,7 +576,9 @@ class TestFailures:
         assert scene.readers.events == []
 
     @pytest.mark.parametrize(("kind", "cost"), [("unreachable", False), ("unresolved", False), ("slow", True)])
-    def test_a_list_that_was_given_up_is_paused_for_by_what_it_cost(self, kind: str, *, cost: bool) -> None:
+    def test_a_list_that_was_given_up_is_paused_for_by_what_it_cost(
+        self, kind: OrchestratorFault, *, cost: bool
+    ) -> None:
         """Whoever was not reached has not worked: its list comes a second after, and not after a share of our wait."""
         scene = Scene(ReadingOptions())
         scene.fail(scene.read_list(0.0), kind, 3.0)
@@ -635,7 +643,9 @@ class TestPages:
         assert self.read_all(scene, ["Pending", "Running", "Queued", "Queued", "Running"], 2.0) == ["3", "", "3"]
 
     @pytest.mark.parametrize(("kind", "tokens"), [("wrong-shape", {""}), ("unreachable", {"3"})])
-    def test_a_page_that_is_refused_is_read_from_the_first_entry(self, kind: str, tokens: set[str]) -> None:
+    def test_a_page_that_is_refused_is_read_from_the_first_entry(
+        self, kind: OrchestratorFault, tokens: set[str]
+    ) -> None:
         """The token of a page may be none any more, and the job would stand still for ever. Not if all reads fail."""
         states = ["Pending", "Running", "Queued", "Running"]
         scene = Scene(self.OPTIONS)

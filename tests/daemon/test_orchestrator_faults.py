@@ -14,8 +14,8 @@ import pytest
 from aiohttp import web
 from nats.aio.client import Client
 
-from consumer.bacalhau.orchestrator import NEXT_STEP
 from consumer.errors import ExitCode
+from consumer.faults import NEXT_STEP, OrchestratorFault
 from tests.daemon.process import Daemon
 from tests.server import Server
 from tests.waiting import DEADLINE_S, until
@@ -55,7 +55,7 @@ async def compute(request: web.BaseRequest) -> web.StreamResponse:
     return web.json_response({"Status": 404, "Message": CANARY, "Code": "NotFound"}, status=404)
 
 
-FAULTS: Final[dict[str, Answer]] = {
+FAULTS: Final[dict[OrchestratorFault, Answer]] = {
     "compute-node": compute,
     "html": says(200, f"<html>{CANARY}".encode(), "text/html"),
     "not-json": says(200, CANARY.encode(), "text/plain"),

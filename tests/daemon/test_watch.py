@@ -11,6 +11,7 @@ from consumer.core import Readers, ReadingOptions
 from consumer.core.reads import OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.daemon.watch import LOG, ORCHESTRATOR, Watch
 from consumer.errors import OrchestratorError
+from consumer.faults import NEXT_STEP, OrchestratorFault
 from consumer.fold import Lanes
 from consumer.fold.asks import Append, Read, ReadBack, Refused, Stored
 from consumer.fold.dwell import Dwell
@@ -76,7 +77,7 @@ class Place:
         """Those of `samples` that are not 0."""
         return {labels: value for labels, value in self.samples(name).items() if value}
 
-    def answer(self, *reads: OrchestratorRead, error: str = "", away: str = "") -> bool:
+    def answer(self, *reads: OrchestratorRead, error: OrchestratorFault | None = None, away: str = "") -> bool:
         """Have *reads* come back, with *error* or an answer. Whether the orchestrator counts as ready then."""
         for read in reads:
             answer = JobPage(jobs=(), next_token="") if isinstance(read, ReadJobs) else PAGE
@@ -302,7 +303,7 @@ def test_what_failed_in_one_life_does_not_count_in_the_next(place: Place) -> Non
 def test_what_keeps_the_orchestrator_away_is_said_from_the_first(place: Place) -> None:
     """With what to do next; the answer that brings it back makes it ready, whatever that was of."""
     assert not place.answer(HISTORY, error="html", away="html")
-    assert "its answers are none: html: so it is; updates" in place.health.unready()[ORCHESTRATOR]
+    assert f"its answers are none: html: so it is; {NEXT_STEP['html']}; updates" in place.health.unready()[ORCHESTRATOR]
     assert place.answer(LIST)
 
 

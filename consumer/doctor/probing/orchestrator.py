@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from consumer.bacalhau.orchestrator import COMPUTE, NEXT_STEP, WAYS, Orchestrator, api_base
+from consumer.bacalhau.orchestrator import COMPUTE, WAYS, Orchestrator, api_base
 from consumer.core.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.doctor.facts import Answer, History, Listed, Looked
 from consumer.doctor.probing.contact import is_loopback
@@ -29,8 +29,7 @@ _HALF_S: Final = 0.5
 
 def _told(error: OrchestratorError) -> tuple[str, str, str]:
     """Kind, detail and next step of a wrong answer."""
-    step = NEXT_STEP.get(error.kind, "")
-    return error.kind, error.detail.removesuffix(f"; {step}"), step
+    return error.kind, error.fault.detail, error.fault.next_step
 
 
 async def ask(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Answer:
@@ -147,4 +146,4 @@ async def read_history(orchestrator: Orchestrator, job: str, namespace: str) -> 
         if not token or not page.items or page.items < HISTORY_LIMIT:
             return HistoryPage(entries=tuple(entries), items=items, next_token="")
         if token == before:
-            raise OrchestratorError("endless", "the pages of a history have no end; look at what is between")
+            raise OrchestratorError("endless")

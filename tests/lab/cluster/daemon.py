@@ -21,6 +21,7 @@ from consumer.core import (
 )
 from consumer.core.pace import WINDOW_S
 from consumer.errors import DecodeError, OrchestratorError
+from consumer.faults import of_body
 from consumer.fold import Lanes
 from consumer.fold.asks import Answer, Entry
 from consumer.fold.truth import judge_all, judge_last
@@ -210,7 +211,7 @@ def _decode(read: OrchestratorRead, reply: Reply | OrchestratorError) -> History
             case ReadJobs():
                 return decode_jobs(reply.body)
     except DecodeError as error:
-        raise OrchestratorError("cut" if "truncated" in error.detail else error.reason, error.detail) from None
+        raise OrchestratorError(of_body(error.reason, cut=error.cut), error.detail) from None
 
 
 def _spell(read: OrchestratorRead) -> str:
