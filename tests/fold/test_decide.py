@@ -1,11 +1,12 @@
 """What one event comes to, given what is known: `consumer.fold.decide`. Which transitions are allowed: tests/rules."""
 
 import itertools
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
 
-from consumer.fold.decide import decide, follow
+from consumer.fold.decide import MESSAGE_KEPT, decide, follow
 from consumer.model import (
     NOWHERE,
     NUMBER_MAX,
@@ -143,6 +144,15 @@ class TestReport:
         assert unchanged(decide(RULES, before, report("Running", message=long))) == "same"
         assert accepted(decide(RULES, before, report("Running", message=f"{long[:-1]}y")))[3] == ("message",)
 
+    @pytest.mark.parametrize(("length", "kept"), [(MESSAGE_KEPT, "x" * MESSAGE_KEPT), (MESSAGE_KEPT + 1, "=sha256=")])
+    def test_a_short_message_is_remembered_as_it_is(self, length: int, kept: str) -> None:
+        """Up to so many characters; of a record's message nothing is."""
+        decision = decide(RULES, None, report("Running", message="x" * length))
+        assert isinstance(decision, Accepted)
+        assert follow(None, decision.update, 1).message.startswith(kept)
+        observed = msgspec.structs.replace(decision.update, Source=OBSERVED)
+        assert follow(None, observed, 1).message == ""
+
     def test_a_new_message_of_the_same_state_is_an_update(self) -> None:
         """The same state with another message is flagged `message`; with the same one it is no change."""
         before = known("Running", message="10 %")
@@ -175,10 +185,67 @@ class TestReport:
         assert accepted(decide(RULES, before, report("Pending", version=2))) == ("Pending", "Failed", 4, ())
         assert accepted(decide(RULES, before, report("Running", version=2))) == ("Running", "Failed", 4, ("skipped",))
 
-    def test_a_revision_that_cannot_be_real_is_rejected(self) -> None:
-        """A revision of 2**64 - 1 would make every later report late, for ever."""
-        assert refused(decide(RULES, None, report("Running", revision=2**64 - 1))) == "out-of-range"
-        assert accepted(decide(RULES, None, report("Running", revision=NUMBER_MAX)))[0] == "Running"
+    def test_a_higher_version_begins_where_its_type_allows(self) -> None:
+        """A new version of a service is not found Completed, whoever told the type: this report, or an earlier one."""
+        service = msgspec.structs.replace(JOB, type="service")
+        untyped = msgspec.structs.replace(JOB, type="")
+        before = known("Failed", version=1)
+        assert refused(decide(RULES, before, report("Completed", version=2, job=service))) == "not-completable"
+        before = known("Failed", version=1, type="service")
+        assert refused(decide(RULES, before, report("Completed", version=2, job=untyped))) == "not-completable"
+
+    @pytest.mark.parametrize("field", ["version", "revision"])
+    def test_a_number_that_cannot_be_real_is_rejected(self, field: str) -> None:
+        """A version or revision of 2**64 - 1 would make every later report late, for ever."""
+        assert refused(decide(RULES, None, report("Running", **{field: NUMBER_MAX + 1}))) == "out-of-range"
+        assert accepted(decide(RULES, None, report("Running", **{field: NUMBER_MAX})))[0] == "Running"
+
+    @pytest.mark.parametrize(
+        ("before", "now"),
+        [
+            ({"revision": 5}, {}),
+            ({}, {"revision": 5}),
+            ({"revision": 5}, {"revision": 6}),
+            ({"version": 2, "revision": 5}, {"revision": 6}),
+            ({"revision": 5}, {"version": 2, "revision": 6}),
+        ],
+    )
+    def test_a_number_that_one_of_them_does_not_tell_decides_nothing(
+        self, before: dict[str, int], now: dict[str, int]
+    ) -> None:
+        """Without a version or revision on both sides there is no late report, no conflict and no new life."""
+        there = msgspec.structs.replace(known("Running"), **before)
+        assert accepted(decide(RULES, there, report("Completed", **now)))[0] == "Completed"
+
+    def test_a_version_that_is_not_told_is_the_one_before(self) -> None:
+        """The same life goes on, and the update says its version; of a job that nobody knew there is none."""
+        there = decide(RULES, known("Running", version=2), report("Completed"))
+        told = decide(RULES, known("Running", version=2), report("Completed", version=2))
+        new = decide(RULES, None, report("Completed"))
+        assert [one.update.Job.Version for one in (there, told, new) if isinstance(one, Accepted)] == [2, 2, None]
+
+    def test_its_time_is_the_reports_or_when_the_input_stored_it(self) -> None:
+        """In microseconds: what the input has beyond is cut off."""
+        time = datetime(2026, 12, 1, tzinfo=UTC)
+        stored = Position(1_500_000_001_999, 6)
+        told = decide(RULES, None, report("Running", time=time, position=stored))
+        untold = decide(RULES, None, report("Running", position=stored))
+        assert isinstance(told, Accepted)
+        assert isinstance(untold, Accepted)
+        assert told.update.Time == time
+        assert untold.update.Time == datetime(1970, 1, 1, 0, 25, 0, 1, tzinfo=UTC)
+
+    def test_name_and_type_outlive_a_report_without_them(self) -> None:
+        """What this report tells of the job goes before what an earlier one told."""
+        untold = msgspec.structs.replace(JOB, name="", type="")
+        before = known("Running", name="two", type="ops")
+        for job, expected in ((untold, ("two", "ops")), (JOB, ("one", "batch"))):
+            decision = decide(RULES, before, report("Completed", job=job))
+            assert isinstance(decision, Accepted)
+            assert (decision.update.Job.Name, decision.update.Job.Type) == expected
+        new = decide(RULES, None, report("Completed", job=untold))
+        assert isinstance(new, Accepted)
+        assert (new.update.Job.Name, new.update.Job.Type) == ("", "")
 
 
 class TestRecord:
@@ -241,6 +308,27 @@ class TestRecord:
         there = known("Completed", source=OBSERVED, version=1, revision=3)
         assert refused(decide(RULES, there, record(place_of(there), (1, 4, "Running")))) == "after-terminal"
 
+    def test_a_version_that_the_log_does_not_know_is_no_rerun(self) -> None:
+        """A job whose version nobody told goes on by the rules."""
+        there = known("Completed", source=OBSERVED, version=None, revision=None)
+        assert refused(decide(RULES, there, record(place_of(there), (2, 4, "Running")))) == "after-terminal"
+
+    def test_a_record_that_its_type_forbids_is_rejected(self) -> None:
+        """A service does not reach Completed, whatever the record says."""
+        there = known("Running", source=OBSERVED, version=1, revision=2)
+        event = record(place_of(there), (1, 3, "Completed"))
+        service = msgspec.structs.replace(event, job=msgspec.structs.replace(JOB, type="service"))
+        assert refused(decide(RULES, there, service)) == "not-completable"
+
+    def test_only_a_correction_takes_over_from_a_report(self) -> None:
+        """And it begins where the report stands: a step that the log has already may be the producer's."""
+        there = known("Running", version=1, revision=2)
+        assert unchanged(decide(RULES, there, record(place_of(there), (1, 3, "Completed")))) == "unjoined"
+        taken = record(place_of(there), (1, 3, "Completed"), corrected=True)
+        assert accepted(decide(RULES, there, taken))[3] == ("corrected",)
+        before = record(Place(2, 1, 1, "Pending"), (1, 2, "Running"), (1, 3, "Completed"), corrected=True)
+        assert unchanged(decide(RULES, there, before)) == "unjoined"
+
     def test_a_rejection_says_which_step_of_the_run_it_is(self) -> None:
         """From there the quarantine keeps it, and there the join has the job stand still."""
         there = known("Completed", source=OBSERVED, sequence=2, version=1, revision=2)
@@ -265,6 +353,21 @@ class TestRecord:
         assert after.input == Position(50, 5)
         assert unchanged(decide(RULES, after, report("Running", position=Position(50, 5)))) == "covered"
         assert refused(decide(RULES, after, report("Running", position=Position(60, 6)))) == "authority"
+
+
+@pytest.mark.parametrize(
+    ("source", "time", "kept"),
+    [
+        (OBSERVED, datetime(1970, 1, 1, 0, 0, 2, 7, tzinfo=UTC), 2_000_007_000),
+        (OBSERVED, None, 0),
+        (REPORTED, datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC), 0),
+    ],
+)
+def test_the_time_of_what_the_record_says_is_known(source: str, time: datetime | None, kept: int) -> None:
+    """In nanoseconds since 1970. A producer's time is its own clock's: it is not kept."""
+    decision = decide(RULES, None, report("Running"))
+    assert isinstance(decision, Accepted)
+    assert follow(None, msgspec.structs.replace(decision.update, Source=source, Time=time), 1).time_ns == kept
 
 
 def test_junk_is_undecodable() -> None:
