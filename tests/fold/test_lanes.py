@@ -1,12 +1,13 @@
 """How events get into the log once: `consumer.fold.lanes`. Answers are given by hand, and time is a number."""
 
+from collections import Counter
 from typing import Any
 
 import msgspec
 import pytest
 
 from consumer.fold.asks import Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
-from consumer.fold.lanes import BACKOFF_FIRST_S, BACKOFF_MAX_S, BUSY_WAIT_S, HEADERS_MAX, STALE_WAIT_S, Lanes
+from consumer.fold.lanes import BACKOFF_FIRST_S, BACKOFF_MAX_S, BUSY_WAIT_S, HEADERS_MAX, STALE_WAIT_S, Lanes, Tally
 from consumer.fold.truth import Truth
 from consumer.model import (
     NOWHERE,
@@ -174,6 +175,84 @@ class TestConfirmed:
         lanes.checkpoint()
         lanes.answer(only_append(lanes).token, Stored(5), 0.0)
         assert lanes.confirmed == 5
+
+
+class TestKnown:
+    """What the lanes say of the jobs and of themselves."""
+
+    def test_where_the_jobs_stand(self) -> None:
+        """Each job's last update, how many stand in each state, and the last entry of any job."""
+        lanes = Lanes(RULES, NAMES, {KEY: at("Running", 4), OTHER: at("Running", 9)})
+        assert (lanes.jobs, lanes.last) == ({KEY: at("Running", 4), OTHER: at("Running", 9)}, 9)
+        assert +Counter(lanes.by_state) == {"Running": 2}
+        lanes.offer(report("Completed", 2))
+        lanes.answer(only_append(lanes).token, Stored(12), 0.0)
+        assert +Counter(lanes.by_state) == {"Completed": 1, "Running": 1}
+        assert (lanes.jobs[KEY].number, lanes.last) == (12, 12)
+        lanes.learn(JobKey("default.j-3"), Truth(known=at("Running", 3), number=3))
+        assert +Counter(lanes.by_state) == {"Completed": 1, "Running": 2}
+        assert lanes.last == 12
+        assert Lanes(RULES, NAMES).last == 0
+
+    def test_a_job_that_the_log_forgot_stands_nowhere(self) -> None:
+        """It is counted no more."""
+        lanes = Lanes(RULES, NAMES, {KEY: at("Queued", 4)})
+        lanes.offer(report("Running", 6))
+        lanes.answer(only_append(lanes).token, Refused(0), 0.0)
+        lanes.answer(only_read_back(lanes).token, Read(()), 0.0)
+        assert (lanes.jobs, +Counter(lanes.by_state), lanes.tally.forgotten) == ({}, {}, 1)
+
+    def test_a_job_is_idle_while_nothing_of_it_is_under_way(self) -> None:
+        """From its event to the confirmation it is not; others are."""
+        lanes = Lanes(RULES, NAMES)
+        lanes.offer(report("Running", 1))
+        assert (lanes.is_idle(KEY), lanes.is_idle(OTHER)) == (False, True)
+        lanes.answer(only_append(lanes).token, Stored(1), 0.0)
+        assert lanes.is_idle(KEY)
+
+    def test_what_is_over_is_held_behind_what_is_not(self) -> None:
+        """A report stays in memory until all before it in the input are over; of a record nothing does."""
+        lanes = Lanes(RULES, NAMES)
+        lanes.offer(report("Running", 1))
+        lanes.offer(report("Running", 2, OTHER))
+        first, second = appends(lanes)
+        lanes.answer(second.token, Stored(1), 0.0)
+        assert (lanes.waiting, lanes.held, lanes.floor) == (1, 2, NOWHERE)
+        lanes.answer(first.token, Stored(2), 0.0)
+        assert (lanes.waiting, lanes.held, lanes.floor) == (0, 0, Position(20, 2))
+        lanes.offer(msgspec.structs.replace(record(START, (1, "Pending")), key=JobKey("default.j-3")))
+        assert (lanes.waiting, lanes.held) == (1, 1)
+
+    def test_a_foreign_entry_under_no_job_is_announced(self) -> None:
+        """As a notice that names it."""
+        lanes = Lanes(RULES, NAMES)
+        lanes.announce_foreign(7, "somebody's")
+        append = only_append(lanes)
+        assert append.subject == NAMES.advisory("foreign", "7")
+        lanes.answer(append.token, Stored(8), 0.0)
+        assert lanes.announced == [Notice(kind="foreign", origin="7", text="somebody's", facts={"number": 7})]
+        assert lanes.tally == Tally(foreign=1, appends=1)
+
+    def test_everything_is_counted(self) -> None:
+        """Each answer of each kind once; a copy stays as it was."""
+        lanes = Lanes(RULES, NAMES)
+        before = lanes.tally.copy()
+        lanes.offer(report("Running", 1))
+        append = only_append(lanes)
+        lanes.answer(append.token, Busy(), 0.0)
+        assert lanes.tally == Tally(appends=1, busy=1)
+        assert only_append(lanes, 1.0) == append
+        lanes.answer(append.token, Unanswered("full: 10077"), 1.0)
+        assert lanes.tally == Tally(appends=1, busy=1, unanswered=1, full=1, resends=1)
+        assert only_append(lanes, 2.0) == append
+        lanes.answer(append.token, Refused(9), 2.0)
+        read = only_read_back(lanes, 2.0)
+        lanes.answer(read.token, Read((stored_as(9, append),)), 2.0)
+        assert lanes.tally == Tally(appends=1, busy=1, unanswered=1, full=1, resends=1, refused=1, read_backs=1)
+        lanes.checkpoint()
+        lanes.checkpoint()
+        assert (lanes.tally.checkpoints, lanes.tally.appends) == (1, 2)
+        assert before == Tally()
 
 
 class TestBounds:
@@ -367,6 +446,27 @@ class TestRefused:
         assert lanes.take(0.0) == []
         (decided,) = lanes.decided
         assert decided.decision == Unchanged(reason="covered")
+
+    @pytest.mark.parametrize(
+        "other",
+        [{"revision": 2}, {"version": 1}, {"source": REPORTED}, {"state": "Queued"}],
+        ids=["revision", "version", "source", "state"],
+    )
+    def test_what_differs_in_one_thing_is_not_ours(self, other: dict[str, Any]) -> None:
+        """It is another daemon's: adopted, and the event decided again."""
+        lanes = Lanes(RULES, NAMES)
+        lanes.offer(record(START, (1, "Pending")))
+        append = only_append(lanes)
+        lanes.answer(append.token, Refused(9), 0.0)
+        said: dict[str, Any] = {"state": "Pending", "source": OBSERVED, "version": 0, "revision": 1} | other
+        job = Job(ID="j-1", Namespace="default", Version=said["version"], Revision=said["revision"])
+        update = Update(StateType=said["state"], Job=job, Sequence=1, Previous=None, Time=None, Source=said["source"])
+        found = msgspec.structs.replace(
+            stored_as(9, append), subject=NAMES.state(KEY, said["state"]), body=encode_update(update)
+        )
+        lanes.answer(only_read_back(lanes).token, Read((found,)), 0.0)
+        assert log_states(lanes) == []
+        assert lanes.tally.adopted == 1
 
     def test_the_same_state_from_another_report_is_not_ours(self) -> None:
         """Of a report the `Jobstate-Input` must be the same too: else ours is still to be decided."""

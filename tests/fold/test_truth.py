@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from consumer.fold.asks import Entry
-from consumer.fold.truth import NOTHING, judge_all, judge_last, read_position
+from consumer.fold.truth import NOTHING, is_guarded, judge_all, judge_last, read_position
 from consumer.model import NOWHERE, REPORTED, Job, JobKey, Position, Update
 from consumer.wire.subjects import Names
 from consumer.wire.update import encode_update
@@ -222,3 +222,20 @@ def test_a_position_is_read_or_is_nowhere() -> None:
     assert read_position("5@50") == Position(50, 5)
     for text in ("", "5", "@", "5@", "@50", "-5@50", "5@5.0", "a@b", "9" * 40 + "@1"):
         assert read_position(text) == NOWHERE
+
+
+@pytest.mark.parametrize(
+    ("fields", "guarded"),
+    [
+        ({}, True),
+        ({"expected": 0}, True),
+        ({"expected": None}, False),
+        ({"expected": 6}, False),
+        ({"filter": "a.*"}, False),
+        ({"filter": ""}, False),
+    ],
+)
+def test_ours_was_stored_over_its_own_subject(fields: dict[str, Any], *, guarded: bool) -> None:
+    """Checkpoint and format: a compare-and-set over just that subject, after an entry before it."""
+    ours = Entry(number=6, subject="a.b", body=b"", expected=5, filter="a.b")
+    assert is_guarded(msgspec.structs.replace(ours, **fields)) is guarded
