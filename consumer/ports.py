@@ -64,7 +64,7 @@ class Tap(Protocol):
     def connections(self) -> int:
         """How many connections have listened so far."""
 
-    def hurry(self) -> None:
+    def reconnect_now(self) -> None:
         """Try again at once, if it is away: something says that Bacalhau may be back."""
 
 

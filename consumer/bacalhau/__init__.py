@@ -1,1 +1,1 @@
-"""Bacalhau itself: what it says over NATS, and its REST side. Carries out what the join asks."""
+"""Bacalhau itself: what it says over NATS, and its REST side. Carries out what the core asks."""

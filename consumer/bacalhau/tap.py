@@ -282,12 +282,12 @@ class Tap:
             if await self._is_hurried(pause * (0.5 + self._dice() / 2)):
                 failures = 0
 
-    def hurry(self) -> None:
+    def reconnect_now(self) -> None:
         """Try again at once, if it is away: something says that Bacalhau may be back."""
         self._hurried.set()
 
     async def _is_hurried(self, pause_s: float) -> bool:
-        """Wait until the pause is over; gives whether `hurry` has ended it before its time."""
+        """Wait until the pause is over; gives whether `reconnect_now` has ended it before its time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._hurried.wait()

@@ -1,4 +1,4 @@
-"""`replay`: recordings through join and fold in virtual time, and the verdict. Needs no server."""
+"""`replay`: recordings through the core in virtual time, and the verdict. Needs no server."""
 
 import json
 import sys

@@ -28,13 +28,12 @@ class Answers:
         self._jobs: Final = jobs
         self._requests: Final = requests
 
-    def take(
+    def take_answer(
         self, reader: Reader, read: ReadHistory | ReadJob, answer: HistoryPage | JobDocument | Missing, now: float
     ) -> None:
         """Take what was answered to *read* of the job."""
-        reader.answered()
+        reader.end_failures()
         if isinstance(answer, Missing):
-            self._jobs.counts.missing += 1
             self._take_missing(reader, now)
         elif isinstance(answer, JobDocument):
             self._take_job(reader, read, answer, now)
@@ -53,7 +52,7 @@ class Answers:
     def _take_missing(self, reader: Reader, now: float) -> None:
         known = self._jobs.known_of(reader)
         if known is not None and known.source != REPORTED:
-            self._say(reader, ClaimKind.UNKNOWN, now)
+            self._count_claim(reader, ClaimKind.UNKNOWN, now)
             return
         reader.claim.end()
         self._jobs.set_open(reader, is_open=False)
@@ -90,11 +89,11 @@ class Answers:
         """Every job since 1.5 has a history: so this may be an old answer. A job from before is joined as it is."""
         assert reader.key is not None
         if self._jobs.known(reader.key) is not None:
-            self._say(reader, ClaimKind.NO_HISTORY, now)
+            self._count_claim(reader, ClaimKind.NO_HISTORY, now)
             return
         reader.last = Last(job.version, job.state, self._jobs.rules.is_terminal(job.state))
         if not self._repeated(reader, ClaimKind.NO_HISTORY, now):
-            self._settle_doubted(reader, now)
+            self._doubt(reader, now)
             return
         reader.seen = job.revision
         if not self._jobs.is_left_out(job):
@@ -105,7 +104,7 @@ class Answers:
             self._emit(reader, record)
         reader.drop_hints()
         self._jobs.set_open(reader, is_open=not reader.last.ends)
-        self._jobs.settle(reader, now)
+        self._jobs.after_look(reader, now)
 
     def _take_page(self, reader: Reader, read: ReadHistory, page: HistoryPage, now: float) -> None:
         options = self._jobs.options
@@ -138,7 +137,7 @@ class Answers:
             return
         if isinstance(found, Old):
             if not self._repeated(reader, ClaimKind.SHORTER, now):
-                self._settle_doubted(reader, now)
+                self._doubt(reader, now)
                 return
             found = correct(known, part)
         reader.seen, reader.last = part.count, Last(*part.last, self._jobs.rules.is_terminal(part.last[1]))
@@ -146,7 +145,7 @@ class Answers:
         if isinstance(found, Joined) and not found.steps:
             reader.agreed_at = now
             self._weigh_lists(reader, now)
-            self._jobs.settle(reader, now)
+            self._jobs.after_look(reader, now)
             return
         reader.claim.end()  # the answer says no less than the log, whatever comes of its steps
         if isinstance(found, Contradicted):
@@ -154,7 +153,7 @@ class Answers:
         elif known is not None or not ended_before(self._jobs.rules, part, self._jobs.since_ns or 0):
             record = Record(key=reader.key, job=reader.identity, after=found.after, steps=found.steps, cause=cause)
             self._emit(reader, record)
-        self._jobs.settle(reader, now)
+        self._jobs.after_look(reader, now)
 
     def _weigh_lists(self, reader: Reader, now: float) -> None:
         """The history agrees with the log. If lists have long said otherwise, that is announced."""
@@ -165,37 +164,33 @@ class Answers:
             self._jobs.events.append(notices.unreadable(reader.name, reader.key, ClaimKind.LISTED))
 
     def _repeated(self, reader: Reader, kind: ClaimKind, now: float) -> bool:
-        if kind is not ClaimKind.LISTED:
-            self._jobs.counts.old_answers += 1
         options = self._jobs.options
         return reader.claim.repeated(kind, now, answers=options.claim_answers, seconds=options.claim_s)
 
-    def _say(self, reader: Reader, kind: ClaimKind, now: float) -> None:
+    def _count_claim(self, reader: Reader, kind: ClaimKind, now: float) -> None:
         """The answer says less than the log has, which may be an old answer. Believed, it is announced."""
         if not self._repeated(reader, kind, now):
-            self._settle_doubted(reader, now)
+            self._doubt(reader, now)
             return
         known = self._jobs.known_of(reader)
         assert known is not None
         reader.drop_hints()
         self._jobs.set_open(reader, is_open=False)
         if kind is ClaimKind.UNKNOWN:
-            self._jobs.counts.gone += 1
             self._jobs.events.append(notices.gone(reader.name, reader.key, known))
         else:
             self._jobs.events.append(notices.unreadable(reader.name, reader.key, kind))
-        self._jobs.settle(reader, now)
+        self._jobs.after_look(reader, now)
 
-    def _settle_doubted(self, reader: Reader, now: float) -> None:
+    def _doubt(self, reader: Reader, now: float) -> None:
         """Looked at again, in turn at the latest, until it says what it should or is believed."""
         self._jobs.set_open(reader, is_open=True)
-        self._jobs.settle(reader, now)
+        self._jobs.after_look(reader, now)
 
     def _correct(self, reader: Reader, found: Contradicted, cause: str) -> None:
         assert reader.key is not None
         assert reader.identity is not None
         if not found.reported:
-            self._jobs.counts.diverged += 1
             self._jobs.events.append(notices.diverged(reader.name, reader.key, found.after, found.present))
         reader.halted = None  # it stands elsewhere from here on
         reader.drop_hints()

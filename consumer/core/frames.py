@@ -39,7 +39,7 @@ class FrameHints:
         """Executions whose job is remembered."""
         return len(self._executions)
 
-    def take(self, frame: Frame, now: float) -> bool:
+    def take_frame(self, frame: Frame, now: float) -> bool:
         """Take a frame as the hint that it is. False: nobody can tell which job it is of, and only a list may."""
         self._jobs.counts.frames += 1
         if self._jobs.since_ns is None:
@@ -55,8 +55,7 @@ class FrameHints:
             self._jobs.counts.unknown_executions += 1  # the AskForBid was before us
             return False
         if frame.kind is FrameKind.BID_RESULT and frame.accepted:
-            self._jobs.counts.answered += 1  # the approval follows, and says more
-            return True
+            return True  # the approval follows, and says more
         reader = self._jobs.reader(name, run.key if run is not None else None)
         if reader is not None:
             self._take_message(reader, frame, run, now)
@@ -66,8 +65,7 @@ class FrameHints:
         """A message of the execution *run* (None: its AskForBid was not heard): what it says of the record's length."""
         at, last = self._jobs.seen(reader), self._jobs.last(reader)
         if last is not None and last.ends and run is not None and run.version <= last.version:
-            self._jobs.counts.answered += 1  # that life has ended
-            self._jobs.forget(reader)
+            self._jobs.forget(reader)  # that life has ended
             return
         runs_at = run.runs_at if run is not None else 0
         if frame.kind is FrameKind.BID_ACCEPTED:
@@ -75,7 +73,6 @@ class FrameHints:
             if run is None or newer or last is None or runs_at > at:
                 self._jobs.hint(reader, now, said=max(runs_at, at + 1 if newer or not runs_at else 0))
             else:
-                self._jobs.counts.answered += 1
                 self._jobs.forget(reader)
         elif not frame.echo or not reader.hoped:  # an echo repeats an end that was told, if it was
             wait_s = self._jobs.options.end_wait_s if frame.kind in _ENDS else 0.0
@@ -96,7 +93,6 @@ class FrameHints:
             return
         if snapshot.revision == at:
             reader.hoped = 0  # a retry: the scheduler has seen the end that we asked about, and the job goes on
-        self._jobs.counts.answered += 1
         self._jobs.forget(reader)
 
     def _remember(self, frame: Frame, snapshot: Snapshot) -> Execution:

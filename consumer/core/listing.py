@@ -22,7 +22,7 @@ class Listing:
         self._jobs: Final = jobs
         self._lists: Final = lists
 
-    def take(self, page: JobPage, now: float) -> None:
+    def take_page(self, page: JobPage, now: float) -> None:
         """Take a page that was answered at *now*."""
         left_at = self._lists.asked_at
         begun = self._jobs.since_ns is not None
@@ -37,7 +37,6 @@ class Listing:
             self._look_at_bad(page.bad, now)
         before = self._lists.high_water
         if self._lists.answered(page, now, begun=begun):
-            self._jobs.counts.diverged += 1
             self._jobs.events.append(notices.record_went_back(self._lists.high_water, before))
             for reader in self._jobs.all():
                 reader.tail = None  # what was there may be another history now
@@ -70,7 +69,7 @@ class Listing:
             self._jobs.schedule.drop(reader)
             reader.looked_at = max(reader.looked_at, left_at)
             reader.agreed_at = now
-            self._jobs.settle(reader, now)
+            self._jobs.after_look(reader, now)
         elif not reader.queued:
             self._jobs.plan(reader, now)
 
@@ -92,7 +91,6 @@ class Listing:
 
     def _look_at_bad(self, bad: Sequence[BadJob], now: float) -> None:
         """What a list cannot tell of a job, a read of its own may; if not, that error is the job's alone."""
-        self._jobs.counts.bad += len(bad)
         for one in bad:
             if not one.id or not (self._lists.sweeps or one.modified_ns > self._lists.high_water):
                 continue

@@ -1,4 +1,4 @@
-"""What the join has announced, in words: one function for each cause. When, is `consumer.core.readers`'s to say."""
+"""What the readers announce, in words: one function for each cause. When, is `consumer.core.answers`' to say."""
 
 from consumer.model import JobKey, Known, Notice, Place, Step
 from consumer.wire.subjects import escape
@@ -70,7 +70,8 @@ def unreadable(name: str, key: JobKey | None, kind: str) -> Notice:
     return Notice(
         kind="unreadable",
         origin=f"{escape(name)}-{kind}",
-        text="the orchestrator's answers about this job are none: its updates wait, and it is asked ever more seldom",
+        text="the orchestrator returns no usable answer about this job; "
+        "its updates wait, and jobstate retries less and less often",
         key=key,
         facts={"job": name, "error": kind},
     )

@@ -164,13 +164,13 @@ class Reader:
     def hint(self, at: float, *, said: int = 0, hoped: int = 0) -> None:
         """Take a hint that came, or is due, at *at*: the record has *said* entries, or may soon have *hoped*."""
         self.said, self.hoped = max(self.said, said), max(self.hoped, hoped)
-        self.hinted_at = at
+        self.hinted_at = max(self.hinted_at, at)
 
     def leaves(self, now: float) -> None:
         """A read of it leaves."""
         self.flying, self.looked_at, self.pages = True, now, []
 
-    def settle(self) -> None:
+    def end_look(self) -> None:
         """A look is over: strike what it has answered. An end answers every hope, and so does the entry hoped for."""
         self.flying = False
         ended = self.last is not None and self.last.ends
@@ -183,11 +183,14 @@ class Reader:
         """Nothing more is expected of the record."""
         self.said = self.hoped = 0
 
+    def give_up(self, now: float, options: ReadingOptions) -> None:
+        """Drop the hints that the record has not answered for too long."""
+        if now - self.hinted_at >= options.watch_s:
+            self.drop_hints()
+
     def next_due(self, now: float, options: ReadingOptions) -> Due | None:
         """When to read again, once nothing is under way; None: not before something comes."""
         age = self.looked_at - self.hinted_at  # so old was the hint at the last look
-        if now - self.hinted_at >= options.watch_s:
-            self.said = self.hoped = 0
         if self.is_asking:
             return Due(max(self._repeat_at(age, options), now, self.not_before), Cause.HINT)
         if self.open or self.claim.kind is not None:
@@ -214,6 +217,6 @@ class Reader:
         # By then somebody else was answered, so that the next error is the job's own if it is.
         return now + (options.retry_s / 5 if self.named else options.retry_s)
 
-    def answered(self) -> None:
+    def end_failures(self) -> None:
         """A read was answered, whatever with."""
         self.failures, self.failed_after, self.not_before = 0, None, LONG_AGO

@@ -130,7 +130,7 @@ class Readers:
 
     def frame(self, frame: Frame, now: float) -> None:
         """Take a frame as the hint that it is."""
-        if not self._frames.take(frame, now):
+        if not self._frames.take_frame(frame, now):
             self._lists.list_soon(now)
 
     def due_reads(self, now: float) -> list[OrchestratorRead]:
@@ -152,14 +152,13 @@ class Readers:
         self._look_after_return()
         if isinstance(read, ReadJobs):
             assert isinstance(answer, JobPage)
-            self._listing.take(answer, now)
+            self._listing.take_page(answer, now)
         elif (reader := self._jobs.get(read.job)) is not None:
             assert not isinstance(answer, JobPage)
-            self._answers.take(reader, read, answer, now)
+            self._answers.take_answer(reader, read, answer, now)
 
     def failed(self, read: OrchestratorRead, error: OrchestratorError, now: float) -> Scope:
         """*read* was answered with *error*, or not at all. Gives what that says something of."""
-        self._jobs.counts.failed += 1
         reader = None if isinstance(read, ReadJobs) else self._jobs.get(read.job)
         scope = self._pace.failed(read, error, now, is_again=self._is_again(reader, error))
         self._look_after_return()

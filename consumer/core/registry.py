@@ -20,18 +20,10 @@ class Counts(msgspec.Struct, kw_only=True):
     """What the readers did, since the start."""
 
     frames: int = 0
-    answered: int = 0
-    hint_reads: int = 0
-    scan_reads: int = 0
-    lists: int = 0
     unknown_executions: int = 0
-    diverged: int = 0
-    gone: int = 0
-    old_answers: int = 0
-    missing: int = 0
-    failed: int = 0
+    """Frames of executions whose job nobody had named."""
     dropped: int = 0
-    bad: int = 0
+    """Jobs that had no room."""
 
 
 class Registry:
@@ -140,14 +132,15 @@ class Registry:
         if reader.waits:
             self.schedule.put(reader, max(at, reader.not_before), Cause.HINT)
 
-    def settle(self, reader: Reader, now: float) -> None:
+    def after_look(self, reader: Reader, now: float) -> None:
         """A look is over: have the job read again when it is time for that, unless an event is being written."""
-        reader.settle()
+        reader.end_look()
         if not reader.busy:
             self.plan(reader, now)
 
     def plan(self, reader: Reader, now: float) -> None:
         """Have the job read when it is time for that, or forgotten."""
+        reader.give_up(now, self.options)
         due = reader.next_due(now, self.options)
         if due is not None:
             self.schedule.put(reader, due.at, due.cause)

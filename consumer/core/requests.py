@@ -25,13 +25,13 @@ class Requests:
         self._jobs: Final = jobs
         self._lists: Final = lists
         self.pace: Final = Pace(jobs.options, dice)
-        self._further: Final[deque[OrchestratorRead]] = deque()
+        self._next_pages: Final[deque[OrchestratorRead]] = deque()
         """Reads that go on with one that was answered: the next page, or the history after the job."""
         self._began_at: float | None = None
 
     def go_on(self, read: OrchestratorRead) -> None:
         """Have *read* leave next: it goes on with one that was answered."""
-        self._further.append(read)
+        self._next_pages.append(read)
 
     def of_job(self, reader: Reader) -> OrchestratorRead:
         """What is to be read of a job: its history from its last page on, or first whose it is."""
@@ -58,7 +58,7 @@ class Requests:
 
     def _next_due(self) -> float | None:
         """When the next read is due, whether or not it may leave then; None: not before something comes."""
-        if self._further:
+        if self._next_pages:
             return LONG_AGO
         list_due, due = self._lists.wake_at(), self._schedule_due()
         due = due if list_due is None else min(due, list_due)
@@ -71,7 +71,7 @@ class Requests:
         """Reads that are due and have not left."""
         lists_due = self._lists.wake_at()
         of_jobs = self._jobs.schedule.overdue(now) if self._jobs.since_ns is not None else 0
-        return len(self._further) + of_jobs + (lists_due is not None and lists_due <= now)
+        return len(self._next_pages) + of_jobs + (lists_due is not None and lists_due <= now)
 
     def waited_s(self, now: float) -> float:
         """How long the oldest job among these has waited: above some seconds, rate or orchestrator cannot keep up."""
@@ -99,12 +99,10 @@ class Requests:
         return read
 
     def _next_page(self) -> OrchestratorRead | None:
-        return self._further.popleft() if self._further else None
+        return self._next_pages.popleft() if self._next_pages else None
 
     def _next_list(self, now: float) -> ReadJobs | None:
-        page = self._lists.next_page(now)
-        self._jobs.counts.lists += page is not None
-        return page
+        return self._lists.next_page(now)
 
     def _next_of_job(self, now: float) -> OrchestratorRead | None:
         reader = self._next_reader(now)
@@ -115,8 +113,4 @@ class Requests:
 
     def _leaves(self, reader: Reader, now: float) -> OrchestratorRead:
         reader.leaves(now)
-        if reader.cause is Cause.HINT:
-            self._jobs.counts.hint_reads += 1
-        else:
-            self._jobs.counts.scan_reads += 1
         return self.of_job(reader)

@@ -285,7 +285,7 @@ class Carrier:
             if readers.returns != returns:
                 returns = readers.returns
                 if self._sources.tap is not None:
-                    self._sources.tap.hurry()  # its NATS lives and dies with the orchestrator
+                    self._sources.tap.reconnect_now()  # its NATS lives and dies with the orchestrator
             self._follow()
             await self._begin(readers)
             self._watcher.went_round("answers of the orchestrator")

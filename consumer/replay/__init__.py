@@ -1,1 +1,1 @@
-"""Recordings of real networks: what they hold, the same join and fold over them, and the simulated orchestrator."""
+"""Recordings of real networks: what they hold, the same core over them, and the simulated orchestrator."""

@@ -508,7 +508,7 @@ async def test_a_pause_may_end_before_its_time(tmp_path: Path) -> None:
     try:
         await until(lambda: bool(tap.last_error), "the first try, in vain")
         await server.start()
-        tap.hurry()
+        tap.reconnect_now()
         await asyncio.wait_for(tap.listening(), DEADLINE_S)
     finally:
         await end([task])

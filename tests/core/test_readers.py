@@ -252,6 +252,16 @@ class TestRepeats:
         assert scene.published() == [(2, "Running")]
         assert scene.readers.wake_at() is None
 
+    def test_another_hint_does_not_put_an_end_off(self) -> None:
+        """The record follows the end in 5 ms. A read before that, for another frame, is not the one of the end."""
+        scene = Scene()
+        scene.has("Running", 2)
+        scene.readers.frame(ask_for_bid(snapshot("Running", 2)), -1.0)
+        scene.readers.frame(message(RUN_RESULT), 0.0)
+        scene.readers.frame(ask_for_bid(snapshot("Running", 3), "e-2"), 0.001)
+        scene.answer(scene.read(0.001), history("Pending", "Running"), 0.002)
+        assert scene.readers.wake_at() == pytest.approx(0.005)
+
     def test_an_end_ends_every_hope(self) -> None:
         """Whatever more was said: after the end of a version nothing is expected of it."""
         scene = Scene()

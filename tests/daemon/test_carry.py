@@ -120,7 +120,7 @@ class Tap:
     async def batch(self) -> list[RawFrame]:
         return await self.frames.get()
 
-    def hurry(self) -> None:
+    def reconnect_now(self) -> None:
         self.hurries += 1
 
 
