@@ -12,7 +12,7 @@ from consumer.core.schedule import Schedule
 
 NAMES: Final = ("j-0", "j-1", "j-2", "j-3", "j-4")
 STRENGTH: Final = {Cause.TURN: 0, Cause.ROW: 1, Cause.HINT: 2}
-TURN_EACH: Final = 3
+TURN_EACH: Final = 2
 
 readers = st.sampled_from(range(len(NAMES)))
 delays = st.sampled_from((0.0, 0.25, 1.0))

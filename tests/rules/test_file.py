@@ -140,6 +140,7 @@ REFUSALS = {
     "restriction-unknown": ("[restrictions.Shut]", "[restrictions.Shutt]", "restrictions.Shutt:", "mean Shut?"),
     "restriction-type": ('only = ["batch"]', 'only = ["bach"]', "restrictions.Shut.only:", "did you mean batch?"),
     "dwell-unknown": ('Open = "90s"', 'Opn = "90s"', "dwell.Opn:", "did you mean Open?"),
+    "dwell-unknown-behind-none": ('Open = "90s"\nBusy = "none"', 'Busy = "none"\nOpn = "90s"', "dwell.Opn:", "Open?"),
     "dwell-of-an-end": (
         'Open = "90s"',
         'Shut = "90s"',

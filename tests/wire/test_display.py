@@ -3,6 +3,7 @@
 import pytest
 
 from consumer.wire import printable
+from consumer.wire.display import printable_lines
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,17 @@ def test_what_a_terminal_obeys_or_hides_is_spelled(text: str, shown: str) -> Non
     """Controls, escapes, overrides and invisibles are spelled out; letters of every script stay."""
     assert printable(text) == shown
     assert shown.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("one line", "one line"),
+        ("two\nlines\r\nand three", "two\nlines\nand three"),
+        ("\x1b[31mred\nplain\r", "\\x1b[31mred\nplain\\r"),
+        ("", ""),
+    ],
+)
+def test_line_breaks_stay_where_lines_are_shown(text: str, shown: str) -> None:
+    """Everything else is spelled out, line by line."""
+    assert printable_lines(text) == shown

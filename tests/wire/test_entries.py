@@ -4,6 +4,7 @@ import base64
 import json
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from consumer.errors import DecodeError
@@ -119,6 +120,19 @@ def test_what_a_stranger_names_is_bounded() -> None:
     assert entries.decode_advisory(entries.encode_advisory(notice)).Facts["job"] == "j" * 1_023 + "…"
 
 
+def test_a_short_record_is_kept_whole() -> None:
+    """Also the steps before the one that was refused."""
+    steps = tuple(Step(version=1, revision=number, state="Running") for number in range(1, entries.STEPS_MAX + 1))
+    record = Record(
+        key=job_key("default", "j"), job=Identity(id="j", namespace="default"), after=Place(0, 0, 0, ""), steps=steps
+    )
+    rejected = Rejected(reason="illegal-transition", rule="r", step=2)
+    event = entries.decode_quarantine(entries.encode_quarantine(record, rejected, None)).Event
+    assert isinstance(event, entries.RefusedRecord)
+    assert len(event.Steps) == entries.STEPS_MAX
+    assert event.Left is msgspec.UNSET
+
+
 def test_of_a_long_record_the_rejected_step_and_those_after_it_are_kept() -> None:
     """A history may have any length; how many steps are left out is said."""
     steps = tuple(Step(version=1, revision=number, state="Running") for number in range(1, 1_001))
@@ -177,6 +191,13 @@ def test_a_beginning_that_is_no_time_is_none(since: int) -> None:
     """Nanoseconds of an int64, from 1970 on."""
     with pytest.raises(DecodeError):
         entries.decode_format(b'{"Format":1,"Rules":{"Name":"n","Hash":"h"},"Since":%d,"Cluster":"c"}' % since)
+
+
+@pytest.mark.parametrize("since", [0, 1, 2**63 - 1])
+def test_a_beginning_is_a_time(since: int) -> None:
+    """Of the orchestrator's clock; 0: the log has all."""
+    data = b'{"Format":1,"Rules":{"Name":"n","Hash":"h"},"Since":%d,"Cluster":"c"}' % since
+    assert entries.decode_format(data).Since == since
 
 
 def test_the_format_comes_back_as_it_was() -> None:

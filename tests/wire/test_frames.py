@@ -387,7 +387,8 @@ def test_size() -> None:
     assert read(OUT, seal(body % (b"x" * padding))).job == "j"
     assert refuse(OUT, seal(body % (b"x" * (padding + 1)))).reason == "too-large"
     assert refuse(OUT, b"").reason == "empty"
-    assert refuse(*bproto("AskForBid")[:1], b"x" * (MESSAGE_MAX + 1)).reason == "too-large"
+    for method in ("AskForBid", "OnRunComplete"):
+        assert refuse(bproto(method)[0], b"x" * (MESSAGE_MAX + 1)).reason == "too-large"
 
 
 @pytest.mark.parametrize(
@@ -463,6 +464,24 @@ def test_an_ask_without_the_job_still_names_it() -> None:
     """An AskForBid whose Job is null is a hint for `JobID`, without a snapshot."""
     frame = read(IN, ncl("AskForBid", {"Execution": {"ID": "e", "JobID": "j", "Job": None}}))
     assert (frame.job, frame.snapshot) == ("j", None)
+
+
+def test_an_ask_that_only_its_job_names() -> None:
+    """The execution need not say whose it is; without an id of its own it is `no-job`."""
+    payload = ask_payload()
+    payload["Execution"]["JobID"] = ""
+    assert read(IN, ncl("AskForBid", payload)).job == JOB
+    payload["Execution"]["ID"] = ""
+    assert refuse(IN, ncl("AskForBid", payload)).reason == "no-job"
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"), [("OnComputeFailure", "no disk"), ("OnRunComplete", ""), ("OnBidComplete", "")]
+)
+def test_only_a_failure_of_1_5_has_a_reason(method: str, reason: str) -> None:
+    """What others say beside is not read."""
+    frame = read(*bproto(method, ExecutionID="e", JobID="j", Event={"Message": "no disk"}))
+    assert frame.reason == reason
 
 
 @pytest.mark.parametrize(

@@ -258,3 +258,11 @@ def test_junk_of_a_report_keeps_its_bytes() -> None:
     assert (junk.reason, junk.source, junk.size, junk.position) == ("not-json", "report", JUNK_MAX + 1, HERE)
     assert junk.origin == "12-1795503263448525091"
     assert junk.data == data[:JUNK_MAX]
+
+
+def test_another_job_is_a_problem_of_an_escaped_subject_too() -> None:
+    """Where the subject spells the name with escapes it is compared all the same."""
+    subject = NAMES.report(job_key("team.a", "j 1"))
+    assert read(told(ID="j 1", Namespace="team.a"), subject).problem == ""
+    assert "different" in read(told(ID="j-1", Namespace="team.a"), subject).problem
+    assert "different" in read(told(ID="j 1", Namespace="team"), subject).problem

@@ -107,7 +107,7 @@ def test_every_recorded_document_decodes(folder: Path) -> None:
         ("Submission", "Job updated", {"Reason": "mine"}, "Pending", "mine"),
         ("Submission", "Job rerun requested", {"Reason": "job rerun"}, "Pending", "job rerun"),
         ("State Update", "Running", {"NewState": "Running"}, "Running", ""),
-        ("State Update", "Completed", {"NewState": "Completed"}, "Completed", ""),
+        ("State Update", "Completed", {"NewState": "Completed", "Reason": "mine"}, "Completed", ""),
         ("Queueing", "Job queued. not enough nodes", {}, "Queued", "Job queued. not enough nodes"),
         ("Scheduling", "Job requested to stop before completion", {"Reason": ""}, "Stopped", ""),
         ("Scheduling", "not enough nodes to run job. requested: 1", {"IsError": "true"}, "Failed", "="),
@@ -155,6 +155,36 @@ def test_entries_come_in_the_order_of_their_numbers() -> None:
     found = decode_history(page(stopped, execution, row(1, "Submission", "Job submitted"), token="next"))
     assert [(entry.number, entry.state) for entry in found.entries] == [(1, "Pending"), (3, "Stopped")]
     assert (found.items, found.next_token) == (3, "next")
+
+
+def test_a_row_of_another_job_is_refused() -> None:
+    """An answer may be somebody else's; a row that does not say whose it is, is taken."""
+    submitted = row(1, "Submission", "Job submitted")
+    for rows in ([submitted], [submitted | {"JobID": ""}]):
+        assert len(decode_history(page(*rows), "j").entries) == 1
+    assert len(decode_history(page(submitted | {"JobID": "other"})).entries) == 1
+    with pytest.raises(DecodeError) as caught:
+        decode_history(page(submitted, submitted | {"JobID": "other"}), "j")
+    assert caught.value.reason == "other-job"
+
+
+def test_a_job_brings_its_history() -> None:
+    """As far as it was asked for: entries and the token of the next page; without one there are none."""
+    job = {"ID": "j", "Namespace": "default", "State": {"StateType": "Running"}}
+    history = {"Items": [row(1, "Submission", "Job submitted")], "NextToken": "more"}
+    found = decode_job(json.dumps({"Job": job, "History": history}).encode()).history
+    assert ([entry.state for entry in found.entries], found.items, found.next_token) == (["Pending"], 1, "more")
+    for body in ({"Job": job}, {"Job": job, "History": None}):
+        found = decode_job(json.dumps(body).encode()).history
+        assert (found.entries, found.items, found.next_token) == ((), 0, "")
+
+
+def test_the_first_wrong_item_says_why_a_list_is_none() -> None:
+    """The others may be wrong because of it."""
+    items = [{"ID": "", "Namespace": "d", "State": {"StateType": "Running"}}, 7]
+    with pytest.raises(DecodeError) as caught:
+        decode_jobs(json.dumps({"Items": items}).encode())
+    assert caught.value.reason == "no-job"
 
 
 def test_empty_pages() -> None:

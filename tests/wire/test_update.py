@@ -63,6 +63,7 @@ def test_an_update_is_a_state() -> None:
         msgspec.structs.replace(UPDATE, Time=None, Previous=None, Sequence=1, Flags=("skipped", "joined")),
         msgspec.structs.replace(UPDATE, Job=Job(ID="a.b \u202e\0", Namespace=""), Message="\x1b[31m<b>&\u2028"),
         msgspec.structs.replace(UPDATE, Job=Job(ID="j", Namespace="d", Version=0, Revision=2**64 - 1)),
+        msgspec.structs.replace(UPDATE, Sequence=2**64 - 1),
     ],
 )
 def test_an_update_comes_back_as_it_was(update: Update) -> None:
