@@ -15,7 +15,7 @@ from consumer.core.reader import LONG_AGO, Cause, Last, Reader
 from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, Scope
 from consumer.core.registry import Registry
 from consumer.core.requests import Requests
-from consumer.model import REPORTED, START, HistoryPage, JobDocument, Record, Snapshot, Step
+from consumer.model import REPORTED, START, HistoryPage, JobDocument, ReadCause, Record, Snapshot, Step
 
 UNREADABLE_AFTER: Final = 5
 """A job whose reads failed so often in a row, over some 15 s, is announced."""
@@ -85,7 +85,7 @@ class Answers:
         else:
             self._take_history(reader, Part.after(None, history.entries), read.cause, now)
 
-    def _take_job_without_history(self, reader: Reader, job: Snapshot, cause: str, now: float) -> None:
+    def _take_job_without_history(self, reader: Reader, job: Snapshot, cause: ReadCause, now: float) -> None:
         """Every job since 1.5 has a history: so this may be an old answer. A job from before is joined as it is."""
         assert reader.key is not None
         if self._jobs.known(reader.key) is not None:
@@ -126,7 +126,7 @@ class Answers:
             # Of a job that it does not know Bacalhau before 1.8 has an empty history and no 404: the job itself tells.
             self._requests.go_on(ReadJob(job=read.job, namespace=read.namespace, cause=read.cause))
 
-    def _take_history(self, reader: Reader, part: Part, cause: str, now: float) -> None:
+    def _take_history(self, reader: Reader, part: Part, cause: ReadCause, now: float) -> None:
         assert reader.key is not None
         assert reader.identity is not None
         known = self._jobs.known(reader.key)
@@ -187,7 +187,7 @@ class Answers:
         self._jobs.set_open(reader, is_open=True)
         self._jobs.after_look(reader, now)
 
-    def _correct(self, reader: Reader, found: Contradicted, cause: str) -> None:
+    def _correct(self, reader: Reader, found: Contradicted, cause: ReadCause) -> None:
         assert reader.key is not None
         assert reader.identity is not None
         if not found.reported:

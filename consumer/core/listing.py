@@ -10,7 +10,7 @@ from consumer.core import notices
 from consumer.core.lists import AHEAD_NS, Lists, agrees_with_clock
 from consumer.core.reader import LONG_AGO, Cause
 from consumer.core.registry import Registry
-from consumer.core.rows import DIFFERS, PERHAPS, lay_beside
+from consumer.core.rows import Row, lay_beside
 from consumer.model import REPORTED, BadJob, JobPage, Known, Snapshot
 from consumer.wire.subjects import job_key
 
@@ -49,7 +49,7 @@ class Listing:
         known = self._jobs.known(job_key(row.job.namespace, row.job.id))
         said = lay_beside(self._jobs.rules, known, row, self._jobs.since_ns or 0)
         is_new = self._lists.sweeps or row.modified_ns > self._lists.high_water
-        if said == DIFFERS or (said == PERHAPS and is_new):
+        if said is Row.DIFFERS or (said is Row.PERHAPS and is_new):
             self._take_differing(row, known, now, left_at)
             return
         if reader is None and self._jobs.rules.is_terminal(row.state):

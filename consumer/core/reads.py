@@ -10,7 +10,7 @@ import msgspec
 
 from consumer.errors import OrchestratorError
 from consumer.faults import Scope as Scope  # noqa: PLC0414 - a word of the core, too
-from consumer.model import HistoryPage, JobDocument, JobPage
+from consumer.model import HistoryPage, JobDocument, JobPage, ReadCause
 
 HISTORY_LIMIT: Final = 1000
 """Rows that a page of history is asked for: a page with so many has another behind it."""
@@ -22,7 +22,7 @@ class ReadHistory(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     job: str
     namespace: str = ""
     next_token: str = ""
-    cause: str = "scan"
+    cause: ReadCause = ReadCause.SCAN
 
 
 class ReadJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -30,7 +30,7 @@ class ReadJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     job: str
     namespace: str = ""
-    cause: str = "scan"
+    cause: ReadCause = ReadCause.SCAN
 
 
 class ReadJobs(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -10,6 +10,7 @@ import msgspec
 
 from consumer.core.options import ReadingOptions
 from consumer.core.reader import Cause, Last, Reader
+from consumer.core.rows import is_left_out
 from consumer.core.schedule import Schedule
 from consumer.model import REPORTED, Identity, JobKey, Known, Snapshot, Work
 from consumer.rules import Rules
@@ -122,7 +123,7 @@ class Registry:
 
     def is_left_out(self, job: Snapshot) -> bool:
         """Whether the job had ended when the log began."""
-        return bool(self.since_ns) and self.rules.is_terminal(job.state) and job.modified_ns <= (self.since_ns or 0)
+        return is_left_out(self.rules, job, self.since_ns or 0)
 
     # -- when it is read ----------------------------------------------------------------------------------------------
 

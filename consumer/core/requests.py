@@ -12,6 +12,7 @@ from consumer.core.pace import Pace
 from consumer.core.reader import LONG_AGO, NEVER, Cause, Reader
 from consumer.core.reads import OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.core.registry import Registry
+from consumer.model import ReadCause
 
 
 class Requests:
@@ -35,7 +36,7 @@ class Requests:
 
     def of_job(self, reader: Reader) -> OrchestratorRead:
         """What is to be read of a job: its history from its last page on, or first whose it is."""
-        cause = "hint" if reader.cause is Cause.HINT else "scan"
+        cause = ReadCause.HINT if reader.cause is Cause.HINT else ReadCause.SCAN
         if reader.identity is None:
             return ReadJob(job=reader.name, cause=cause)
         token = reader.tail.token if reader.tail is not None else ""

@@ -10,7 +10,7 @@ from typing import Final
 from consumer.core import OrchestratorRead, ReadJobs
 from consumer.core.reads import Missing
 from consumer.errors import OrchestratorError
-from consumer.model import HistoryPage
+from consumer.model import HistoryPage, ReadCause
 from consumer.ports import Answered
 
 DOUBT_JOBS: Final = 3
@@ -53,4 +53,4 @@ def _is_empty(answer: object) -> bool:
 
 def _hinted(read: OrchestratorRead) -> str:
     """The job that a frame made us read; empty for every other read."""
-    return read.job if not isinstance(read, ReadJobs) and read.cause == "hint" else ""
+    return read.job if not isinstance(read, ReadJobs) and read.cause is ReadCause.HINT else ""

@@ -18,7 +18,7 @@ from consumer.errors import OrchestratorError
 from consumer.fold import Decided, Lanes, Published
 from consumer.fold.dwell import Dwell
 from consumer.fold.lanes import FULL, Tally
-from consumer.model import Accepted, Event, Frame, Junk, Notice, Record, Rejected, Report, Undecodable
+from consumer.model import Accepted, Event, Frame, Junk, Notice, ReadCause, Record, Rejected, Report, Undecodable
 from consumer.observe import Health, Metrics
 from consumer.observe.metrics import OTHER, SURPRISES
 from consumer.ports import Answered, Clock
@@ -119,7 +119,7 @@ class Watch:
         """Where to look when nothing is confirmed."""
         self.server_trouble = ""
         """What is known to be wrong with the server: it takes nothing until that is mended. Empty: nothing."""
-        self._lags: Final = {cause: metrics.lag(cause) for cause in ("hint", "scan", "report")}
+        self._lags: Final = {cause: metrics.lag(cause) for cause in (*ReadCause, "report")}
 
     def follow_life(
         self, lanes: Lanes, source: Readers | Derivation | None, dwell: Dwell, outcomes: Counter[tuple[str, str]]
@@ -234,7 +234,7 @@ class Watch:
             read = one.read
             kind = "list" if isinstance(read, ReadJobs) else "history" if isinstance(read, ReadHistory) else "job"
             outcome = "missing" if isinstance(one.answer, Missing) else getattr(one.answer, "kind", "answered")
-            self._metrics.reads(kind, getattr(read, "cause", "scan"), outcome).inc()
+            self._metrics.reads(kind, getattr(read, "cause", ReadCause.SCAN), outcome).inc()
             self._metrics.read_seconds.observe(max(now - one.started_at, 0.0))
         said = [one for one in answered if _was_asked(one)]
         self._count_failures(self._life, said, now)

@@ -26,6 +26,7 @@ from consumer.model import (
     Known,
     Notice,
     Place,
+    ReadCause,
     Record,
     Rejected,
     Snapshot,
@@ -673,7 +674,7 @@ class Derivation:
             return
         step = Step(version=job.version, revision=None, state=state, message=message, time=time)
         self.events.append(
-            Record(key=job.key, job=job.identity, after=job.place, steps=(step,), cause="hint", source=DERIVED)
+            Record(key=job.key, job=job.identity, after=job.place, steps=(step,), cause=ReadCause.HINT, source=DERIVED)
         )
         job.place = Place(job.place.sequence + 1, job.version, None, state)
         job.state = state

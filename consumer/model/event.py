@@ -4,6 +4,7 @@ An event names exactly one job, or none at all. Nothing here decides anything (`
 """
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Final, NamedTuple, NewType
 
 import msgspec
@@ -106,11 +107,20 @@ def place_of(known: Known | None) -> Place:
     return START if known is None else Place(known.sequence, known.version, known.revision, known.state)
 
 
+class ReadCause(StrEnum):
+    """What made us read a job's record."""
+
+    HINT = "hint"
+    """A frame named the job."""
+    SCAN = "scan"
+    """A list showed it otherwise, or it was its turn."""
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Steps of a job's record that join what was known when they were read (design/design.md 6, from record to event).
 
     `corrected`: one step, the record's present state, exempt from the rules because the log contradicts the record or
-    followed reports before. `cause` says what made us look: "hint" or "scan". `source` is `DERIVED` for an inference
+    followed reports before. `cause` says what made us look. `source` is `DERIVED` for an inference
     from a frame: what the record will say, or (without an orchestrator) what it must say as far as frames can tell.
     """
 
@@ -120,7 +130,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...]
     flags: tuple[str, ...] = ()
     corrected: bool = False
-    cause: str = "scan"
+    cause: ReadCause = ReadCause.SCAN
     source: str = OBSERVED
 
 

@@ -15,6 +15,7 @@ from consumer.model import (
     Identity,
     Notice,
     Position,
+    ReadCause,
     Record,
     Step,
     Unchanged,
@@ -36,7 +37,7 @@ def record(*states: str, after: int = 0) -> Record:
         Step(version=1, revision=after + number, state=state, time=None, message="")
         for number, state in enumerate(states, 1)
     )
-    return Record(key=KEY, job=JOB, after=START, steps=steps, corrected=False, cause="hint")
+    return Record(key=KEY, job=JOB, after=START, steps=steps, corrected=False, cause=ReadCause.HINT)
 
 
 class Script:

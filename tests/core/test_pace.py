@@ -9,7 +9,7 @@ from consumer.core import OrchestratorRead, ReadHistory, ReadingOptions, ReadJob
 from consumer.core.pace import WINDOW_S, Pace
 from consumer.errors import OrchestratorError
 from consumer.faults import ORCHESTRATOR, OrchestratorFault
-from consumer.model import FrameKind
+from consumer.model import FrameKind, ReadCause
 from tests.core.scene import Scene, history, message, page
 
 AWAY = OrchestratorError("unreachable")
@@ -342,8 +342,11 @@ class TestWhose:
         assert scene.fail(scene.read(0.1), "server-error", 0.1) is Scope.ALL
         scene.follows("good")
         scene.hint("good", 1.5)  # all three are due by now
-        assert scene.read(1.5) == ReadHistory(job="good", namespace="default", cause="hint")
-        assert scene.fail(ReadHistory(job="good", namespace="default", cause="hint"), "server-error", 1.5) is Scope.ALL
+        assert scene.read(1.5) == ReadHistory(job="good", namespace="default", cause=ReadCause.HINT)
+        assert (
+            scene.fail(ReadHistory(job="good", namespace="default", cause=ReadCause.HINT), "server-error", 1.5)
+            is Scope.ALL
+        )
         assert isinstance(scene.only(3.0), ReadJobs)
 
     def test_where_nobody_is_answered_nobody_is_blamed(self) -> None:

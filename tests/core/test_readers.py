@@ -20,6 +20,7 @@ from consumer.model import (
     JobDocument,
     JobKey,
     Known,
+    ReadCause,
     Record,
     Rejected,
     Unchanged,
@@ -73,7 +74,7 @@ class TestForged:
                 scene.answer(read, Missing(), now)
             else:
                 assert scene.fail(read, answer, now) is Scope.READ
-        assert [read for _, read in asked] == [ReadJob(job="j-forged", cause="hint")] * 2
+        assert [read for _, read in asked] == [ReadJob(job="j-forged", cause=ReadCause.HINT)] * 2
         assert asked[1][0] == pytest.approx(1.0, abs=0.01)
         assert (scene.readers.events, scene.readers.leftovers, scene.readers.open_jobs) == ([], [], 0)
 
@@ -141,7 +142,7 @@ class TestFrames:
         scene = Scene()
         scene.readers.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
         read = scene.read(0.0)
-        assert read == ReadJob(job="j-1", cause="hint")
+        assert read == ReadJob(job="j-1", cause=ReadCause.HINT)
         scene.answer(read, document(snapshot("Running", 2), "Pending", "Running"), 0.01)
         assert scene.published() == [(1, "Pending"), (2, "Running")]
 
@@ -151,7 +152,7 @@ class TestFrames:
         scene = Scene()
         scene.readers.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
         scene.answer(scene.read(0.0), document(snapshot("Pending", 3, version=version), "Pending", rows=rows), 0.01)
-        assert scene.read(0.01) == ReadHistory(job="j-1", namespace="default", cause="hint")
+        assert scene.read(0.01) == ReadHistory(job="j-1", namespace="default", cause=ReadCause.HINT)
 
     def test_what_was_seen_already_is_no_hint(self) -> None:
         """An AskForBid at the entry that the log has, an approval of what runs: nothing is read."""
@@ -309,7 +310,7 @@ class TestTurns:
         times, now = [], 0.0
         for _ in range(3):
             now, read = scene.wait(now)
-            assert read == ReadHistory(job="j-1", namespace="default", cause="scan")
+            assert read == ReadHistory(job="j-1", namespace="default", cause=ReadCause.SCAN)
             times.append(now)
             scene.answer(read, history("Pending", "Running"), now + 0.2)
         assert times == pytest.approx([0.0, 1.3, 2.6])
@@ -387,7 +388,7 @@ class TestTurns:
             scene.answer(
                 read, document(shown, "Pending") if isinstance(read, ReadJob) else history("Pending"), number * 0.001
             )
-        assert causes.count("scan") == 5
+        assert causes.count(ReadCause.SCAN) == 5
 
     def test_room_is_kept(self) -> None:
         """No more reads are given than may leave; which job is read is decided when one may."""
@@ -736,7 +737,7 @@ class TestRows:
         scene = Scene(ReadingOptions())
         self.listed(scene, snapshot("Queued", 2))
         read = scene.read(0.01)
-        assert read == ReadHistory(job="j-1", namespace="default", cause="scan")
+        assert read == ReadHistory(job="j-1", namespace="default", cause=ReadCause.SCAN)
         scene.answer(read, history("Pending", "Queued"), 0.02)
         assert scene.published() == [(1, "Pending"), (2, "Queued")]
 
@@ -754,7 +755,7 @@ class TestRows:
         """What a list cannot tell of a job, a read of its own may."""
         scene = Scene(ReadingOptions())
         self.listed(scene, bad=(BadJob(id="j-odd", reason="wrong-shape", modified_ns=7),))
-        assert scene.read(0.01) == ReadJob(job="j-odd", cause="scan")
+        assert scene.read(0.01) == ReadJob(job="j-odd", cause=ReadCause.SCAN)
 
     def test_one_that_no_read_gives_either_is_announced(self) -> None:
         """A list has named it, so it is there: it is asked for ever more seldom, and never forgotten for that."""
@@ -784,7 +785,7 @@ class TestRows:
         scene.published()
         self.listed(scene, snapshot("Running", 4, modified_ns=50), now=1.1)
         now, read = scene.wait(1.11)
-        assert read == ReadHistory(job="j-1", namespace="default", cause="scan")
+        assert read == ReadHistory(job="j-1", namespace="default", cause=ReadCause.SCAN)
         scene.answer(read, history("Pending", "Running", "Queued", "Running"), now)
         assert scene.published() == [(3, "Queued"), (4, "Running")]
 

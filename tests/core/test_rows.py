@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.core.rows import AGREES, ANEW_NS, DIFFERS, PERHAPS, lay_beside
+from consumer.core.rows import ANEW_NS, Row, lay_beside
 from consumer.model import OBSERVED, REPORTED, Known
 from consumer.rules import load
 from tests.core.scene import snapshot
@@ -19,11 +19,11 @@ def known(state: str, revision: int | None, *, version: int = 0, source: str = O
 @pytest.mark.parametrize(
     ("state", "modified_ns", "since_ns", "said"),
     [
-        ("Running", AT, AT, DIFFERS),
-        ("Failed", AT, 0, DIFFERS),
-        ("Failed", 0, 0, DIFFERS),  # a time that cannot be read leaves nothing out of a log of all jobs
-        ("Failed", AT, AT, AGREES),
-        ("Failed", AT + 1, AT, DIFFERS),
+        ("Running", AT, AT, Row.DIFFERS),
+        ("Failed", AT, 0, Row.DIFFERS),
+        ("Failed", 0, 0, Row.DIFFERS),  # a time that cannot be read leaves nothing out of a log of all jobs
+        ("Failed", AT, AT, Row.AGREES),
+        ("Failed", AT + 1, AT, Row.DIFFERS),
     ],
 )
 def test_a_job_that_the_log_has_not(state: str, modified_ns: int, since_ns: int, said: str) -> None:
@@ -34,18 +34,18 @@ def test_a_job_that_the_log_has_not(state: str, modified_ns: int, since_ns: int,
 @pytest.mark.parametrize(
     ("there", "said"),
     [
-        (known("Failed", 2), AGREES),
-        (known("Failed", 3), AGREES),
-        (known("Running", 2), DIFFERS),
-        (known("Failed", 2, version=1), DIFFERS),
-        (known("Failed", 2, source=REPORTED), DIFFERS),
-        (known("Failed", 1), PERHAPS),
-        (known("Failed", None), PERHAPS),
-        (known("Failed", 2, time_ns=AT - ANEW_NS), AGREES),
-        (known("Failed", 2, time_ns=AT - ANEW_NS - 1), PERHAPS),
-        (known("Failed", 2, time_ns=AT + ANEW_NS + 1), PERHAPS),
-        (known("Failed", 3, time_ns=1), AGREES),  # of another write
-        (known("Failed", 2, time_ns=0), AGREES),  # nobody said when
+        (known("Failed", 2), Row.AGREES),
+        (known("Failed", 3), Row.AGREES),
+        (known("Running", 2), Row.DIFFERS),
+        (known("Failed", 2, version=1), Row.DIFFERS),
+        (known("Failed", 2, source=REPORTED), Row.DIFFERS),
+        (known("Failed", 1), Row.PERHAPS),
+        (known("Failed", None), Row.PERHAPS),
+        (known("Failed", 2, time_ns=AT - ANEW_NS), Row.AGREES),
+        (known("Failed", 2, time_ns=AT - ANEW_NS - 1), Row.PERHAPS),
+        (known("Failed", 2, time_ns=AT + ANEW_NS + 1), Row.PERHAPS),
+        (known("Failed", 3, time_ns=1), Row.AGREES),  # of another write
+        (known("Failed", 2, time_ns=0), Row.AGREES),  # nobody said when
     ],
 )
 def test_a_job_that_the_log_has(there: Known, said: str) -> None:
@@ -55,4 +55,4 @@ def test_a_job_that_the_log_has(there: Known, said: str) -> None:
 
 def test_what_has_not_ended_may_have_any_time() -> None:
     """Of a job that goes on a frame may have told, by another clock."""
-    assert lay_beside(RULES, known("Running", 2), snapshot("Running", 2, modified_ns=9 * AT), AT) == AGREES
+    assert lay_beside(RULES, known("Running", 2), snapshot("Running", 2, modified_ns=9 * AT), AT) == Row.AGREES

@@ -5,7 +5,7 @@ import pytest
 from consumer.core.reads import Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.daemon.agreement import DOUBT_JOBS, KEPT_MAX, Agreement
 from consumer.errors import OrchestratorError
-from consumer.model import HistoryEntry, HistoryPage, JobPage
+from consumer.model import HistoryEntry, HistoryPage, JobPage, ReadCause
 from consumer.ports import Answered
 
 ENTRY = HistoryEntry(number=1, version=0, state="Pending", message="", time=None)
@@ -13,7 +13,7 @@ FOUND = HistoryPage(entries=(ENTRY,), items=1, next_token="")
 EMPTY = HistoryPage(entries=(), items=0, next_token="")
 
 
-def read(number: int, answer: Missing | HistoryPage | OrchestratorError, cause: str = "hint") -> Answered:
+def read(number: int, answer: Missing | HistoryPage | OrchestratorError, cause: ReadCause = ReadCause.HINT) -> Answered:
     """The history of job *number*, asked for because of *cause*, and what came of it."""
     return Answered(ReadHistory(job=f"j-{number}", cause=cause), answer, 0.0)
 
@@ -23,7 +23,7 @@ def test_jobs_that_only_frames_know_are_said() -> None:
     agreement = Agreement()
     agreement.take(read(number, Missing()) for number in range(DOUBT_JOBS - 1))
     assert agreement.doubt == ""
-    agreement.take([Answered(ReadJob(job="j-x", cause="hint"), Missing(), 0.0)])
+    agreement.take([Answered(ReadJob(job="j-x", cause=ReadCause.HINT), Missing(), 0.0)])
     assert f"none of the last {DOUBT_JOBS} jobs" in agreement.doubt
     assert "orchestrator.url and bacalhau.url" in agreement.doubt
 
@@ -47,7 +47,7 @@ def test_one_known_job_ends_the_doubt() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        read(1, FOUND, cause="scan"),
+        read(1, FOUND, cause=ReadCause.SCAN),
         read(1, EMPTY),  # before 1.8 that of a job that is not known, too
         read(1, OrchestratorError("slow")),
         Answered(ReadJobs(), JobPage(jobs=(), next_token=""), 0.0),
