@@ -12,7 +12,7 @@ BUSY   ?= 4
 # Most tests wait for servers, not for a core: more workers than cores use what others leave. None measures time.
 WORKERS ?= 4
 # The tests of the pure parts. They need no server.
-PURE    := tests/core tests/derive tests/fold tests/rules tests/wire
+PURE    := tests/core tests/derive tests/rules tests/wire
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Where `make install` puts the program: an environment of its own in lib/jobstate, and the command in bin.
 PREFIX  ?= $(HOME)/.local

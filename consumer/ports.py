@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from consumer.core.appends import Answer, Append, ReadBack
 from consumer.core.reads import Missing, OrchestratorAnswer, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
-from consumer.fold.asks import Answer, Append, ReadBack
 from consumer.model import HistoryPage, JobDocument, JobPage, Position
 
 

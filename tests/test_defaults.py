@@ -7,10 +7,9 @@ import pytest
 
 from consumer.bacalhau.orchestrator import OrchestratorOptions
 from consumer.bacalhau.tap import TapOptions
-from consumer.core import ReadingOptions
+from consumer.core import Lanes, ReadingOptions
 from consumer.daemon.life import reading_options
 from consumer.derive import DerivationSettings
-from consumer.fold import Lanes
 from consumer.settings import Settings
 
 SETTINGS = Settings()

@@ -23,7 +23,7 @@ from consumer.errors import DecodeError, ExitCode
 
 if TYPE_CHECKING:
     from consumer.cli.shapes import AdvisoryLine
-    from consumer.fold.asks import Entry
+    from consumer.core.appends import Entry
     from consumer.wire.entries import Advisory
 
 HEAD: Final = ("TIME", "AGE", "KIND", "JOB", "TEXT", "FACTS")

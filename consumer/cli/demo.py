@@ -15,9 +15,9 @@ import consumer.replay
 from consumer.cli.display import HEAD, Page, update_row, write_json
 from consumer.cli.options import AsJson, Output, called, end_at_signals, read_path, wants_json
 from consumer.cli.streams import write_stderr
+from consumer.core.appends import Entry
 from consumer.daemon.supervise import unless
 from consumer.errors import ExitCode, quoted
-from consumer.fold.asks import Entry
 from consumer.model import DERIVED, Update
 from consumer.observe import configure
 from consumer.replay.recording import Recording

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from consumer.cli.shapes import UpdateLine
-    from consumer.fold.asks import Entry
+    from consumer.core.appends import Entry
     from consumer.model import Update
 
 HEAD: Final = ("TIME", "STATE", "NAMESPACE", "JOB", "NAME", "SEQUENCE", "VERSION", "SOURCE", "MESSAGE")

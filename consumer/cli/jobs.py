@@ -32,7 +32,7 @@ from consumer.cli.options import (
 from consumer.errors import AbsentError, AmbiguousError, ExitCode, JobstateError
 
 if TYPE_CHECKING:
-    from consumer.fold.asks import Entry
+    from consumer.core.appends import Entry
     from consumer.jetstream.view import View
     from consumer.model import JobKey, Update
 
@@ -152,7 +152,7 @@ async def _list(wanted: _Wanted, limit: int, where: Where, shown: Shown, *, watc
 async def _follow(view: "View", wanted: _Wanted, reached: int, before: "Iterable[Update | None]", shown: Shown) -> None:
     """Show what the log stores after entry *reached*, which is the last that was listed; *before*: what was shown."""
     from consumer.cli.display import Page, update_object, update_row, write_json  # noqa: PLC0415
-    from consumer.fold.truth import read_update  # noqa: PLC0415
+    from consumer.core.verify import read_update  # noqa: PLC0415
     from consumer.jetstream.view import after  # noqa: PLC0415
     from consumer.wire.subjects import escape, job_key  # noqa: PLC0415
 
@@ -269,7 +269,7 @@ async def _history(job: str, where: Where, how: Shown) -> ExitCode:
 
 async def _judged(view: "View", key: "JobKey") -> "list[tuple[Entry, Update | None]]":
     """All of the job's entries in the log, in order, and the update that each is: None if nobody of ours wrote it."""
-    from consumer.fold.truth import Judge  # noqa: PLC0415
+    from consumer.core.verify import Judge  # noqa: PLC0415
 
     judge = Judge(view.names, key)
     async with view.entries(view.names.states(key)) as entries:
@@ -295,7 +295,7 @@ async def _true_last(view: "View", entry: "Entry", announced: set[int]) -> "tupl
     Where there is a doubt, all of the job's entries are read and judged.
     """
     from consumer.cli.display import read_entry  # noqa: PLC0415
-    from consumer.fold.truth import read_update  # noqa: PLC0415
+    from consumer.core.verify import read_update  # noqa: PLC0415
 
     key = view.names.key_of_state(entry.subject)
     assert key is not None

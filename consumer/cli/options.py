@@ -27,7 +27,7 @@ from consumer.cli.streams import let_go_of_unread, write_stderr
 from consumer.errors import ExitCode, JobstateError, ServerError, SettingsError, quoted
 
 if TYPE_CHECKING:
-    from consumer.fold.asks import Entry
+    from consumer.core.appends import Entry
     from consumer.jetstream.view import View
     from consumer.rules import Rules
     from consumer.settings import Settings

@@ -31,7 +31,7 @@ from consumer.errors import AbsentError, ExitCode
 
 if TYPE_CHECKING:
     from consumer.cli.shapes import RefusedLine
-    from consumer.fold.asks import Entry
+    from consumer.core.appends import Entry
     from consumer.jetstream.view import View
     from consumer.wire.subjects import Names
 

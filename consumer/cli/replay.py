@@ -10,8 +10,8 @@ import typer
 
 from consumer.cli.display import write_json
 from consumer.cli.options import AsJson, Output, read_count, read_path, wants_json
+from consumer.core import Published
 from consumer.errors import ExitCode, quoted
-from consumer.fold import Published
 from consumer.replay.derived import DerivedReplay, DerivedVerdict, add_up, derived_lines, derived_object, judge_derived
 from consumer.replay.recording import Recording
 from consumer.replay.summary import PlayedLine, Tallies, is_right, percentile, say_ms, summary_lines, summary_object

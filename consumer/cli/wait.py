@@ -29,8 +29,8 @@ from consumer.model import JobStateType
 
 if TYPE_CHECKING:
     from consumer.cli.shapes import WaitLine
-    from consumer.fold.asks import Entry
-    from consumer.fold.truth import Judge
+    from consumer.core.appends import Entry
+    from consumer.core.verify import Judge
     from consumer.jetstream.view import Reading
     from consumer.model import JobKey, Update
     from consumer.rules import Rules
@@ -136,7 +136,7 @@ class _Awaited:
 
     def take(self, entry: "Entry") -> None:
         """Take an entry of the log, if it is one of this job's and true: one of ours, in its place."""
-        from consumer.fold.truth import Judge  # noqa: PLC0415
+        from consumer.core.verify import Judge  # noqa: PLC0415
 
         key = self.names.key_of_state(entry.subject)
         if key is None or (key != self.pattern and (self.known or key.partition(".")[2] != self.pattern[2:])):

@@ -108,7 +108,7 @@ async def _watch(
     shown: Shown,
 ) -> ExitCode:
     from consumer.cli.display import Page, read_entry, update_object, update_row, write_json  # noqa: PLC0415
-    from consumer.fold.truth import read_update  # noqa: PLC0415
+    from consumer.core.verify import read_update  # noqa: PLC0415
 
     page = Page(live=True, headers=shown.headers)
     async with connected(where) as view:

@@ -2,19 +2,19 @@
 
 Frames, the orchestrator's answers, reports, the log's answers and the time go in; appends, reads and facts come out.
 The daemon, the replays and both simulations drive this object and nothing beside it, so what is simulated is what ships
-(design/design.md 3). It knows no socket and no clock. `consumer.fold` says what an event means, `consumer.core` which
-job is read when.
+(design/design.md 3). It knows no socket and no clock. `decide` says what an event means, `Lanes` how it gets into the
+log once, a source which job is read when.
 """
 
 from typing import Final, Protocol
 
 import msgspec
 
+from consumer.core.appends import Answer, Append, ReadBack
+from consumer.core.lanes import Decided, Lanes, Published
 from consumer.core.readers import Readers
 from consumer.core.reads import OrchestratorAnswer, OrchestratorRead, Scope
 from consumer.errors import OrchestratorError
-from consumer.fold import Decided, Lanes, Published
-from consumer.fold.asks import Answer, Append, ReadBack
 from consumer.model import Decision, Event, Frame, Notice, Work
 
 

@@ -17,6 +17,9 @@ import structlog
 
 from consumer import __version__
 from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
+from consumer.core import Lanes
+from consumer.core.dwell import Dwell
+from consumer.core.verify import Judge, judge_last
 from consumer.daemon.life import ENDING, Estate, Life
 from consumer.daemon.supervise import beside, unless
 from consumer.daemon.watch import LOG
@@ -29,9 +32,6 @@ from consumer.errors import (
     SettingsError,
     UnreachableError,
 )
-from consumer.fold import Lanes
-from consumer.fold.dwell import Dwell
-from consumer.fold.truth import Judge, judge_last
 from consumer.jetstream.format import open_format
 from consumer.jetstream.input import JetStreamInput
 from consumer.jetstream.pull import DoubtError

@@ -10,11 +10,10 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from consumer.core import Core, Readers
+from consumer.core import Core, Decided, Published, Readers
+from consumer.core.appends import Answer
 from consumer.core.reads import OrchestratorRead
 from consumer.errors import ConnectionLostError, DecodeError, OrchestratorError, UnreachableError
-from consumer.fold import Decided, Published
-from consumer.fold.asks import Answer
 from consumer.model import Frame, Junk, Notice, Work
 from consumer.ports import Answered, Beginning, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
 from consumer.wire import decode_frame, decode_report, frame_junk, report_junk

@@ -20,15 +20,14 @@ from consumer.bacalhau.namesake import compare_names
 from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, Orchestrator
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import DEAD_READER, Tap, TapOptions
-from consumer.core import Core, Readers, ReadingOptions
+from consumer.core import Core, Lanes, Readers, ReadingOptions
+from consumer.core.dwell import Dwell
 from consumer.daemon.carry import AHEAD_NS, Carrier, Sources, tell_ahead
 from consumer.daemon.supervise import Loop, run_until
 from consumer.daemon.watch import BUCKET, INPUT, LOG, ORCHESTRATOR, REFUSED, TAP, Watch
 from consumer.derive import Derivation, DerivationSettings
 from consumer.errors import LogWentBackError, RefusedError, ServerError, UnreachableError
 from consumer.faults import NEXT_STEP
-from consumer.fold import Lanes
-from consumer.fold.dwell import Dwell
 from consumer.jetstream.format import LogFormat
 from consumer.jetstream.input import Break, JetStreamInput
 from consumer.jetstream.recovery import Mark, mark_of, probe

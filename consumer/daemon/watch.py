@@ -9,15 +9,14 @@ from typing import Final
 
 import structlog
 
-from consumer.core import OrchestratorRead, Readers, ReadHistory, ReadJobs
+from consumer.core import Decided, Lanes, OrchestratorRead, Published, Readers, ReadHistory, ReadJobs
+from consumer.core.dwell import Dwell
+from consumer.core.lanes import FULL, Tally
 from consumer.core.options import COST_OF_LISTS, slow_lists_s
 from consumer.core.reads import Missing
 from consumer.daemon.agreement import Agreement
 from consumer.derive import Derivation
 from consumer.errors import OrchestratorError
-from consumer.fold import Decided, Lanes, Published
-from consumer.fold.dwell import Dwell
-from consumer.fold.lanes import FULL, Tally
 from consumer.model import Accepted, Event, Frame, Junk, Notice, ReadCause, Record, Rejected, Report, Undecodable
 from consumer.observe import Health, Metrics
 from consumer.observe.metrics import OTHER, SURPRISES

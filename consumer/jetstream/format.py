@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 import structlog
 
+from consumer.core.appends import Entry
+from consumer.core.verify import is_guarded
 from consumer.errors import DecodeError, ServerError, TopologyError, UnreachableError
-from consumer.fold.asks import Entry
-from consumer.fold.truth import is_guarded
 from consumer.jetstream.recovery import first_entry, last_entry
 from consumer.nats.api import PubAck
 from consumer.nats.connection import Connection

@@ -1,7 +1,7 @@
 """The input stream, read in order from a position, without acknowledgements (design/design.md 7.5): `ports.Input`.
 
 It begins, and begins again after whatever happened, in one way: if the entry at the last position is still the one with
-its time, after it; else from the first. What an entry says is `consumer.wire`; what it does is `consumer.fold`.
+its time, after it; else from the first. What an entry says is `consumer.wire`; what it does is `consumer.core`.
 """
 
 import asyncio

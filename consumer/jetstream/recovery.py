@@ -1,6 +1,6 @@
 """What a start finds in the log: where the input was confirmed to, by which format, and the last entries of each job.
 
-Reads in the order that design/design.md 7.4 needs; judges nothing: which entries are true is `consumer.fold.truth`.
+Reads in the order that design/design.md 7.4 needs; judges nothing: which entries are true is `consumer.core.verify`.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 
+from consumer.core.appends import Entry
+from consumer.core.verify import is_guarded
 from consumer.errors import DecodeError, LogWentBackError
-from consumer.fold.asks import Entry
-from consumer.fold.truth import is_guarded
 from consumer.jetstream.pull import DoubtError, Pull, refusal
 from consumer.model import JobKey, Position
 from consumer.nats.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, StreamInfo, entry_of

@@ -18,8 +18,8 @@ from typing import Final, Self
 import msgspec
 import nats.errors
 
+from consumer.core.appends import Entry
 from consumer.errors import AbsentError, LogWentBackError, ServerError, UnreachableError
-from consumer.fold.asks import Entry
 from consumer.jetstream.pull import DoubtError, Pull, Pulled
 from consumer.model import JobKey
 from consumer.nats import connect

@@ -1,6 +1,6 @@
 """Carries out what the lanes ask of the log: appends with compare-and-set, and read-backs. Implements `ports.Log`.
 
-Decides nothing: what an answer means for a job is `consumer.fold.lanes`. Every request has a reply subject of its own
+Decides nothing: what an answer means for a job is `consumer.core.lanes`. Every request has a reply subject of its own
 under one inbox, and one table says what is open and until when; so no append costs a task, a future or a timer.
 """
 
@@ -14,9 +14,9 @@ import msgspec
 import structlog
 from nats.aio.subscription import Subscription
 
+from consumer.core.appends import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
+from consumer.core.lanes import FULL
 from consumer.errors import ConnectionLostError, JobstateError, LogWentBackError
-from consumer.fold.asks import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
-from consumer.fold.lanes import FULL
 from consumer.nats.api import NO_MESSAGE, NO_STREAM, UNAVAILABLE, MessageAnswer, Problem, PubAck, StreamInfo
 from consumer.nats.connection import Connection
 from consumer.wire.subjects import Names

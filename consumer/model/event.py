@@ -1,6 +1,6 @@
 """What the fold is asked to decide, and what it answers: `Event` in, `Decision` out.
 
-An event names exactly one job, or none at all. Nothing here decides anything (`consumer.fold`).
+An event names exactly one job, or none at all. Nothing here decides anything (`consumer.core`).
 """
 
 from datetime import datetime

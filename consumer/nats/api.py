@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from consumer.fold.asks import Entry
+from consumer.core.appends import Entry
 
 NO_STREAM: Final = 10059
 NO_MESSAGE: Final = 10037

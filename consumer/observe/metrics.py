@@ -41,7 +41,7 @@ OTHER: Final = "other"
 STREAMS: Final = ("log", "input", "refused", "bucket")
 """What our streams are called where a label names one."""
 SURPRISES: Final = ("adopted", "forgotten", "foreign", "stale")
-"""What the log may have that was not expected of it, as `consumer.fold.lanes` counts it."""
+"""What the log may have that was not expected of it, as `consumer.core.lanes` counts it."""
 TAP_GAPS: Final = (
     "late",
     "reconnect",

@@ -11,10 +11,9 @@ from typing import Final
 
 import msgspec
 
-from consumer.core import Core
+from consumer.core import Core, Lanes, Published
 from consumer.derive.derivation import Derivation
 from consumer.errors import DecodeError
-from consumer.fold import Lanes, Published
 from consumer.model import JobKey, Notice, Record, Rejected, Undecodable, Update
 from consumer.replay.memory import MemoryLog
 from consumer.replay.record import Change, JobRecord

@@ -3,7 +3,7 @@
 It keeps the compare-and-set as the server does. The log with faults is the tests' (`tests/lab/simulation`).
 """
 
-from consumer.fold.asks import Answer, Append, Entry, Read, ReadBack, Refused, Stored
+from consumer.core.appends import Answer, Append, Entry, Read, ReadBack, Refused, Stored
 
 
 class MemoryLog:

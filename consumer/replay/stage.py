@@ -16,8 +16,8 @@ from typing import Final, Self
 
 import msgspec
 
+from consumer.core.appends import Entry
 from consumer.errors import ExitCode, JobstateError, ServerError
-from consumer.fold.asks import Entry
 from consumer.jetstream.server import EmbeddedServer, end_with_parent
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.view import FIRST, View, after

@@ -11,10 +11,20 @@ from typing import Final
 
 import msgspec
 
-from consumer.core import Core, Missing, OrchestratorRead, Readers, ReadingOptions, ReadJob, ReadJobs, Settled
+from consumer.core import (
+    Core,
+    Lanes,
+    Missing,
+    OrchestratorRead,
+    Published,
+    Readers,
+    ReadingOptions,
+    ReadJob,
+    ReadJobs,
+    Settled,
+)
 from consumer.core.reads import HISTORY_LIMIT
 from consumer.errors import DecodeError
-from consumer.fold import Lanes, Published
 from consumer.model import DERIVED, HistoryPage, JobDocument, JobPage, Record, Rejected, Undecodable
 from consumer.replay.memory import MemoryLog
 from consumer.replay.recording import Recording

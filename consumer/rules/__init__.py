@@ -1,6 +1,6 @@
 """The rules a job's state obeys: states, ends, transitions, as data. All of them live here, and only here.
 
-This package knows states. It knows no sequence, no transport and no clock; what an event comes to is `consumer.fold`'s.
+This package knows states. It knows no sequence, no transport and no clock; what an event comes to is `consumer.core`'s.
 """
 
 from consumer.rules.file import DEFAULT, load

@@ -1,4 +1,4 @@
-"""An update as bytes, there and back. Which updates are made is `consumer.fold`."""
+"""An update as bytes, there and back. Which updates are made is `consumer.core`."""
 
 from bisect import bisect_left
 from typing import Final

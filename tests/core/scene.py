@@ -5,10 +5,20 @@ Not a test itself. Time is a number; nobody waits.
 
 from datetime import UTC, datetime
 
-from consumer.core import Missing, OrchestratorRead, Readers, ReadHistory, ReadingOptions, ReadJob, ReadJobs, Scope
+from consumer.core import (
+    Missing,
+    OrchestratorRead,
+    Readers,
+    ReadHistory,
+    ReadingOptions,
+    ReadJob,
+    ReadJobs,
+    Scope,
+    decide,
+    follow,
+)
 from consumer.errors import OrchestratorError
 from consumer.faults import OrchestratorFault
-from consumer.fold import decide, follow
 from consumer.model import (
     OBSERVED,
     Accepted,

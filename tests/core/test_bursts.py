@@ -12,8 +12,7 @@ from typing import Final
 
 import pytest
 
-from consumer.core import Core, OrchestratorRead, Readers, ReadHistory, ReadJob
-from consumer.fold import Lanes
+from consumer.core import Core, Lanes, OrchestratorRead, Readers, ReadHistory, ReadJob
 from consumer.model import FrameKind, HistoryPage, JobDocument, JobPage, Record
 from consumer.replay.memory import MemoryLog
 from consumer.wire.subjects import Names

@@ -1,9 +1,8 @@
 """The pump between a source of events and the lanes: what goes in comes out once, and each side hears of the other."""
 
-from consumer.core import Core
+from consumer.core import Core, Lanes
+from consumer.core.appends import Append, Unanswered
 from consumer.core.reads import OrchestratorRead, ReadJobs
-from consumer.fold import Lanes
-from consumer.fold.asks import Append, Unanswered
 from consumer.model import (
     NOWHERE,
     START,

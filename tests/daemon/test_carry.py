@@ -8,14 +8,13 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from consumer.core import Core, Readers, ReadingOptions
+from consumer.core import Core, Decided, Lanes, Published, Readers, ReadingOptions, lanes
+from consumer.core.appends import Answer, Append, Busy, ReadBack, Unanswered
 from consumer.core.reads import Missing, OrchestratorAnswer, OrchestratorRead, ReadJob, ReadJobs
 from consumer.daemon.carry import Carrier, Sources
 from consumer.daemon.supervise import end
 from consumer.derive import Derivation, DerivationSettings
 from consumer.errors import ConnectionLostError, LogWentBackError, OrchestratorError, UnreachableError
-from consumer.fold import Decided, Lanes, Published, lanes
-from consumer.fold.asks import Answer, Append, Busy, ReadBack, Unanswered
 from consumer.model import BadJob, Frame, JobPage, Notice, Position
 from consumer.ports import Answered, Delivery, RawFrame
 from consumer.replay.memory import MemoryLog

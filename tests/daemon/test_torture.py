@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 import pytest
 
-from consumer.fold.asks import Entry
+from consumer.core.appends import Entry
 from consumer.model import Job, Update
 from tests.lab.torture import (
     NAMES,

@@ -7,15 +7,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from consumer.core import Readers, ReadingOptions
+from consumer.core import Lanes, Readers, ReadingOptions
+from consumer.core.appends import Append, Read, ReadBack, Refused, Stored
+from consumer.core.dwell import Dwell
 from consumer.core.reads import OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.core.verify import Truth
 from consumer.daemon.watch import LOG, ORCHESTRATOR, Watch
 from consumer.errors import OrchestratorError
 from consumer.faults import NEXT_STEP, OrchestratorFault
-from consumer.fold import Lanes
-from consumer.fold.asks import Append, Read, ReadBack, Refused, Stored
-from consumer.fold.dwell import Dwell
-from consumer.fold.truth import Truth
 from consumer.model import (
     OBSERVED,
     REPORTED,

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from consumer.core import Lanes
+from consumer.core.appends import Append
+from consumer.core.verify import Truth
 from consumer.derive.derivation import WHY, Derivation, DerivationSettings
-from consumer.fold import Lanes
-from consumer.fold.asks import Append
-from consumer.fold.truth import Truth
 from consumer.model import (
     DERIVED,
     OBSERVED,

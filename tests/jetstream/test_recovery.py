@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from consumer.core.appends import Append, Entry, Stored
+from consumer.core.verify import judge_all, judge_last
 from consumer.errors import LogWentBackError
-from consumer.fold.asks import Append, Entry, Stored
-from consumer.fold.truth import judge_all, judge_last
 from consumer.jetstream import recovery
 from consumer.jetstream.recovery import probe, recover
 from consumer.jetstream.topology import ensure

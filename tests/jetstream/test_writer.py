@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from consumer.core.appends import Answer, Append, ReadBack, Refused, Stored, Unanswered
 from consumer.errors import ConnectionLostError, JobstateError, LogWentBackError
-from consumer.fold.asks import Answer, Append, ReadBack, Refused, Stored, Unanswered
 from consumer.jetstream.recovery import probe
 from consumer.jetstream.topology import configs, ensure
 from consumer.jetstream.writer import JetStreamWriter, open_writer

@@ -29,9 +29,9 @@ from unittest.mock import patch
 import msgspec
 import nats
 
+from consumer.core import Decided
 from consumer.daemon import assemble, life
 from consumer.daemon.watch import Watch
-from consumer.fold import Decided
 from consumer.jetstream import topology
 from consumer.jetstream.input import JetStreamInput
 from consumer.jetstream.pull import Pull, Pulled

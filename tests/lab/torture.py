@@ -26,8 +26,8 @@ from typing import Any, Final
 import msgspec
 import nats.errors
 
+from consumer.core.appends import Entry
 from consumer.errors import JobstateError, ServerError
-from consumer.fold.asks import Entry
 from consumer.jetstream.server import EmbeddedServer
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.view import FIRST, Reading, View

@@ -8,9 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import consumer
 from consumer.bacalhau import tap
+from consumer.core.lanes import FULL, Tally
 from consumer.daemon import watch
 from consumer.faults import NEXT_STEP
-from consumer.fold.lanes import FULL, Tally
 from consumer.jetstream import writer
 from consumer.model import NOTICE_KINDS, REJECTED_REASONS, UNCHANGED_REASONS
 from consumer.observe import Metrics

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from consumer.fold.asks import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored
+from consumer.core.appends import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored
 from consumer.model import JobKey
 from consumer.ports import Log
 from consumer.wire.subjects import Names, job_key

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from consumer.fold.asks import Entry
+from consumer.core.appends import Entry
 from consumer.jetstream.pull import Pull
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.writer import open_writer

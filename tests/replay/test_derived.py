@@ -5,7 +5,7 @@ from functools import cache
 import msgspec
 import pytest
 
-from consumer.fold import Published
+from consumer.core import Published
 from consumer.model import Job, Notice, Record, Step, Update
 from consumer.model.event import START, Identity
 from consumer.replay.derived import (

@@ -5,14 +5,14 @@ from collections import Counter
 from typing import Final
 
 from consumer.bacalhau.orchestrator import Orchestrator
+from consumer.core.appends import Entry
+from consumer.core.verify import Judge
 from consumer.doctor.facts import Heard, Listed, LogHead, Pair, Sample, Stream
 from consumer.doctor.judging.agreement import BEHIND_S, compare
 from consumer.doctor.probing.contact import Listening
 from consumer.doctor.probing.jetstream import read_entry
 from consumer.doctor.probing.orchestrator import read_history
 from consumer.errors import DecodeError, OrchestratorError
-from consumer.fold.asks import Entry
-from consumer.fold.truth import Judge
 from consumer.jetstream.recovery import last_entry
 from consumer.model import REPORTED, JobKey, Snapshot, Update
 from consumer.nats.connection import Connection

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import msgspec
 
+from consumer.core.appends import Entry
 from consumer.doctor.facts import Account, LastEntry, LogHead, Permissions, Replica, Stream, Streams, Told
 from consumer.errors import ServerError, UnreachableError
-from consumer.fold.asks import Entry
 from consumer.jetstream.bounds import fit
 from consumer.jetstream.format import read_format
 from consumer.jetstream.recovery import last_entry

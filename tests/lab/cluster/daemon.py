@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from consumer.core import (
     Core,
+    Lanes,
     Missing,
     OrchestratorAnswer,
     OrchestratorRead,
@@ -19,12 +20,11 @@ from consumer.core import (
     ReadJobs,
     Settled,
 )
+from consumer.core.appends import Answer, Entry
 from consumer.core.pace import WINDOW_S
+from consumer.core.verify import judge_all, judge_last
 from consumer.errors import DecodeError, OrchestratorError
 from consumer.faults import of_body
-from consumer.fold import Lanes
-from consumer.fold.asks import Answer, Entry
-from consumer.fold.truth import judge_all, judge_last
 from consumer.model import HistoryPage, Identity, JobDocument, JobKey, JobPage, Record, Rejected
 from consumer.rules import Rules
 from consumer.wire import decode_frame

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Final, TypeVarTuple
 
 from consumer.core import OrchestratorRead, ReadHistory, ReadingOptions, ReadJob
+from consumer.core.appends import Append, ReadBack, Stored, Unanswered
 from consumer.errors import OrchestratorError
-from consumer.fold.asks import Append, ReadBack, Stored, Unanswered
 from consumer.rules import Rules
 from tests.lab.cluster import rest
 from tests.lab.cluster.cluster import Cluster

@@ -23,9 +23,9 @@ from tests.lab.mutation import mutants
 from tests.lab.mutation.mutants import Mutant
 from tests.lab.mutation.running import Reach, Try, measure, try_quickly, try_surely
 
-PARTS: Final = ("model", "rules", "wire", "fold", "core", "derive")
+PARTS: Final = ("model", "rules", "wire", "core", "derive")
 TESTS: Final = (
-    *("tests/core", "tests/derive", "tests/fold", "tests/rules", "tests/wire"),
+    *("tests/core", "tests/derive", "tests/rules", "tests/wire"),
     *("tests/lab/cluster", "tests/lab/simulation", "tests/replay"),
 )
 IMPORTED_FIRST: Final = ("aiohttp", "msgspec", "nats", "prometheus_client", "rich", "structlog", "typer")

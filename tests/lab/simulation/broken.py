@@ -12,11 +12,10 @@ from unittest.mock import patch
 
 import msgspec
 
-from consumer.core import Readers
+from consumer.core import Lanes, Readers, decide, verify
+from consumer.core.appends import Append, Entry, ReadBack
 from consumer.core.lists import Lists
-from consumer.fold import Lanes, decide, truth
-from consumer.fold.asks import Append, Entry, ReadBack
-from consumer.fold.truth import Truth, judge_last
+from consumer.core.verify import Truth, judge_last
 from consumer.model import (
     OBSERVED,
     REPORTED,
@@ -39,7 +38,7 @@ from tests.lab.simulation import daemon
 from tests.lab.simulation.log import SimulatedLog
 from tests.lab.simulation.world import World
 
-LANES: Final = "consumer.fold.lanes"
+LANES: Final = "consumer.core.lanes"
 
 
 @contextmanager
@@ -116,7 +115,7 @@ def _append_without_join() -> Iterator[Rules]:
         behind = place_of(known).sequence - record.after.sequence
         return min(max(behind, 0), len(record.steps))
 
-    # `consumer.fold.decide` is the function: the module of that name is found by where the function looks.
+    # `consumer.core.decide` is the function: the module of that name is found by where the function looks.
     with patch.dict(decide.__globals__, _steps_behind=counts):
         yield load()
 
@@ -233,7 +232,7 @@ def _imitation_believed() -> Iterator[Rules]:
 @contextmanager
 def _header_unread() -> Iterator[Rules]:
     """An entry without a compare-and-set is taken for one that has it."""
-    read = truth.read_update
+    read = verify.read_update
 
     def believes(names: Names, key: JobKey, entry: Entry) -> Update | None:
         if entry.expected is None:
@@ -244,9 +243,9 @@ def _header_unread() -> Iterator[Rules]:
         return entry.expected is None or before <= entry.expected < entry.number
 
     with (
-        patch.object(truth, "read_update", believes),
+        patch.object(verify, "read_update", believes),
         patch(f"{LANES}.read_update", believes),
-        patch.object(truth, "_is_after", is_after),
+        patch.object(verify, "_is_after", is_after),
     ):
         yield load()
 
@@ -254,33 +253,33 @@ def _header_unread() -> Iterator[Rules]:
 @contextmanager
 def _filter_unread() -> Iterator[Rules]:
     """A compare-and-set over other subjects than all of the job's is taken for ours."""
-    read = truth.read_update
+    read = verify.read_update
 
     def believes(names: Names, key: JobKey, entry: Entry) -> Update | None:
         return read(names, key, msgspec.structs.replace(entry, filter=names.states(key)))
 
-    with patch.object(truth, "read_update", believes), patch(f"{LANES}.read_update", believes):
+    with patch.object(verify, "read_update", believes), patch(f"{LANES}.read_update", believes):
         yield load()
 
 
 @contextmanager
 def _number_unread() -> Iterator[Rules]:
     """Nobody looks after which entry one was stored, where all of a job's are judged."""
-    with patch.object(truth, "_is_after", lambda _entry, _before: True):
+    with patch.object(verify, "_is_after", lambda _entry, _before: True):
         yield load()
 
 
 @contextmanager
 def _previous_unread() -> Iterator[Rules]:
     """An entry's `Sequence` is believed, whatever state it says to have followed."""
-    with patch.object(truth, "_follows", lambda update, sequence, _state: update.Sequence == sequence + 1):
+    with patch.object(verify, "_follows", lambda update, sequence, _state: update.Sequence == sequence + 1):
         yield load()
 
 
 @contextmanager
 def _removal_unforgiven() -> Iterator[Rules]:
     """What followed an entry that an operator removed since is taken for a stranger's."""
-    with patch.object(truth, "_is_after", lambda entry, before: entry.expected == before):
+    with patch.object(verify, "_is_after", lambda entry, before: entry.expected == before):
         yield load()
 
 

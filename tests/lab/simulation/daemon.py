@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from consumer.core import (
     Core,
+    Lanes,
     Missing,
     OrchestratorAnswer,
     OrchestratorRead,
@@ -18,10 +19,9 @@ from consumer.core import (
     ReadJobs,
     Settled,
 )
+from consumer.core.appends import Answer, Entry
+from consumer.core.verify import judge_all, judge_last
 from consumer.errors import OrchestratorError
-from consumer.fold import Lanes
-from consumer.fold.asks import Answer, Entry
-from consumer.fold.truth import judge_all, judge_last
 from consumer.model import (
     Frame,
     HistoryPage,

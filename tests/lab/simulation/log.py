@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from consumer.fold.asks import Answer, Append, Entry, Read, ReadBack, Refused, Stored
+from consumer.core.appends import Answer, Append, Entry, Read, ReadBack, Refused, Stored
 
 STREAMS: Final = ("log", "refused")
 

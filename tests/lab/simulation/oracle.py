@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from consumer.fold.asks import Entry
+from consumer.core.appends import Entry
 from consumer.model import Identity, Junk, Position, Report
 from tests.lab.seeds import ViolationError
 from tests.lab.simulation.log import SimulatedLog

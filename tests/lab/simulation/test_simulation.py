@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.fold.asks import Append, Read, ReadBack, Refused, Stored
+from consumer.core.appends import Append, Read, ReadBack, Refused, Stored
 from consumer.rules import load
 from tests.lab.seeds import Result, run_seed, run_seeds
 from tests.lab.simulation.broken import BROKEN

@@ -10,9 +10,8 @@ from typing import Final
 
 import msgspec
 
-from consumer.core import Missing, OrchestratorRead, ReadHistory, ReadJob
-from consumer.fold import Published
-from consumer.fold.asks import Append, Busy, ReadBack, Refused, Stored, Unanswered
+from consumer.core import Missing, OrchestratorRead, Published, ReadHistory, ReadJob
+from consumer.core.appends import Append, Busy, ReadBack, Refused, Stored, Unanswered
 from consumer.model import Event, Frame, HistoryPage, Identity, JobDocument, JobKey, JobPage, Junk, Position, Report
 from consumer.rules import Rules
 from tests.lab.seeds import ViolationError

@@ -16,10 +16,10 @@ from typing import Final
 
 import msgspec
 
-from consumer.fold.asks import Answer, Append, Busy, Entry, ReadBack, Refused, Stored, Unanswered
-from consumer.fold.decide import decide, follow
-from consumer.fold.dwell import Dwell, since_of
-from consumer.fold.truth import NOTHING, Truth, is_next, judge_all, read_position, read_update
+from consumer.core.appends import Answer, Append, Busy, Entry, ReadBack, Refused, Stored, Unanswered
+from consumer.core.decide import decide, follow
+from consumer.core.dwell import Dwell, since_of
+from consumer.core.verify import NOTHING, Truth, is_next, judge_all, read_position, read_update
 from consumer.model import (
     NOWHERE,
     REPORTED,

@@ -1,4 +1,4 @@
-"""What the lanes ask of the log, and what the log may answer. Shapes only; `consumer.fold.lanes` decides.
+"""What the lanes ask of the log, and what the log may answer. Shapes only; `consumer.core.lanes` decides.
 
 Every entry carries a compare-and-set: it is stored after the entry that its filter names, and after no other.
 """

@@ -1,4 +1,4 @@
-"""What one event comes to, given what is known: `consumer.fold.decide`. Which transitions are allowed: tests/rules."""
+"""What one event comes to, given what is known: `consumer.core.decide`. Which transitions are allowed: tests/rules."""
 
 import itertools
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from consumer.fold.decide import MESSAGE_KEPT, decide, follow
+from consumer.core.decide import MESSAGE_KEPT, decide, follow
 from consumer.model import (
     NOWHERE,
     NUMBER_MAX,

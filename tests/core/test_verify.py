@@ -1,12 +1,12 @@
-"""Which entries of a job are true, and which are foreign: `consumer.fold.truth`."""
+"""Which entries of a job are true, and which are foreign: `consumer.core.verify`."""
 
 from typing import Any
 
 import msgspec
 import pytest
 
-from consumer.fold.asks import Entry
-from consumer.fold.truth import NOTHING, is_guarded, judge_all, judge_last, read_position
+from consumer.core.appends import Entry
+from consumer.core.verify import NOTHING, is_guarded, judge_all, judge_last, read_position
 from consumer.model import NOWHERE, REPORTED, Job, JobKey, Position, Update
 from consumer.wire.subjects import Names
 from consumer.wire.update import encode_update

@@ -12,10 +12,10 @@ from typing import Final
 
 import msgspec
 
+from consumer.core.appends import Entry
+from consumer.core.decide import follow
+from consumer.core.dwell import since_of
 from consumer.errors import DecodeError
-from consumer.fold.asks import Entry
-from consumer.fold.decide import follow
-from consumer.fold.dwell import since_of
 from consumer.model import NOWHERE, JobKey, Known, Position, Update
 from consumer.wire.subjects import Names
 from consumer.wire.update import decode_update, fits

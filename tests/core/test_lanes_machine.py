@@ -9,9 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from consumer.fold.asks import Answer, Append, ReadBack, Unanswered
-from consumer.fold.lanes import Lanes
-from consumer.fold.truth import judge_all
+from consumer.core.appends import Answer, Append, ReadBack, Unanswered
+from consumer.core.lanes import Lanes
+from consumer.core.verify import judge_all
 from consumer.model import Identity, JobKey, Position, Report
 from consumer.rules import load
 from consumer.wire.subjects import Names

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from consumer.fold import Lanes
-from consumer.fold.asks import Append, Entry, Read, ReadBack, Refused, Stored, Unanswered
-from consumer.fold.dwell import LOOK_MAX, SETTLE_S, Dwell, since_of
-from consumer.fold.truth import Truth, judge_all, judge_last
+from consumer.core import Lanes
+from consumer.core.appends import Append, Entry, Read, ReadBack, Refused, Stored, Unanswered
+from consumer.core.dwell import LOOK_MAX, SETTLE_S, Dwell, since_of
+from consumer.core.verify import Truth, judge_all, judge_last
 from consumer.model import REPORTED, Identity, Job, JobKey, Known, Notice, Position, Report, Update
 from consumer.rules import Rules, load
 from consumer.wire.subjects import Names, job_key

@@ -1,4 +1,4 @@
-"""How events get into the log once: `consumer.fold.lanes`. Answers are given by hand, and time is a number."""
+"""How events get into the log once: `consumer.core.lanes`. Answers are given by hand, and time is a number."""
 
 from collections import Counter
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumer.fold.asks import Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
-from consumer.fold.lanes import BACKOFF_FIRST_S, BACKOFF_MAX_S, BUSY_WAIT_S, HEADERS_MAX, STALE_WAIT_S, Lanes, Tally
-from consumer.fold.truth import Truth
+from consumer.core.appends import Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
+from consumer.core.lanes import BACKOFF_FIRST_S, BACKOFF_MAX_S, BUSY_WAIT_S, HEADERS_MAX, STALE_WAIT_S, Lanes, Tally
+from consumer.core.verify import Truth
 from consumer.model import (
     NOWHERE,
     OBSERVED,
