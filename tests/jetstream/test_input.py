@@ -176,22 +176,30 @@ async def test_a_deleted_consumer_is_replaced(source: JetStreamInput, reader: Co
     await source.start(None)
     found = await source.batch()
     assert len(found) < 5000
-    await delete_consumer(source, reader, names)
+    await delete_consumer(reader, names)
     found += await take(source, 5000 - len(found))
     restarts = source.restarts
     reading = asyncio.create_task(take(source, 1))
-    await delete_consumer(source, reader, names)
+    await delete_consumer(reader, names)
     await until(lambda: source.restarts > restarts, "a doubt")
     await put(reader, names, 5001, 5001)
     assert bodies(found + await reading) == list(range(1, 5002))
     assert source.breaks == []
 
 
-async def delete_consumer(source: JetStreamInput, reader: Connection, names: Names) -> None:
-    """As an operator may, or a server that forgot it."""
-    await until(lambda: source._pull, "a consumer")
-    assert source._pull is not None
-    assert b"error" not in await api(reader, f"CONSUMER.DELETE.{names.input}.{source._pull._name}")
+async def delete_consumer(reader: Connection, names: Names) -> None:
+    """As an operator may, or a server that forgot it: the one that there is, once there is one."""
+    for name in await consumers(reader, names):
+        await api(reader, f"CONSUMER.DELETE.{names.input}.{name}")
+
+
+async def consumers(reader: Connection, names: Names) -> list[str]:
+    """Those of the input's stream, once there is one."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            answer = json.loads(await api(reader, f"CONSUMER.NAMES.{names.input}"))
+            if answer["consumers"]:
+                return list(answer["consumers"])
 
 
 async def test_what_is_lost_on_the_way_is_asked_for_again(
@@ -276,7 +284,6 @@ async def test_a_position_that_is_not_there_any_more_is_announced(  # noqa: PLR0
     places = [delivery.position for delivery in await take(source, 10)]
     if alive:
         source._place = places[begin - 1]
-        assert source._pull is not None
         await source.stop()
     await damage(reader, names)  # type: ignore[misc]
     await put(reader, names, 11, 13)
@@ -370,8 +377,9 @@ async def test_a_consumer_that_is_deleted_again_and_again_is_no_hot_loop(
     times = []
     for count in range(4):
         began = loop.time()
-        await delete_consumer(source, reader, names)
-        await until(lambda count=count: source.restarts > count and source._pull, "another")  # type: ignore[misc]
+        await delete_consumer(reader, names)
+        await until(lambda count=count: source.restarts > count, "a doubt")  # type: ignore[misc]
+        await consumers(reader, names)
         times.append(loop.time() - began)
     assert times[1] > 0.1
     assert times[2] > 0.2
@@ -477,8 +485,7 @@ async def test_it_says_why_it_does_not_go_on(tmp_path: Path, names: Names) -> No
         assert server.pid is not None
         os.kill(server.pid, signal.SIGHUP)
         await until(lambda: "Reloaded server configuration" in (server.folder / "nats-server.log").read_text(), "it")
-        if source._pull is not None:  # a reload may have ended the connection
-            await delete_consumer(source, admin, names)
+        await delete_consumer(admin, names)
         await until(lambda: "CONSUMER.CREATE" in source.trouble, "the reason")
         assert reader.is_connected
         turns = source.turns
@@ -545,8 +552,7 @@ async def test_what_is_refused_at_once_is_no_hot_loop(
     with monkeypatch.context() as patch:
         patch.setattr(reader, "ask", ask)
         began = asyncio.get_running_loop().time()
-        assert source._pull is not None
-        source._pull.doubt("by the test")
+        await delete_consumer(reader, names)
         await until(lambda: tries >= 4, "four tries")
         assert asyncio.get_running_loop().time() - began > (0.25 + 0.5) / 2
     await put(reader, names, 1, 1)
