@@ -10,7 +10,7 @@ import msgspec
 
 from consumer.core.appends import Answer, Append, ReadBack
 from consumer.core.reads import Missing, OrchestratorAnswer, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
-from consumer.model import HistoryPage, JobDocument, JobPage, Position
+from consumer.model import HistoryPage, InputPosition, JobDocument, JobPage
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
@@ -21,7 +21,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
     subject: str
     data: bytes
-    position: Position
+    position: InputPosition
     traceparent: str = ""
     foreign: str = ""
 

@@ -13,7 +13,7 @@ from consumer.cli.display import say_time, shorten_time
 from consumer.cli.verbs import VERBS, Verb
 from consumer.doctor.finding import CHECKS
 from consumer.errors import ExitCode
-from consumer.model import NOTICE_KINDS, Position
+from consumer.model import NOTICE_KINDS, InputPosition
 from consumer.observe import Metrics
 from consumer.replay.recording import Recording
 from consumer.replay.virtual import VirtualReplay
@@ -40,7 +40,7 @@ def _reread(decode: Callable[[bytes], object]) -> Callable[[bytes], bytes]:
 
 
 def _reread_report(data: bytes) -> bytes:
-    report = decode_report(Names(), "jobstate.v1.main.in.default.my-job", data, Position(1, 1))
+    report = decode_report(Names(), "jobstate.v1.main.in.default.my-job", data, InputPosition(1, 1))
     return b"" if report.problem else data
 
 

@@ -269,9 +269,9 @@ async def _history(job: str, where: Where, how: Shown) -> ExitCode:
 
 async def _judged(view: "View", key: "JobKey") -> "list[tuple[Entry, Update | None]]":
     """All of the job's entries in the log, in order, and the update that each is: None if nobody of ours wrote it."""
-    from consumer.core.verify import Judge  # noqa: PLC0415
+    from consumer.core.verify import EntryVerifier  # noqa: PLC0415
 
-    judge = Judge(view.names, key)
+    judge = EntryVerifier(view.names, key)
     async with view.entries(view.names.states(key)) as entries:
         return [(entry, judge.take(entry)) async for entry in entries]
 

@@ -30,7 +30,7 @@ from consumer.model import JobStateType
 if TYPE_CHECKING:
     from consumer.cli.shapes import WaitLine
     from consumer.core.appends import Entry
-    from consumer.core.verify import Judge
+    from consumer.core.verify import EntryVerifier
     from consumer.jetstream.view import Reading
     from consumer.model import JobKey, Update
     from consumer.rules import Rules
@@ -132,18 +132,18 @@ class _Awaited:
         self.entry: Entry | None = None
         self.outcome: Outcome | None = None
         self._version = version
-        self._judges: dict[JobKey, Judge] = {}
+        self._judges: dict[JobKey, EntryVerifier] = {}
 
     def take(self, entry: "Entry") -> None:
         """Take an entry of the log, if it is one of this job's and true: one of ours, in its place."""
-        from consumer.core.verify import Judge  # noqa: PLC0415
+        from consumer.core.verify import EntryVerifier  # noqa: PLC0415
 
         key = self.names.key_of_state(entry.subject)
         if key is None or (key != self.pattern and (self.known or key.partition(".")[2] != self.pattern[2:])):
             return
         judge = self._judges.get(key)
         if judge is None:
-            judge = self._judges[key] = Judge(self.names, key)
+            judge = self._judges[key] = EntryVerifier(self.names, key)
         update = judge.take(entry)
         if update is not None:
             self.pattern, self.known = key, True

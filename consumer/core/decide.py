@@ -17,10 +17,10 @@ from consumer.model import (
     Decision,
     Event,
     Identity,
+    InputPosition,
     Job,
-    Junk,
-    Known,
-    Position,
+    LastUpdate,
+    Malformed,
     Record,
     Rejected,
     Report,
@@ -28,7 +28,7 @@ from consumer.model import (
     Unchanged,
     Undecodable,
     Update,
-    place_of,
+    log_point_of,
 )
 from consumer.rules import Rules
 
@@ -44,18 +44,18 @@ _COVERED: Final = Unchanged(reason="covered")
 _UNJOINED: Final = Unchanged(reason="unjoined")
 
 
-def decide(rules: Rules, known: Known | None, event: Event) -> Decision:
+def decide(rules: Rules, known: LastUpdate | None, event: Event) -> Decision:
     """Say what *event* means for a job of which *known* is the last confirmed update. Changes nothing: see `follow`."""
     match event:
         case Report():
             return _decide_report(rules, known, event)
         case Record():
             return _decide_record(rules, known, event)
-        case Junk():
+        case Malformed():
             return Undecodable(reason=event.reason)
 
 
-def follow(known: Known | None, update: Update, number: int, position: Position = NOWHERE) -> Known:
+def follow(known: LastUpdate | None, update: Update, number: int, position: InputPosition = NOWHERE) -> LastUpdate:
     """What is known once *update* is the log's entry *number*. *position* is the report it came from, if one did.
 
     The last covered report goes along with every later update of the job, so that a restart that reads it again still
@@ -63,7 +63,7 @@ def follow(known: Known | None, update: Update, number: int, position: Position 
     """
     covered = position if position > NOWHERE else known.input if known is not None else NOWHERE
     job = update.Job
-    return Known(
+    return LastUpdate(
         number=number,
         sequence=update.Sequence,
         state=update.StateType,
@@ -93,7 +93,7 @@ def _kept(message: str) -> str:
     return f"=sha256={sha256(message.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
-def _decide_report(rules: Rules, known: Known | None, report: Report) -> Decision:
+def _decide_report(rules: Rules, known: LastUpdate | None, report: Report) -> Decision:
     if known is not None and report.position <= known.input:
         return _COVERED
     if report.problem:
@@ -110,7 +110,7 @@ def _decide_report(rules: Rules, known: Known | None, report: Report) -> Decisio
     return _decide_next(rules, known, report, state)
 
 
-def _decide_next(rules: Rules, known: Known, report: Report, state: str) -> Decision:
+def _decide_next(rules: Rules, known: LastUpdate, report: Report, state: str) -> Decision:
     """Of a job that only producers told of: first where the report places itself, then what it says."""
     version = _compare(report.version, known.version)
     if version > 0:
@@ -132,7 +132,7 @@ def _compare(told: int | None, known: int | None) -> int:
     return 0 if told is None or known is None else told - known
 
 
-def _begin_life(rules: Rules, known: Known, report: Report, state: str) -> Decision:
+def _begin_life(rules: Rules, known: LastUpdate, report: Report, state: str) -> Decision:
     # A higher version is a new life. Whoever reports it may have come late: it may begin anywhere, and that is flagged.
     flags = () if state == rules.initial else ("skipped",)
     if not rules.completable(report.job.type or known.type, state):
@@ -140,7 +140,7 @@ def _begin_life(rules: Rules, known: Known, report: Report, state: str) -> Decis
     return _accept(known, report, state, flags)
 
 
-def _judge(rules: Rules, known: Known | None, report: Report, state: str) -> Decision:
+def _judge(rules: Rules, known: LastUpdate | None, report: Report, state: str) -> Decision:
     previous = known.state if known is not None else None
     if not rules.allows(previous, state):
         return _forbidden(rules, previous, state)
@@ -150,7 +150,7 @@ def _judge(rules: Rules, known: Known | None, report: Report, state: str) -> Dec
     return _accept(known, report, state, ())
 
 
-def _accept(known: Known | None, report: Report, state: str, flags: tuple[str, ...]) -> Accepted:
+def _accept(known: LastUpdate | None, report: Report, state: str, flags: tuple[str, ...]) -> Accepted:
     version = report.version
     if version is None and known is not None:
         version = known.version  # not told: the same life goes on
@@ -168,12 +168,12 @@ def _accept(known: Known | None, report: Report, state: str, flags: tuple[str, .
     return Accepted(update=update)
 
 
-def _stored(position: Position) -> datetime:
+def _stored(position: InputPosition) -> datetime:
     """When the input stored the report: the update's time if the report names none (design/design.md 4)."""
     return _EPOCH + timedelta(microseconds=position.time_ns // 1000)
 
 
-def _decide_record(rules: Rules, known: Known | None, record: Record) -> Decision:
+def _decide_record(rules: Rules, known: LastUpdate | None, record: Record) -> Decision:
     behind = _steps_behind(known, record)
     if behind is None:
         return _UNJOINED
@@ -201,9 +201,9 @@ def _decide_record(rules: Rules, known: Known | None, record: Record) -> Decisio
     return Accepted(update=update, more=behind + 1 < len(record.steps))
 
 
-def _steps_behind(known: Known | None, record: Record) -> int | None:
+def _steps_behind(known: LastUpdate | None, record: Record) -> int | None:
     """How many of the record's steps the log has already; None if the log stands at no place of this run."""
-    here = place_of(known)
+    here = log_point_of(known)
     behind = here.sequence - record.after.sequence
     if behind < 0:
         return None
@@ -219,7 +219,7 @@ def _steps_behind(known: Known | None, record: Record) -> int | None:
     return behind
 
 
-def _refusal(rules: Rules, known: Known | None, record: Record, step: Step) -> Rejected | None:
+def _refusal(rules: Rules, known: LastUpdate | None, record: Record, step: Step) -> Rejected | None:
     previous = known.state if known is not None else None
     new_life = known is not None and known.version is not None and step.version > known.version
     if not new_life and not rules.allows(previous, step.state):
@@ -242,7 +242,7 @@ def _not_completable(job_type: str, state: str) -> Rejected:
 
 
 def _update(  # noqa: PLR0913 - the fields of one struct, given once
-    known: Known | None,
+    known: LastUpdate | None,
     identity: Identity,
     *,
     state: str,

@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from consumer.model import JobKey, Known, Notice, Update
+from consumer.model import JobKey, LastUpdate, Notice, Update
 from consumer.rules import Rules
 from consumer.wire.subjects import escape
 
@@ -69,7 +69,7 @@ class Dwell:
         """How many jobs are watched."""
         return len(self._stands)
 
-    def follow(self, key: JobKey, known: Known | None, since: float) -> None:
+    def follow(self, key: JobKey, known: LastUpdate | None, since: float) -> None:
         """The job stands at *known* now, since *since* (Unix seconds; 0: from now on); None: the log has forgotten it.
 
         Every update counts anew, one with the same state and another message too: it is a sign of life.

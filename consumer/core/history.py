@@ -11,7 +11,7 @@ from typing import Final, Self
 import msgspec
 
 from consumer.core.reader import Tail
-from consumer.model import REPORTED, START, HistoryEntry, Known, Place, Step, place_of
+from consumer.model import REPORTED, START, HistoryEntry, LastUpdate, LogPoint, Step, log_point_of
 from consumer.rules import Rules
 from consumer.wire.decoding import time_of
 
@@ -22,7 +22,7 @@ _SAME_TIME: Final = timedelta(seconds=1)
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
     """The steps that follow *after*; none if the log has them all."""
 
-    after: Place
+    after: LogPoint
     steps: tuple[Step, ...]
 
 
@@ -36,7 +36,7 @@ class Contradicted(msgspec.Struct, frozen=True, kw_only=True):
     `reported`: no contradiction, but the record takes over a job of which there were only reports.
     """
 
-    after: Place
+    after: LogPoint
     present: Step
     reported: bool
 
@@ -135,7 +135,7 @@ def read_versions(entries: Sequence[HistoryEntry], newest: int = -1) -> tuple[Hi
     return tuple(read)
 
 
-def lay_beside(rules: Rules, known: Known | None, part: Part) -> Joined | Old | Contradicted | None:
+def lay_beside(rules: Rules, known: LastUpdate | None, part: Part) -> Joined | Old | Contradicted | None:
     """Lay *part* beside *known*, the log's last update of the job. None: only the whole history can tell."""
     if part.first and not part.entries:
         return None  # there was more when this was a page's beginning
@@ -155,10 +155,10 @@ def lay_beside(rules: Rules, known: Known | None, part: Part) -> Joined | Old | 
     if rules.is_terminal(known.state) and (apart := _time_apart(known, part)):
         # An earlier time may be that of an old answer; a later one is of what came since.
         return None if part.first else correct(known, part) if apart > timedelta(0) else Old()
-    return Joined(after=place_of(known), steps=part.steps(known.revision, (known.version, known.state)))
+    return Joined(after=log_point_of(known), steps=part.steps(known.revision, (known.version, known.state)))
 
 
-def _lay_beside_derived(known: Known, part: Part) -> Joined | Old | Contradicted | None:
+def _lay_beside_derived(known: LastUpdate, part: Part) -> Joined | Old | Contradicted | None:
     """The log's last update was derived while there was no orchestrator, so nobody knows which entry brought it.
 
     The record has at least as many entries as the log has updates, and goes on behind the first of the others that says
@@ -175,10 +175,10 @@ def _lay_beside_derived(known: Known, part: Part) -> Joined | Old | Contradicted
     there = part.says(revision)
     if there != (known.version, known.state):
         return correct(known, part)
-    return Joined(after=place_of(known), steps=part.steps(revision, there))
+    return Joined(after=log_point_of(known), steps=part.steps(revision, there))
 
 
-def _time_apart(known: Known, part: Part) -> timedelta:
+def _time_apart(known: LastUpdate, part: Part) -> timedelta:
     """How much later the entry that the log stands at was written than the log says; 0 if not, or if nobody knows.
 
     An older copy of the orchestrator's data was restored, and what had been lost was done again, alike.
@@ -190,10 +190,10 @@ def _time_apart(known: Known, part: Part) -> timedelta:
     return there.time - told
 
 
-def correct(known: Known | None, part: Part) -> Contradicted:
+def correct(known: LastUpdate | None, part: Part) -> Contradicted:
     """What follows when the record, *part* whole and not empty, does not say what the log has: its present state."""
     is_reported = known is not None and known.source == REPORTED
-    return Contradicted(after=place_of(known), present=_step(part.entries[-1], part.count), reported=is_reported)
+    return Contradicted(after=log_point_of(known), present=_step(part.entries[-1], part.count), reported=is_reported)
 
 
 def ended_before(rules: Rules, part: Part, since_ns: int) -> bool:

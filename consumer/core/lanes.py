@@ -19,18 +19,18 @@ import msgspec
 from consumer.core.appends import Answer, Append, Busy, Entry, ReadBack, Refused, Stored, Unanswered
 from consumer.core.decide import decide, follow
 from consumer.core.dwell import Dwell, since_of
-from consumer.core.verify import NOTHING, Truth, is_next, judge_all, read_position, read_update
+from consumer.core.verify import NOTHING, VerifiedJob, is_next, read_position, read_update, verify_all
 from consumer.model import (
     NOWHERE,
     REPORTED,
     Accepted,
     Decision,
     Event,
+    InputPosition,
     JobKey,
-    Junk,
-    Known,
+    LastUpdate,
+    Malformed,
     Notice,
-    Position,
     Record,
     Rejected,
     Report,
@@ -97,7 +97,7 @@ class _Item(msgspec.Struct, eq=False, gc=False):
     """One piece of work on its way, and whether it is over."""
 
     work: Work
-    position: Position
+    position: InputPosition
     done: bool = False
 
 
@@ -129,7 +129,7 @@ class Lanes:
         self,
         rules: Rules,
         names: Names,
-        known: Mapping[JobKey, Known] | None = None,
+        known: Mapping[JobKey, LastUpdate] | None = None,
         *,
         flight_max: int = 4096,
         message_max: int = MESSAGE_MAX,
@@ -138,7 +138,7 @@ class Lanes:
     ) -> None:
         self.rules: Final = rules
         self._names = names
-        self._known: dict[JobKey, Known] = dict(known or {})
+        self._known: dict[JobKey, LastUpdate] = dict(known or {})
         self._by_state: Final = Counter(one.state for one in self._known.values())
         self._last = max((one.number for one in self._known.values()), default=0)
         # Jobs of which the log has foreign entries only: what the first of ours must expect.
@@ -169,12 +169,12 @@ class Lanes:
 
     # -- what is known ------------------------------------------------------------------------------------------------
 
-    def known(self, key: JobKey) -> Known | None:
+    def known(self, key: JobKey) -> LastUpdate | None:
         """The job's last confirmed update."""
         return self._known.get(key)
 
     @property
-    def jobs(self) -> Mapping[JobKey, Known]:
+    def jobs(self) -> Mapping[JobKey, LastUpdate]:
         """Every job's last confirmed update. Not to be changed."""
         return self._known
 
@@ -222,7 +222,7 @@ class Lanes:
         """The log does not answer; one ask at a time goes out until it does."""
         return self._failures > 0
 
-    def learn(self, key: JobKey, truth: Truth) -> None:
+    def learn(self, key: JobKey, truth: VerifiedJob) -> None:
         """Take what a start found in the log for the job, before any event of it is offered."""
         if truth.known is not None:
             self._stand(key, truth.known, truth.since)
@@ -230,7 +230,7 @@ class Lanes:
             self._numbers[key] = truth.number
         self._announce(key, truth)
 
-    def _announce(self, key: JobKey, truth: Truth) -> None:
+    def _announce(self, key: JobKey, truth: VerifiedJob) -> None:
         """Have every foreign entry that was found kept as a notice, once."""
         for number in truth.foreign:
             self.tally.foreign += 1
@@ -241,7 +241,7 @@ class Lanes:
         self.tally.foreign += 1
         self.offer(Notice(kind="foreign", origin=str(number), text=text, facts={"number": number}))
 
-    def _stand(self, key: JobKey, known: Known | None, since: float) -> None:
+    def _stand(self, key: JobKey, known: LastUpdate | None, since: float) -> None:
         """From now on the log has the job at *known*; None: it has forgotten the job."""
         before = self._known.pop(key, None) if known is None else self._known.get(key)
         if before is not None:
@@ -264,7 +264,7 @@ class Lanes:
         elif kind is Record:
             item = _Item(work, NOWHERE)
             lane_key = work.key  # type: ignore[union-attr, assignment]
-        elif isinstance(work, Junk):
+        elif isinstance(work, Malformed):
             item = _Item(work, work.position)
             lane_key = JobKey(self._names.undecodable("*", work.origin))
         else:
@@ -301,7 +301,7 @@ class Lanes:
             self._settle(lane, decision)
         del self._lanes[lane.key]
 
-    def _append_update(self, lane: _Lane, item: _Item, known: Known | None, update: Update) -> None:
+    def _append_update(self, lane: _Lane, item: _Item, known: LastUpdate | None, update: Update) -> None:
         key = lane.key
         if known is not None:
             expected = known.number
@@ -340,7 +340,7 @@ class Lanes:
             ask = Append(
                 token=self._token, subject=subject, filter=subject, expected=0, body=entries.encode_advisory(work)
             )
-        elif isinstance(work, Junk):
+        elif isinstance(work, Malformed):
             ask = Append(
                 token=self._token,
                 subject=names.undecodable(work.reason, work.origin),
@@ -402,7 +402,7 @@ class Lanes:
         else:
             self._read(lane, answer.entries, now)
 
-    def _confirm(self, lane: _Lane, number: int, covered: Position, *, by_us: bool = True) -> None:
+    def _confirm(self, lane: _Lane, number: int, covered: InputPosition, *, by_us: bool = True) -> None:
         """What the lane wanted to say is in the log, as entry *number*, which names *covered* as the last report."""
         del self._open[lane.token]
         lane.at_least = 0
@@ -464,7 +464,7 @@ class Lanes:
             self._ask_later(ask, now + STALE_WAIT_S)
             return
         if lane.whole:
-            self._adopt(lane, judge_all(self._names, key, found))
+            self._adopt(lane, verify_all(self._names, key, found))
             return
         if not found:
             self._adopt(lane, NOTHING)
@@ -481,13 +481,15 @@ class Lanes:
                 self._confirm(lane, number, position)
             else:
                 since = since_of(update, found[0].time_ns)
-                self._adopt(lane, Truth(known=follow(known, update, number, position), number=number, since=since))
+                self._adopt(
+                    lane, VerifiedJob(known=follow(known, update, number, position), number=number, since=since)
+                )
             return
         # It does not follow what we know: several of the other daemon's, or a foreign one. Only all of them can tell.
         lane.whole = True
         self._ask_back(lane)
 
-    def _adopt(self, lane: _Lane, truth: Truth) -> None:
+    def _adopt(self, lane: _Lane, truth: VerifiedJob) -> None:
         """Take the log's word for the job, and decide the event again."""
         key = lane.key
         before = self._known.get(key)
@@ -569,13 +571,13 @@ class Lanes:
             ),
         )
 
-    def restore_checkpoint(self, position: Position, number: int) -> None:
+    def restore_checkpoint(self, position: InputPosition, number: int) -> None:
         """Take the checkpoint that a start found: *position* of the input, written as the log's entry *number*."""
         self._checkpoint_written = self._floor = position
         self._checkpoint_number = number
 
     @property
-    def floor(self) -> Position:
+    def floor(self) -> InputPosition:
         """The last position of the input up to which everything is confirmed."""
         return self._floor
 

@@ -11,7 +11,7 @@ from consumer.core.lists import AHEAD_NS, Lists, agrees_with_clock
 from consumer.core.reader import LONG_AGO, Cause
 from consumer.core.registry import Registry
 from consumer.core.rows import Row, lay_beside
-from consumer.model import REPORTED, BadJob, JobPage, Known, Snapshot
+from consumer.model import REPORTED, BadJob, JobPage, LastUpdate, Snapshot
 from consumer.wire.subjects import job_key
 
 
@@ -73,7 +73,7 @@ class Listing:
         elif not reader.queued:
             self._jobs.plan(reader, now)
 
-    def _take_differing(self, row: Snapshot, known: Known | None, now: float, left_at: float) -> None:
+    def _take_differing(self, row: Snapshot, known: LastUpdate | None, now: float, left_at: float) -> None:
         reader = self._jobs.reader(row.job.id)
         if reader is None:
             return

@@ -1,10 +1,10 @@
 """What the readers announce, in words: one function for each cause. When, is `consumer.core.answers`' to say."""
 
-from consumer.model import JobKey, Known, Notice, Place, Step
+from consumer.model import JobKey, LastUpdate, LogPoint, Notice, Step
 from consumer.wire.subjects import escape
 
 
-def gone(name: str, key: JobKey | None, known: Known) -> Notice:
+def gone(name: str, key: JobKey | None, known: LastUpdate) -> Notice:
     """The orchestrator answers 404 for the job *name*, of which the log has *known*."""
     return Notice(
         kind="gone",
@@ -15,7 +15,7 @@ def gone(name: str, key: JobKey | None, known: Known) -> Notice:
     )
 
 
-def diverged(name: str, key: JobKey, after: Place, present: Step) -> Notice:
+def diverged(name: str, key: JobKey, after: LogPoint, present: Step) -> Notice:
     """The log stands at *after*, and the record, at *present*, says nothing of that."""
     return Notice(
         kind="diverged",

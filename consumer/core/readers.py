@@ -33,7 +33,7 @@ from consumer.model import (
     JobDocument,
     JobKey,
     JobPage,
-    Known,
+    LastUpdate,
     Record,
     Rejected,
     Unchanged,
@@ -55,7 +55,7 @@ class Readers:
     def __init__(
         self,
         rules: Rules,
-        known: Callable[[JobKey], Known | None],
+        known: Callable[[JobKey], LastUpdate | None],
         options: ReadingOptions | None = None,
         *,
         since_ns: int | None = None,

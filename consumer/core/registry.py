@@ -12,7 +12,7 @@ from consumer.core.options import ReadingOptions
 from consumer.core.reader import Cause, Last, Reader
 from consumer.core.rows import is_left_out
 from consumer.core.schedule import Schedule
-from consumer.model import REPORTED, Identity, JobKey, Known, Snapshot, Work
+from consumer.model import REPORTED, Identity, JobKey, LastUpdate, Snapshot, Work
 from consumer.rules import Rules
 from consumer.wire.subjects import unescape
 
@@ -36,7 +36,7 @@ class Registry:
     def __init__(
         self,
         rules: Rules,
-        known: Callable[[JobKey], Known | None],
+        known: Callable[[JobKey], LastUpdate | None],
         options: ReadingOptions,
         crowded: Callable[[], None],
     ) -> None:
@@ -105,7 +105,7 @@ class Registry:
 
     # -- what is known of a job ---------------------------------------------------------------------------------------
 
-    def known_of(self, reader: Reader) -> Known | None:
+    def known_of(self, reader: Reader) -> LastUpdate | None:
         """The log's last update of the job; None also while nobody knows whose it is."""
         return self.known(reader.key) if reader.key is not None else None
 

@@ -7,7 +7,7 @@ came before it only the history tells (`consumer.core.history`), and when lists 
 from enum import StrEnum
 from typing import Final
 
-from consumer.model import REPORTED, Known, Snapshot
+from consumer.model import REPORTED, LastUpdate, Snapshot
 from consumer.rules import Rules
 
 
@@ -26,7 +26,7 @@ ANEW_NS: Final = 10_000_000_000
 """A job's own time is that of its last write, give or take how long the orchestrator's store took for it."""
 
 
-def lay_beside(rules: Rules, known: Known | None, listed: Snapshot, since_ns: int) -> Row:
+def lay_beside(rules: Rules, known: LastUpdate | None, listed: Snapshot, since_ns: int) -> Row:
     """What *listed* says beside *known*, in a log that began at *since_ns* (0: with the first job of all)."""
     if known is None:
         return Row.AGREES if is_left_out(rules, listed, since_ns) else Row.DIFFERS
@@ -41,7 +41,7 @@ def is_left_out(rules: Rules, job: Snapshot, since_ns: int) -> bool:
     return bool(since_ns) and rules.is_terminal(job.state) and job.modified_ns <= since_ns
 
 
-def _ended_anew(rules: Rules, known: Known, listed: Snapshot) -> bool:
+def _ended_anew(rules: Rules, known: LastUpdate, listed: Snapshot) -> bool:
     """Whether the job was written at quite another time than the end that the log has.
 
     Then that may be another life's, which was lost with the orchestrator's data and made again alike.

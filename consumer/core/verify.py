@@ -16,7 +16,7 @@ from consumer.core.appends import Entry
 from consumer.core.decide import follow
 from consumer.core.dwell import since_of
 from consumer.errors import DecodeError
-from consumer.model import NOWHERE, JobKey, Known, Position, Update
+from consumer.model import NOWHERE, InputPosition, JobKey, LastUpdate, Update
 from consumer.wire.subjects import Names
 from consumer.wire.update import decode_update, fits
 
@@ -24,7 +24,7 @@ _POSITION_MAX: Final = 40
 """Digits and the `@` of a position that can be real: two numbers of 64 bits."""
 
 
-class Truth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class VerifiedJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a job's entries come to.
 
     `known` is the last true update with the number of the last entry; None if there is no true one. `number` is that of
@@ -32,19 +32,19 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     the job came to stand at `known` (Unix seconds; 0: not known).
     """
 
-    known: Known | None
+    known: LastUpdate | None
     number: int
     foreign: tuple[int, ...] = ()
     since: float = 0.0
 
 
-NOTHING = Truth(known=None, number=0)
+NOTHING = VerifiedJob(known=None, number=0)
 
 
 def read_update(names: Names, key: JobKey, entry: Entry) -> Update | None:
     """The update of *key* that *entry*, seen by itself, may be: subject, body and compare-and-set are as ours. Or None.
 
-    Whether it is in its place only the entries before it tell: `Judge`.
+    Whether it is in its place only the entries before it tell: `EntryVerifier`.
     """
     states = names.states(key)
     if entry.expected is None or entry.filter != states or not entry.subject.startswith(states[:-1]):
@@ -56,16 +56,16 @@ def read_update(names: Names, key: JobKey, entry: Entry) -> Update | None:
     return update if fits(names, entry.subject, update) else None
 
 
-def is_next(known: Known | None, update: Update) -> bool:
+def is_next(known: LastUpdate | None, update: Update) -> bool:
     """Whether *update* says of itself that it follows *known*, the job's last true one."""
     return _follows(update, 0, None) if known is None else _follows(update, known.sequence, known.state)
 
 
-def read_position(text: str) -> Position:
+def read_position(text: str) -> InputPosition:
     """The report that a header `Jobstate-Input` names; `NOWHERE` if there is none or it cannot be read."""
     sequence, _, time_ns = text.partition("@")
     if sequence.isdecimal() and time_ns.isdecimal() and len(text) <= _POSITION_MAX:
-        return Position(int(time_ns), int(sequence))
+        return InputPosition(int(time_ns), int(sequence))
     return NOWHERE
 
 
@@ -77,13 +77,13 @@ def is_guarded(entry: Entry) -> bool:
     return entry.filter == entry.subject and entry.expected is not None and entry.expected < entry.number
 
 
-class Judge:
+class EntryVerifier:
     """Says of a job's entries, one after another from the first in stream order, which are true."""
 
     def __init__(self, names: Names, key: JobKey) -> None:
         self._names: Final = names
         self._key: Final = key
-        self._known: Known | None = None
+        self._known: LastUpdate | None = None
         self._number = 0
         self._since = 0.0
         self._foreign: list[int] = []
@@ -100,23 +100,23 @@ class Judge:
         return update
 
     @property
-    def truth(self) -> Truth:
+    def truth(self) -> VerifiedJob:
         """What the entries that were taken come to."""
         known = self._known
         if known is not None and known.number != self._number:
             known = msgspec.structs.replace(known, number=self._number)
-        return Truth(known=known, number=self._number, foreign=tuple(self._foreign), since=self._since)
+        return VerifiedJob(known=known, number=self._number, foreign=tuple(self._foreign), since=self._since)
 
 
-def judge_all(names: Names, key: JobKey, entries: Iterable[Entry]) -> Truth:
+def verify_all(names: Names, key: JobKey, entries: Iterable[Entry]) -> VerifiedJob:
     """The truth of all of a job's entries, in stream order: each true one follows the true one before it, from 1."""
-    judge = Judge(names, key)
+    judge = EntryVerifier(names, key)
     for entry in entries:
         judge.take(entry)
     return judge.truth
 
 
-def judge_last(names: Names, key: JobKey, entries: Sequence[Entry]) -> Truth | None:
+def verify_last(names: Names, key: JobKey, entries: Sequence[Entry]) -> VerifiedJob | None:
     """The truth by the last entry of each of the job's state subjects, in stream order; None if only all can tell.
 
     Where an entry was stored directly after the one that stands before it here, it must be the next; else others of
@@ -142,7 +142,7 @@ def judge_last(names: Names, key: JobKey, entries: Sequence[Entry]) -> Truth | N
         return None
     entry = entries[-1]
     known = follow(None, last, number, read_position(entry.input))
-    return Truth(known=known, number=number, since=since_of(last, entry.time_ns))
+    return VerifiedJob(known=known, number=number, since=since_of(last, entry.time_ns))
 
 
 def _follows(update: Update, sequence: int, state: str | None) -> bool:

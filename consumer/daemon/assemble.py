@@ -19,7 +19,7 @@ from consumer import __version__
 from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
 from consumer.core import Lanes
 from consumer.core.dwell import Dwell
-from consumer.core.verify import Judge, judge_last
+from consumer.core.verify import EntryVerifier, verify_last
 from consumer.daemon.life import ENDING, Estate, Life
 from consumer.daemon.supervise import beside, unless
 from consumer.daemon.watch import LOG
@@ -237,7 +237,7 @@ class _Daemon(Estate):
         reports = JetStreamInput(reading, names)
         await reports.start(recovered.checkpoint)
         stack.push_async_callback(reports.stop)
-        log.info("log.recovered", jobs=len(lanes.jobs), last_seq=recovered.mark.last_seq, input=str(reports.place))
+        log.info("log.recovered", jobs=len(lanes.jobs), last_seq=recovered.mark.last_seq, input=str(reports.position))
         self.outages["log"].end()
         self.health.ready(LOG)
         life = Life(
@@ -267,12 +267,12 @@ class _Daemon(Estate):
         """
         unsure: dict[JobKey, int] = {}
         for key, entries in recovered.entries.items():
-            truth = judge_last(self.names, key, entries)
+            truth = verify_last(self.names, key, entries)
             if truth is None:
                 unsure[key] = entries[-1].number
             else:
                 lanes.learn(key, truth)
-        judges = {key: Judge(self.names, key) for key in unsure}
+        judges = {key: EntryVerifier(self.names, key) for key in unsure}
         async for key, entry in read_whole(reading, self.names, unsure):
             judges[key].take(entry)
         for key, judge in judges.items():

@@ -14,9 +14,9 @@ from consumer.core import Core, Decided, Published, Readers
 from consumer.core.appends import Answer
 from consumer.core.reads import OrchestratorRead
 from consumer.errors import ConnectionLostError, DecodeError, OrchestratorError, UnreachableError
-from consumer.model import Frame, Junk, Notice, Work
+from consumer.model import Frame, Malformed, Notice, Work
 from consumer.ports import Answered, Beginning, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
-from consumer.wire import decode_frame, decode_report, frame_junk, report_junk
+from consumer.wire import decode_frame, decode_report, malformed_frame, malformed_report
 from consumer.wire.decoding import time_of
 from consumer.wire.subjects import Names
 
@@ -213,7 +213,7 @@ class Carrier:
     def _report(self, delivery: Delivery) -> Work:
         if delivery.foreign:
             problem = DecodeError("foreign", delivery.foreign)
-            return report_junk(delivery.subject, delivery.data, delivery.position, problem)
+            return malformed_report(delivery.subject, delivery.data, delivery.position, problem)
         try:
             return decode_report(
                 self._names,
@@ -224,7 +224,7 @@ class Carrier:
                 max_bytes=self._report_max,
             )
         except DecodeError as error:
-            return report_junk(delivery.subject, delivery.data, delivery.position, error)
+            return malformed_report(delivery.subject, delivery.data, delivery.position, error)
 
     async def _frame_loop(self) -> None:
         tap = self._sources.tap
@@ -245,7 +245,7 @@ class Carrier:
                     source.probe_now()  # Bacalhau's NATS lives and dies with the orchestrator
             for raw in frames:
                 frame = self._frame(raw)
-                if isinstance(frame, Junk):
+                if isinstance(frame, Malformed):
                     self._core.offer(frame)
                 elif frame is not None:
                     self._watcher.frame(frame)
@@ -253,11 +253,11 @@ class Carrier:
             self._follow()
             self._watcher.went_round("frames")
 
-    def _frame(self, raw: RawFrame) -> Frame | Junk | None:
+    def _frame(self, raw: RawFrame) -> Frame | Malformed | None:
         try:
             return decode_frame(raw.subject, raw.data, max_bytes=self._message_max)
         except DecodeError as error:
-            return frame_junk(raw.subject, raw.data, error)
+            return malformed_frame(raw.subject, raw.data, error)
 
     async def _read_loop(self) -> None:
         reads, readers = self._sources.reads, self._core.source

@@ -483,7 +483,7 @@ class Life:
         estate.say_streams()
         found = streams[names.input]
         if isinstance(found, StreamInfo):
-            place = max(self._reports.place.sequence, found.state.first_seq - 1)  # what was purged is not waited for
+            place = max(self._reports.position.sequence, found.state.first_seq - 1)  # what was purged is not waited for
             lag = max(found.state.last_seq - place, 0)
             self._estate.metrics.input_lag.set(lag)
             self._input_reached = (found.state.last_seq if lag else 0, asked_at)
@@ -492,7 +492,7 @@ class Life:
 
     def _tell_stuck(self, carrier: Carrier) -> None:
         reached, asked_at = self._input_reached
-        if self._reports.place.sequence >= reached:
+        if self._reports.position.sequence >= reached:
             self._input_read_at = asked_at
         clock = self._estate.clock
         for stuck in self._dwell.take(clock.now(), clock.wall(), self._seen_at):

@@ -17,7 +17,7 @@ from consumer.core.reads import Missing
 from consumer.daemon.agreement import Agreement
 from consumer.derive import Derivation
 from consumer.errors import OrchestratorError
-from consumer.model import Accepted, Event, Frame, Junk, Notice, ReadCause, Record, Rejected, Report, Undecodable
+from consumer.model import Accepted, Event, Frame, Malformed, Notice, ReadCause, Record, Rejected, Report, Undecodable
 from consumer.observe import Health, Metrics
 from consumer.observe.metrics import OTHER, SURPRISES
 from consumer.ports import Answered, Clock
@@ -176,7 +176,7 @@ class Watch:
         log.warning("decision.rejected", job_id=job_id, reason=decision.reason, rule=decision.rule, source=where)
 
     def _tell_undecodable(self, one: Decided, decision: Undecodable) -> None:
-        assert isinstance(one.event, Junk)
+        assert isinstance(one.event, Malformed)
         source = one.event.source
         self._metrics.undecodable(decision.reason, source).inc()
         log.warning(

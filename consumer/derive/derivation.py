@@ -23,9 +23,9 @@ from consumer.model import (
     Identity,
     JobKey,
     JobStateType,
-    Known,
+    LastUpdate,
+    LogPoint,
     Notice,
-    Place,
     ReadCause,
     Record,
     Rejected,
@@ -33,7 +33,7 @@ from consumer.model import (
     Step,
     Unchanged,
     Work,
-    place_of,
+    log_point_of,
 )
 from consumer.rules import Rules
 from consumer.wire.subjects import escape, job_key
@@ -163,10 +163,10 @@ class _Job:
         "version",
     )
 
-    def __init__(self, identity: Identity, key: JobKey, known: Known | None, version: int) -> None:
+    def __init__(self, identity: Identity, key: JobKey, known: LastUpdate | None, version: int) -> None:
         self.identity = identity
         self.key = key
-        self.place = place_of(known)  # of the last event, whether or not it is decided yet
+        self.place = log_point_of(known)  # of the last event, whether or not it is decided yet
         self.state = known.state if known is not None else ""
         self.version = version if known is None or known.version is None else known.version
         self.revision = (known.revision or 0) if known is not None else 0  # which the record has reached at least
@@ -214,7 +214,7 @@ class Derivation:
     def __init__(
         self,
         rules: Rules,
-        known: Callable[[JobKey], Known | None],
+        known: Callable[[JobKey], LastUpdate | None],
         settings: DerivationSettings | None = None,
         *,
         hears: Callable[[], bool] = lambda: True,
@@ -634,7 +634,7 @@ class Derivation:
             self._rejoin(name, job)
         elif isinstance(decision, Rejected) and not job.halted:
             known = self._known(job.key)
-            job.place = place_of(known)
+            job.place = log_point_of(known)
             job.state = known.state if known is not None else ""
             self._announce(job, _Question(0.0, "halted", ""))
             job.halted = True
@@ -647,7 +647,7 @@ class Derivation:
         """
         rules, wanted = self._rules, job.state
         known = self._known(job.key)
-        job.place = place_of(known)
+        job.place = log_point_of(known)
         if known is not None and known.source == REPORTED:
             self._leave(name)
             return
@@ -676,7 +676,7 @@ class Derivation:
         self.events.append(
             Record(key=job.key, job=job.identity, after=job.place, steps=(step,), cause=ReadCause.HINT, source=DERIVED)
         )
-        job.place = Place(job.place.sequence + 1, job.version, None, state)
+        job.place = LogPoint(job.place.sequence + 1, job.version, None, state)
         job.state = state
         self._keep(job.identity.id, job)
 

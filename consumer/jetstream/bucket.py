@@ -14,7 +14,7 @@ import msgspec
 from consumer.jetstream.pull import refusal
 from consumer.jetstream.recovery import last_entry
 from consumer.jetstream.topology import look_at
-from consumer.model import JobKey, Known
+from consumer.model import JobKey, LastUpdate
 from consumer.nats.api import NO_STREAM, SOURCE, MessageAnswer, Problem, StreamInfo, header, time_ns
 from consumer.nats.connection import Connection
 from consumer.wire.subjects import Names
@@ -67,7 +67,7 @@ class BucketCheck:
         self._excused = 0
 
     async def find(
-        self, connection: Connection, info: StreamInfo, jobs: Mapping[JobKey, Known], count: int, last: int
+        self, connection: Connection, info: StreamInfo, jobs: Mapping[JobKey, LastUpdate], count: int, last: int
     ) -> str:
         """Why the bucket is no copy of the log; empty if it is one, or is on its way to be.
 
@@ -99,7 +99,7 @@ class BucketCheck:
         self.lacking = max(self.lacking - self._excused, 0)
         return ""
 
-    async def _lacks(self, connection: Connection, jobs: Mapping[JobKey, Known], until: int) -> bool:
+    async def _lacks(self, connection: Connection, jobs: Mapping[JobKey, LastUpdate], until: int) -> bool:
         """Whether the log has a job, of those up to entry *until*, that the bucket has not.
 
         It may be our memory that has too many: an operator removed a job from both.

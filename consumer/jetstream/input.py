@@ -16,7 +16,7 @@ import structlog
 
 from consumer.errors import ConnectionLostError, UnreachableError
 from consumer.jetstream.pull import DoubtError, Pull, Pulled, StallError, refusal
-from consumer.model import NOWHERE, Position
+from consumer.model import NOWHERE, InputPosition
 from consumer.nats.api import NO_MESSAGE, TRACEPARENT, MessageAnswer, StreamInfo, header, time_ns
 from consumer.nats.connection import Connection
 from consumer.ports import Delivery
@@ -43,7 +43,7 @@ class Break(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     kind: str
-    after: Position
+    after: InputPosition
     next: int
 
 
@@ -75,7 +75,7 @@ class JetStreamInput:
         connection.watch(self._hear_connection)
 
     @property
-    def place(self) -> Position:
+    def position(self) -> InputPosition:
         """The last entry given, or where it began."""
         return self._place
 
@@ -89,7 +89,7 @@ class JetStreamInput:
         if self._pull is not None and last_seq > max(self._place.sequence, self._nothing_until):
             self._pull.owe()
 
-    async def start(self, after: Position | None) -> None:
+    async def start(self, after: InputPosition | None) -> None:
         """Begin after the entry at *after* (None: with the first).
 
         Raises `LogWentBackError` if there is no such stream, `UnreachableError` if nobody answers.
@@ -215,7 +215,7 @@ class JetStreamInput:
             if number != place.sequence + 1 and place.sequence:
                 self._place = place
                 self._break("gap", number)
-            place = Position(time, number)
+            place = InputPosition(time, number)
             if headers is None:
                 found.append(Delivery(subject.decode("utf-8", "surrogateescape"), data, place))
             else:

@@ -12,7 +12,7 @@ from consumer.core.appends import Entry
 from consumer.core.verify import is_guarded
 from consumer.errors import DecodeError, LogWentBackError
 from consumer.jetstream.pull import DoubtError, Pull, refusal
-from consumer.model import JobKey, Position
+from consumer.model import InputPosition, JobKey
 from consumer.nats.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, StreamInfo, entry_of
 from consumer.nats.connection import Connection
 from consumer.wire.entries import decode_checkpoint
@@ -38,7 +38,7 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     mark: Mark
-    checkpoint: Position | None
+    checkpoint: InputPosition | None
     checkpoint_number: int
     format: Entry | None
     entries: dict[JobKey, list[Entry]]
@@ -151,7 +151,7 @@ async def _get(connection: Connection, stream: str, which: dict[str, str | int])
     return None
 
 
-def read_checkpoint(entry: Entry | None) -> Position | None:
+def read_checkpoint(entry: Entry | None) -> InputPosition | None:
     """The place that *entry* names; None if it is none of ours, as if there were none.
 
     Then the input is read from its first entry, which costs time and nothing else.

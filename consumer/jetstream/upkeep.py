@@ -14,7 +14,7 @@ import structlog
 from consumer.errors import MissingStreamError, ServerError, TopologyError, UnreachableError
 from consumer.jetstream import topology
 from consumer.jetstream.bucket import WITHOUT_SOURCES, BucketCheck, find_fault_of_bucket, has_lost_sources
-from consumer.model import JobKey, Known
+from consumer.model import JobKey, LastUpdate
 from consumer.nats.api import StreamInfo
 from consumer.nats.connection import Connection
 from consumer.settings import Streams
@@ -32,7 +32,7 @@ NOT_COPIED: Final = "has it room (max_bytes), and does its server reach the log'
 class Memory(NamedTuple):
     """What a life knows of the log: its *jobs*; how *many* they were, up to which *last* entry, before a look at it."""
 
-    jobs: Mapping[JobKey, Known]
+    jobs: Mapping[JobKey, LastUpdate]
     many: int
     last: int
 

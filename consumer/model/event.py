@@ -20,7 +20,7 @@ StreamSeq = NewType("StreamSeq", int)
 """NATS: position in a stream, from 1; 0 means none."""
 
 
-class Position(NamedTuple):
+class InputPosition(NamedTuple):
     """A report's place in the input. Time first: an input made anew counts from below (design/design.md 7.5)."""
 
     time_ns: int
@@ -30,7 +30,7 @@ class Position(NamedTuple):
         return f"{self.sequence}@{self.time_ns}"
 
 
-NOWHERE = Position(0, 0)
+NOWHERE = InputPosition(0, 0)
 """Before every report."""
 
 
@@ -43,7 +43,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     type: str = ""
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class LastUpdate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the next decision about a job needs: its last confirmed update, in short.
 
     `number` is the stream sequence that the next compare-and-set expects: the job's last entry's, ours or foreign.
@@ -65,9 +65,9 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     time_ns: int = 0
 
     @property
-    def input(self) -> Position:
+    def input(self) -> InputPosition:
         """The last report that this covers."""
-        return Position(self.input_time_ns, self.input_sequence)
+        return InputPosition(self.input_time_ns, self.input_sequence)
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -89,7 +89,7 @@ NUMBER_MAX = 2**32 - 1
 A higher one would make everything after it late, for ever (design/nats.md 7): every edge refuses it."""
 
 
-class Place(NamedTuple):
+class LogPoint(NamedTuple):
     """The update that an event follows; `sequence` 0 is "none yet"."""
 
     sequence: int
@@ -98,13 +98,13 @@ class Place(NamedTuple):
     state: str
 
 
-START = Place(0, None, None, "")
+START = LogPoint(0, None, None, "")
 """Follows nothing: the event is the job's first."""
 
 
-def place_of(known: Known | None) -> Place:
+def log_point_of(known: LastUpdate | None) -> LogPoint:
     """Where the log stands for a job: what the next event must follow."""
-    return START if known is None else Place(known.sequence, known.version, known.revision, known.state)
+    return START if known is None else LogPoint(known.sequence, known.version, known.revision, known.state)
 
 
 class ReadCause(StrEnum):
@@ -126,7 +126,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     key: JobKey
     job: Identity
-    after: Place
+    after: LogPoint
     steps: tuple[Step, ...]
     flags: tuple[str, ...] = ()
     corrected: bool = False
@@ -142,7 +142,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     key: JobKey
     job: Identity
-    position: Position
+    position: InputPosition
     state: str
     message: str = ""
     version: int | None = None
@@ -152,7 +152,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     traceparent: str = ""
 
 
-class Junk(msgspec.Struct, frozen=True, kw_only=True):
+class Malformed(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that could not be read. `data` only of a report, bounded; never of a frame (frames hold secrets).
 
     `origin` is one subject token, the same whoever sees these bytes; `source` is "frame" or "report".
@@ -167,7 +167,7 @@ class Junk(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     detail: str = ""
     data: bytes | None = None
-    position: Position = NOWHERE
+    position: InputPosition = NOWHERE
 
 
 NOTICE_KINDS: Final = (
@@ -209,7 +209,7 @@ REJECTED_REASONS: Final = (
 )
 """Why an event is refused, as the subjects in quarantine spell it."""
 
-Event = Record | Report | Junk
+Event = Record | Report | Malformed
 """What comes from outside and ends in exactly one decision."""
 
 Work = Event | Notice

@@ -20,7 +20,7 @@ from consumer.replay.record import Change, JobRecord
 from consumer.replay.recording import Recording
 from consumer.replay.summary import SHOWN_MAX, DerivedSummaryLine
 from consumer.rules import Rules
-from consumer.wire import decode_frame, frame_junk
+from consumer.wire import decode_frame, malformed_frame
 from consumer.wire.display import printable
 from consumer.wire.subjects import Names, job_key
 
@@ -109,7 +109,7 @@ class DerivedReplay:
         try:
             frame = decode_frame(subject, data)
         except DecodeError as error:
-            self._core.offer(frame_junk(subject, data, error))
+            self._core.offer(malformed_frame(subject, data, error))
             return
         if frame is not None:
             self._core.frame(frame, now)

@@ -30,7 +30,7 @@ from consumer.replay.memory import MemoryLog
 from consumer.replay.recording import Recording
 from consumer.replay.simulated import SimulatedOrchestrator
 from consumer.rules import Rules
-from consumer.wire import decode_frame, frame_junk
+from consumer.wire import decode_frame, malformed_frame
 from consumer.wire.rest import decode_history, decode_job, decode_jobs
 from consumer.wire.subjects import Names
 
@@ -135,7 +135,7 @@ class VirtualReplay:
         try:
             frame = decode_frame(subject, data)
         except DecodeError as error:
-            self._core.offer(frame_junk(subject, data, error))
+            self._core.offer(malformed_frame(subject, data, error))
             return
         if frame is not None:
             self._core.frame(frame, now)

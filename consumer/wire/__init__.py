@@ -6,8 +6,8 @@ One way in, one error out (`consumer.errors.DecodeError`); after that nothing is
 from consumer.wire.decoding import MESSAGE_MAX, REASONS
 from consumer.wire.display import printable
 from consumer.wire.envelope import Envelope, open_envelope
-from consumer.wire.frames import decode_frame, frame_junk
-from consumer.wire.report import decode_report, report_junk
+from consumer.wire.frames import decode_frame, malformed_frame
+from consumer.wire.report import decode_report, malformed_report
 from consumer.wire.rest import decode_history, decode_job, decode_jobs, decode_node
 from consumer.wire.subjects import Names, escape, job_key, unescape
 from consumer.wire.update import decode_update, encode_update, fits
@@ -27,10 +27,10 @@ __all__ = [
     "encode_update",
     "escape",
     "fits",
-    "frame_junk",
     "job_key",
+    "malformed_frame",
+    "malformed_report",
     "open_envelope",
     "printable",
-    "report_junk",
     "unescape",
 ]

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from consumer.errors import DecodeError
-from consumer.model import NOWHERE, Job, Junk, Known, Notice, Position, Record, Rejected, Report
+from consumer.model import NOWHERE, InputPosition, Job, LastUpdate, Malformed, Notice, Record, Rejected, Report
 from consumer.wire.decoding import MESSAGE_MAX, decode
 from consumer.wire.subjects import unescape
 
@@ -150,17 +150,17 @@ _undecodable: Final = msgspec.json.Decoder(UndecodableBody)
 _quarantine: Final = msgspec.json.Decoder(Quarantine)
 
 
-def encode_checkpoint(position: Position) -> bytes:
+def encode_checkpoint(position: InputPosition) -> bytes:
     """Where a restart may begin to read the input."""
     return _encoder.encode(Checkpoint(Input=_input(position)))
 
 
-def decode_checkpoint(data: bytes) -> Position:
+def decode_checkpoint(data: bytes) -> InputPosition:
     """Raises `DecodeError`, also for a place that no input has: asked for it, the server would refuse us for ever."""
     place = decode(_checkpoint, data).Input
     if not (0 < place.Sequence < INT64 and 0 < place.Time < INT64):
         raise DecodeError("out-of-range", "sequence and time of a place in the input are between 1 and 2**63 - 1")
-    return Position(place.Time, place.Sequence)
+    return InputPosition(place.Time, place.Sequence)
 
 
 def encode_format(body: Format) -> bytes:
@@ -194,7 +194,7 @@ def decode_advisory(data: bytes) -> Advisory:
     return decode(_advisory, data)
 
 
-def encode_undecodable(junk: Junk, most: int = MESSAGE_MAX) -> bytes:
+def encode_undecodable(junk: Malformed, most: int = MESSAGE_MAX) -> bytes:
     """The body of *junk*, with as much of its data as *most* bytes hold. A frame's has none, whatever *junk* holds."""
     data = junk.data if junk.source == "report" else None
     body = _undecodable_of(junk, data)
@@ -204,7 +204,7 @@ def encode_undecodable(junk: Junk, most: int = MESSAGE_MAX) -> bytes:
     return body
 
 
-def _undecodable_of(junk: Junk, data: bytes | None) -> bytes:
+def _undecodable_of(junk: Malformed, data: bytes | None) -> bytes:
     return _encoder.encode(
         UndecodableBody(
             Reason=junk.reason,
@@ -224,7 +224,7 @@ def decode_undecodable(data: bytes) -> UndecodableBody:
     return decode(_undecodable, data)
 
 
-def encode_quarantine(event: Report | Record, rejected: Rejected, known: Known | None) -> bytes:
+def encode_quarantine(event: Report | Record, rejected: Rejected, known: LastUpdate | None) -> bytes:
     """The body of a rejected event: it, the state it met, the rule it broke."""
     return _encoder.encode(
         Quarantine(
@@ -273,7 +273,7 @@ def _refused_record(record: Record, rejected: Rejected) -> RefusedRecord:
     )
 
 
-def _known(known: Known) -> KnownBody:
+def _known(known: LastUpdate) -> KnownBody:
     return KnownBody(
         Sequence=known.sequence,
         StateType=known.state,
@@ -284,7 +284,7 @@ def _known(known: Known) -> KnownBody:
     )
 
 
-def _input(position: Position) -> InputPlace:
+def _input(position: InputPosition) -> InputPlace:
     return InputPlace(Sequence=position.sequence, Time=position.time_ns)
 
 

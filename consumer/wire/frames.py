@@ -1,4 +1,4 @@
-"""Which of Bacalhau's messages are for us, and what they say: bytes to `Frame`, or to the `Junk` that describes them.
+"""Which of Bacalhau's messages are for us, and what they say: bytes to `Frame`, or to a `Malformed`.
 
 The profile belongs to the message, never to the cluster: mixed clusters are real (design/bacalhau.md 1.2).
 """
@@ -6,7 +6,7 @@ The profile belongs to the message, never to the cluster: mixed clusters are rea
 import hashlib
 
 from consumer.errors import DecodeError
-from consumer.model import Frame, Junk
+from consumer.model import Frame, Malformed
 from consumer.wire.bprotocol import read_callback, read_request
 from consumer.wire.decoding import MESSAGE_MAX, check_size
 from consumer.wire.envelope import open_envelope
@@ -33,10 +33,10 @@ def decode_frame(subject: str, data: bytes, *, max_bytes: int = MESSAGE_MAX) -> 
             return None
 
 
-def frame_junk(subject: str, data: bytes, error: DecodeError) -> Junk:
+def malformed_frame(subject: str, data: bytes, error: DecodeError) -> Malformed:
     """Describe a frame that could not be read: where it was, how large, its digest. Never what was in it."""
     digest = hashlib.sha256(data).hexdigest()
-    return Junk(
+    return Malformed(
         reason=error.reason,
         origin=f"sha256-{digest[:32]}",
         source="frame",

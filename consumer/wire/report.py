@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import msgspec
 
 from consumer.errors import DecodeError
-from consumer.model import Identity, JobKey, Junk, Position, Report
+from consumer.model import Identity, InputPosition, JobKey, Malformed, Report
 from consumer.wire.decoding import MESSAGE_MAX, NAME_MAX, NO_TIME, Unsigned, check_counts, check_size, decode, read_time
 from consumer.wire.subjects import DIGEST, TOKEN_MAX, Names, escape, unescape
 
@@ -50,7 +50,7 @@ def decode_report(  # noqa: PLR0913 - what a delivery is made of
     names: Names,
     subject: str,
     data: bytes,
-    position: Position,
+    position: InputPosition,
     traceparent: str = "",
     *,
     max_bytes: int = MESSAGE_MAX,
@@ -90,9 +90,9 @@ def decode_report(  # noqa: PLR0913 - what a delivery is made of
     )
 
 
-def report_junk(subject: str, data: bytes, position: Position, error: DecodeError) -> Junk:
+def malformed_report(subject: str, data: bytes, position: InputPosition, error: DecodeError) -> Malformed:
     """Describe a report that could not be read, with its bytes up to `JUNK_MAX`: they are a producer's own words."""
-    return Junk(
+    return Malformed(
         reason=error.reason,
         origin=f"{position.sequence}-{position.time_ns}",
         source="report",
@@ -105,7 +105,7 @@ def report_junk(subject: str, data: bytes, position: Position, error: DecodeErro
     )
 
 
-def _decode_escaped(names: Names, subject: str, data: bytes, position: Position, traceparent: str) -> Report:
+def _decode_escaped(names: Names, subject: str, data: bytes, position: InputPosition, traceparent: str) -> Report:
     """The uncommon case: a name that had to be escaped, or that stands in the subject as a digest only."""
     key = names.key_of_report(subject)
     if key is None:
@@ -166,7 +166,7 @@ def _differs(told: _Job, namespace: str, job: str) -> str:
 
 
 def _make(  # noqa: PLR0913 - the parts of one report, given once
-    key: JobKey, body: _Body, *, namespace: str, job: str, problem: str, position: Position, traceparent: str
+    key: JobKey, body: _Body, *, namespace: str, job: str, problem: str, position: InputPosition, traceparent: str
 ) -> Report:
     told = body.Job or _NOBODY
     return Report(

@@ -3,7 +3,7 @@
 import hashlib
 
 from consumer.errors import ExitCode
-from consumer.model import Identity, Junk, Known, Position, Rejected, Report
+from consumer.model import Identity, InputPosition, LastUpdate, Malformed, Rejected, Report
 from consumer.wire.entries import encode_quarantine, encode_undecodable
 from consumer.wire.subjects import job_key
 from tests.cli.conftest import Stage
@@ -19,11 +19,11 @@ async def reject(stage: Stage, job: str, number: int) -> str:
     report = Report(
         key=key,
         job=Identity(id=job, namespace="n.s"),
-        position=Position(7, number),
+        position=InputPosition(7, number),
         state="Running",
         message=MESSAGE,
     )
-    known = Known(number=9, sequence=3, state="Completed", version=None, revision=None, source="reported")
+    known = LastUpdate(number=9, sequence=3, state="Completed", version=None, revision=None, source="reported")
     subject = stage.names.quarantine("after-terminal", key, f"{number}-7")
     await stage.store(subject, encode_quarantine(report, Rejected(reason="after-terminal", rule=RULE), known))
     return subject
@@ -31,7 +31,7 @@ async def reject(stage: Stage, job: str, number: int) -> str:
 
 async def misread(stage: Stage, number: int) -> str:
     """Store what the daemon stores of a report that it could not read. Its subject."""
-    junk = Junk(
+    junk = Malformed(
         reason="not-json",
         origin=f"{number}-7",
         source="report",
@@ -40,7 +40,7 @@ async def misread(stage: Stage, number: int) -> str:
         sha256=hashlib.sha256(DATA).hexdigest(),
         detail="byte 13",
         data=DATA,
-        position=Position(7, number),
+        position=InputPosition(7, number),
     )
     subject = stage.names.undecodable("not-json", f"{number}-7")
     await stage.store(subject, encode_undecodable(junk))

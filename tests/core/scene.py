@@ -31,7 +31,7 @@ from consumer.model import (
     JobDocument,
     JobKey,
     JobPage,
-    Known,
+    LastUpdate,
     Notice,
     Record,
     Snapshot,
@@ -102,7 +102,7 @@ class Scene:
     """The readers, what the log has, and what the readers came to."""
 
     def __init__(self, options: ReadingOptions = HINTS_ONLY, *, since_ns: int | None = 0) -> None:
-        self.log: dict[JobKey, Known] = {}
+        self.log: dict[JobKey, LastUpdate] = {}
         self.readers = Readers(RULES, self.log.get, options, since_ns=since_ns)
         if not options.lists and since_ns is not None:
             self.readers.look_nowhere()
@@ -111,7 +111,7 @@ class Scene:
         self, state: str, revision: int | None, *, version: int = 0, job: str = "j-1", source: str = OBSERVED
     ) -> None:
         """The log stands there, an update for each entry."""
-        self.log[JobKey(f"default.{job}")] = Known(
+        self.log[JobKey(f"default.{job}")] = LastUpdate(
             number=100,
             sequence=revision or 1,
             state=state,

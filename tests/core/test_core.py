@@ -12,8 +12,8 @@ from consumer.model import (
     Frame,
     FrameKind,
     Identity,
+    InputPosition,
     Notice,
-    Position,
     ReadCause,
     Record,
     Step,
@@ -135,7 +135,7 @@ def test_reports_need_no_source() -> None:
     """A report goes through the lanes, and the advisory of a notice is told when the log has it."""
     core, log = Core(Lanes(load(), NAMES)), MemoryLog()
     subject = f"{NAMES.in_prefix}default.j-1"
-    core.offer(decode_report(NAMES, subject, b'{"StateType":"Running"}', Position(1, 1)))
+    core.offer(decode_report(NAMES, subject, b'{"StateType":"Running"}', InputPosition(1, 1)))
     core.offer(Notice(kind="input", origin="1", text="t"))
     assert not core.settle(0.0).published
     answer_all(core, log)

@@ -16,18 +16,18 @@ from consumer.model import (
     Accepted,
     Decision,
     Identity,
+    InputPosition,
     JobKey,
-    Junk,
-    Known,
-    Place,
-    Position,
+    LastUpdate,
+    LogPoint,
+    Malformed,
     Record,
     Rejected,
     Report,
     Step,
     Unchanged,
     Undecodable,
-    place_of,
+    log_point_of,
 )
 from consumer.rules import load
 
@@ -36,20 +36,20 @@ KEY = JobKey("default.j-1")
 JOB = Identity(id="j-1", namespace="default", name="one", type="batch")
 
 
-def known(state: str, *, source: str = REPORTED, **fields: object) -> Known:
+def known(state: str, *, source: str = REPORTED, **fields: object) -> LastUpdate:
     """A job that stands at *state*, as its third update."""
     given: dict[str, object] = {"number": 9, "sequence": 3, "version": None, "revision": None, "input_sequence": 5}
     given |= {"input_time_ns": 50} | fields
-    return msgspec.convert({"state": state, "source": source, **given}, Known)
+    return msgspec.convert({"state": state, "source": source, **given}, LastUpdate)
 
 
 def report(state: str, sequence: int = 6, **fields: object) -> Report:
     """A report of the job at *sequence* of the input, stored at ten times that."""
-    given = {"key": KEY, "job": JOB, "position": Position(sequence * 10, sequence), "state": state}
+    given = {"key": KEY, "job": JOB, "position": InputPosition(sequence * 10, sequence), "state": state}
     return Report(**(given | fields))  # type: ignore[arg-type]
 
 
-def record(after: Place, *steps: tuple[int, int, str], corrected: bool = False) -> Record:
+def record(after: LogPoint, *steps: tuple[int, int, str], corrected: bool = False) -> Record:
     """Steps (version, revision, state) that follow *after*."""
     return Record(
         key=KEY,
@@ -95,13 +95,13 @@ class TestReport:
         """Running to Completed is update 4 after update 3."""
         assert accepted(decide(RULES, known("Running"), report("Completed"))) == ("Completed", "Running", 4, ())
 
-    @pytest.mark.parametrize("position", [Position(50, 5), Position(50, 4), Position(49, 99)])
-    def test_what_is_covered_is_unchanged(self, position: Position) -> None:
+    @pytest.mark.parametrize("position", [InputPosition(50, 5), InputPosition(50, 4), InputPosition(49, 99)])
+    def test_what_is_covered_is_unchanged(self, position: InputPosition) -> None:
         """A report not above the last covered position was decided before, whatever it says."""
         assert unchanged(decide(RULES, known("Running"), report("Completed", position=position))) == "covered"
 
-    @pytest.mark.parametrize("position", [Position(51, 1), Position(50, 6)])
-    def test_time_comes_before_sequence_in_covering(self, position: Position) -> None:
+    @pytest.mark.parametrize("position", [InputPosition(51, 1), InputPosition(50, 6)])
+    def test_time_comes_before_sequence_in_covering(self, position: InputPosition) -> None:
         """An input made anew counts from below: a later time is news, even under a lower sequence."""
         assert accepted(decide(RULES, known("Running"), report("Completed", position=position)))[0] == "Completed"
 
@@ -227,7 +227,7 @@ class TestReport:
     def test_its_time_is_the_reports_or_when_the_input_stored_it(self) -> None:
         """In microseconds: what the input has beyond is cut off."""
         time = datetime(2026, 12, 1, tzinfo=UTC)
-        stored = Position(1_500_000_001_999, 6)
+        stored = InputPosition(1_500_000_001_999, 6)
         told = decide(RULES, None, report("Running", time=time, position=stored))
         untold = decide(RULES, None, report("Running", position=stored))
         assert isinstance(told, Accepted)
@@ -254,7 +254,7 @@ class TestRecord:
     def test_steps_are_accepted_one_by_one(self) -> None:
         """A whole history becomes one update after the other; `more` says that the event is not over."""
         event = record(START, (1, 1, "Pending"), (1, 2, "Running"), (1, 3, "Completed"))
-        now: Known | None = None
+        now: LastUpdate | None = None
         seen = []
         for number in itertools.count(1):
             decision = decide(RULES, now, event)
@@ -283,56 +283,56 @@ class TestRecord:
     )
     def test_what_does_not_join_is_dropped(self, there: dict[str, object]) -> None:
         """Sequence, version, revision and state of the update that an event follows must all be the log's."""
-        event = record(Place(2, 1, 2, "Running"), (1, 3, "Completed"))
+        event = record(LogPoint(2, 1, 2, "Running"), (1, 3, "Completed"))
         state = str(there.pop("state"))
         assert unchanged(decide(RULES, known(state, source=OBSERVED, **there), event)) == "unjoined"
 
     def test_a_later_part_does_not_join_an_empty_log(self) -> None:
         """The log forgot the job: its record is read again from the first state."""
-        assert unchanged(decide(RULES, None, record(Place(2, 1, 2, "Running"), (1, 3, "Completed")))) == "unjoined"
+        assert unchanged(decide(RULES, None, record(LogPoint(2, 1, 2, "Running"), (1, 3, "Completed")))) == "unjoined"
 
     def test_a_rerun_begins_again_after_an_end(self) -> None:
         """A higher version starts at Pending, and the end before it is what it follows."""
         there = known("Completed", source=OBSERVED, version=1, revision=3)
-        event = record(place_of(there), (2, 4, "Pending"))
+        event = record(log_point_of(there), (2, 4, "Pending"))
         assert accepted(decide(RULES, there, event)) == ("Pending", "Completed", 4, ())
 
     def test_a_rerun_whose_beginning_was_missed_is_flagged(self) -> None:
         """The first update of a version that is not Pending says `skipped`."""
         there = known("Completed", source=OBSERVED, version=1, revision=3)
-        event = record(place_of(there), (2, 5, "Running"))
+        event = record(log_point_of(there), (2, 5, "Running"))
         assert accepted(decide(RULES, there, event))[3] == ("skipped",)
 
     def test_what_the_rules_forbid_is_rejected_also_of_a_record(self) -> None:
         """The job stands still until an operator decides."""
         there = known("Completed", source=OBSERVED, version=1, revision=3)
-        assert refused(decide(RULES, there, record(place_of(there), (1, 4, "Running")))) == "after-terminal"
+        assert refused(decide(RULES, there, record(log_point_of(there), (1, 4, "Running")))) == "after-terminal"
 
     def test_a_version_that_the_log_does_not_know_is_no_rerun(self) -> None:
         """A job whose version nobody told goes on by the rules."""
         there = known("Completed", source=OBSERVED, version=None, revision=None)
-        assert refused(decide(RULES, there, record(place_of(there), (2, 4, "Running")))) == "after-terminal"
+        assert refused(decide(RULES, there, record(log_point_of(there), (2, 4, "Running")))) == "after-terminal"
 
     def test_a_record_that_its_type_forbids_is_rejected(self) -> None:
         """A service does not reach Completed, whatever the record says."""
         there = known("Running", source=OBSERVED, version=1, revision=2)
-        event = record(place_of(there), (1, 3, "Completed"))
+        event = record(log_point_of(there), (1, 3, "Completed"))
         service = msgspec.structs.replace(event, job=msgspec.structs.replace(JOB, type="service"))
         assert refused(decide(RULES, there, service)) == "not-completable"
 
     def test_only_a_correction_takes_over_from_a_report(self) -> None:
         """And it begins where the report stands: a step that the log has already may be the producer's."""
         there = known("Running", version=1, revision=2)
-        assert unchanged(decide(RULES, there, record(place_of(there), (1, 3, "Completed")))) == "unjoined"
-        taken = record(place_of(there), (1, 3, "Completed"), corrected=True)
+        assert unchanged(decide(RULES, there, record(log_point_of(there), (1, 3, "Completed")))) == "unjoined"
+        taken = record(log_point_of(there), (1, 3, "Completed"), corrected=True)
         assert accepted(decide(RULES, there, taken))[3] == ("corrected",)
-        before = record(Place(2, 1, 1, "Pending"), (1, 2, "Running"), (1, 3, "Completed"), corrected=True)
+        before = record(LogPoint(2, 1, 1, "Pending"), (1, 2, "Running"), (1, 3, "Completed"), corrected=True)
         assert unchanged(decide(RULES, there, before)) == "unjoined"
 
     def test_a_rejection_says_which_step_of_the_run_it_is(self) -> None:
         """From there the quarantine keeps it, and there the join has the job stand still."""
         there = known("Completed", source=OBSERVED, sequence=2, version=1, revision=2)
-        event = record(Place(1, 1, 1, "Pending"), (1, 2, "Completed"), (1, 3, "Running"))
+        event = record(LogPoint(1, 1, 1, "Pending"), (1, 2, "Completed"), (1, 3, "Running"))
         decision = decide(RULES, there, event)
         assert isinstance(decision, Rejected)
         assert decision.step == 1
@@ -340,19 +340,19 @@ class TestRecord:
     def test_a_correction_is_exempt_from_the_rules(self) -> None:
         """Where the log contradicts the record, the record's present state follows once, flagged."""
         there = known("Completed", source=OBSERVED, version=1, revision=3)
-        event = record(place_of(there), (1, 4, "Running"), corrected=True)
+        event = record(log_point_of(there), (1, 4, "Running"), corrected=True)
         assert accepted(decide(RULES, there, event)) == ("Running", "Completed", 4, ("corrected",))
 
     def test_the_covered_position_outlives_the_record(self) -> None:
         """After the record took over, a report that was accepted before is still covered."""
         there = known("Running", sequence=1, input_time_ns=50, input_sequence=5)
-        event = record(place_of(there), (1, 2, "Running"), corrected=True)
+        event = record(log_point_of(there), (1, 2, "Running"), corrected=True)
         decision = decide(RULES, there, event)
         assert isinstance(decision, Accepted)
         after = follow(there, decision.update, 10)
-        assert after.input == Position(50, 5)
-        assert unchanged(decide(RULES, after, report("Running", position=Position(50, 5)))) == "covered"
-        assert refused(decide(RULES, after, report("Running", position=Position(60, 6)))) == "authority"
+        assert after.input == InputPosition(50, 5)
+        assert unchanged(decide(RULES, after, report("Running", position=InputPosition(50, 5)))) == "covered"
+        assert refused(decide(RULES, after, report("Running", position=InputPosition(60, 6)))) == "authority"
 
 
 @pytest.mark.parametrize(
@@ -372,14 +372,20 @@ def test_the_time_of_what_the_record_says_is_known(source: str, time: datetime |
 
 def test_junk_is_undecodable() -> None:
     """Bytes that could not be read keep their reason."""
-    junk = Junk(reason="not-json", origin="1-2", source="report", subject="s", size=1, sha256="0", position=NOWHERE)
+    junk = Malformed(
+        reason="not-json", origin="1-2", source="report", subject="s", size=1, sha256="0", position=NOWHERE
+    )
     assert decide(RULES, None, junk) == Undecodable(reason="not-json")
 
 
 def test_asking_twice_gives_the_same_answer() -> None:
     """`decide` changes nothing: neither what is known nor the event, so the same question has the same answer."""
     for there in (None, known("Running"), known("Completed", source=OBSERVED, version=1, revision=3)):
-        for event in (report("Completed"), record(START, (1, 1, "Pending")), record(place_of(there), (1, 4, "Failed"))):
+        for event in (
+            report("Completed"),
+            record(START, (1, 1, "Pending")),
+            record(log_point_of(there), (1, 4, "Failed")),
+        ):
             before = msgspec.json.encode((there, event))
             assert decide(RULES, there, event) == decide(RULES, there, event)
             assert msgspec.json.encode((there, event)) == before

@@ -10,8 +10,8 @@ import pytest
 from consumer.core import Lanes
 from consumer.core.appends import Append, Entry, Read, ReadBack, Refused, Stored, Unanswered
 from consumer.core.dwell import LOOK_MAX, SETTLE_S, Dwell, since_of
-from consumer.core.verify import Truth, judge_all, judge_last
-from consumer.model import REPORTED, Identity, Job, JobKey, Known, Notice, Position, Report, Update
+from consumer.core.verify import VerifiedJob, verify_all, verify_last
+from consumer.model import REPORTED, Identity, InputPosition, Job, JobKey, LastUpdate, Notice, Report, Update
 from consumer.rules import Rules, load
 from consumer.wire.subjects import Names, job_key
 from consumer.wire.update import encode_update
@@ -24,9 +24,9 @@ PENDING_S = load().dwell["Pending"]
 QUEUED_S = load().dwell["Queued"]
 
 
-def at(state: str, sequence: int = 1, version: int | None = None) -> Known:
+def at(state: str, sequence: int = 1, version: int | None = None) -> LastUpdate:
     """The job's last update."""
-    return Known(number=sequence, sequence=sequence, state=state, version=version, revision=None, source=REPORTED)
+    return LastUpdate(number=sequence, sequence=sequence, state=state, version=version, revision=None, source=REPORTED)
 
 
 class Scene:
@@ -342,7 +342,7 @@ class TestLanes:
     def report(self, state: str, sequence: int = 1, time: datetime | None = None) -> Report:
         """A report of the job."""
         identity = Identity(id="j-1", namespace="default")
-        position = Position(int(BEGAN) * 10**9, sequence)
+        position = InputPosition(int(BEGAN) * 10**9, sequence)
         return Report(key=KEY, job=identity, position=position, state=state, time=time)
 
     def test_an_update_of_ours(self) -> None:
@@ -355,8 +355,8 @@ class TestLanes:
         lanes.answer(ask.token, Stored(1), 0.0)
         assert [notice.facts["since"] for notice in scene.look()] == ["2027-01-15T07:50:00Z"]
 
-    @pytest.mark.parametrize("judge", [judge_all, judge_last])
-    def test_what_a_start_found(self, judge: Callable[[Names, JobKey, Sequence[Entry]], Truth | None]) -> None:
+    @pytest.mark.parametrize("judge", [verify_all, verify_last])
+    def test_what_a_start_found(self, judge: Callable[[Names, JobKey, Sequence[Entry]], VerifiedJob | None]) -> None:
         """Since the time that its last update names; where it names none, since the log stored it."""
         scene = Scene()
         lanes = Lanes(load(), NAMES, dwell=scene.dwell)
@@ -398,7 +398,7 @@ class TestLanes:
         """It is watched no more."""
         scene = Scene()
         lanes = Lanes(load(), NAMES, dwell=scene.dwell)
-        truth = judge_all(NAMES, KEY, [self.entry(self.update("Pending", 1, None), "pending", 7, 0)])
+        truth = verify_all(NAMES, KEY, [self.entry(self.update("Pending", 1, None), "pending", 7, 0)])
         lanes.learn(KEY, truth)
         lanes.offer(self.report("Queued"))
         (ask,) = lanes.take(0.0)

@@ -8,7 +8,7 @@ import pytest
 
 from consumer.core.appends import Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
 from consumer.core.lanes import BACKOFF_FIRST_S, BACKOFF_MAX_S, BUSY_WAIT_S, HEADERS_MAX, STALE_WAIT_S, Lanes, Tally
-from consumer.core.verify import Truth
+from consumer.core.verify import VerifiedJob
 from consumer.model import (
     NOWHERE,
     OBSERVED,
@@ -16,13 +16,13 @@ from consumer.model import (
     START,
     Accepted,
     Identity,
+    InputPosition,
     Job,
     JobKey,
-    Junk,
-    Known,
+    LastUpdate,
+    LogPoint,
+    Malformed,
     Notice,
-    Place,
-    Position,
     Record,
     Rejected,
     Report,
@@ -45,14 +45,14 @@ def report(state: str, sequence: int, key: JobKey = KEY, *, traceparent: str = "
     return Report(
         key=key,
         job=Identity(id=key.partition(".")[2], namespace="default"),
-        position=Position(sequence * 10, sequence),
+        position=InputPosition(sequence * 10, sequence),
         state=state,
         message=message,
         traceparent=traceparent,
     )
 
 
-def record(after: Place, *steps: tuple[int, str], corrected: bool = False) -> Record:
+def record(after: LogPoint, *steps: tuple[int, str], corrected: bool = False) -> Record:
     """Steps (revision, state) of version 0 that follow *after*."""
     return Record(
         key=KEY,
@@ -63,16 +63,16 @@ def record(after: Place, *steps: tuple[int, str], corrected: bool = False) -> Re
     )
 
 
-def junk(origin: str, sequence: int = 0) -> Junk:
+def junk(origin: str, sequence: int = 0) -> Malformed:
     """Bytes that could not be read: a report's at *sequence* of the input, or (0) a frame's."""
-    return Junk(
+    return Malformed(
         reason="not-json",
         origin=origin,
         source="report" if sequence else "frame",
         subject="x",
         size=1,
         sha256="0" * 64,
-        position=Position(sequence * 10, sequence) if sequence else NOWHERE,
+        position=InputPosition(sequence * 10, sequence) if sequence else NOWHERE,
     )
 
 
@@ -143,9 +143,11 @@ def log_states(lanes: Lanes) -> list[tuple[int, str]]:
     return [(one.number, one.update.StateType) for one in published]
 
 
-def at(state: str, number: int, sequence: int = 1, *, source: str = REPORTED, revision: int | None = None) -> Known:
+def at(
+    state: str, number: int, sequence: int = 1, *, source: str = REPORTED, revision: int | None = None
+) -> LastUpdate:
     """A job whose last entry is *number*, from the report at 1 of the input."""
-    return Known(
+    return LastUpdate(
         number=number,
         sequence=sequence,
         state=state,
@@ -189,7 +191,7 @@ class TestKnown:
         lanes.answer(only_append(lanes).token, Stored(12), 0.0)
         assert +Counter(lanes.by_state) == {"Completed": 1, "Running": 1}
         assert (lanes.jobs[KEY].number, lanes.last) == (12, 12)
-        lanes.learn(JobKey("default.j-3"), Truth(known=at("Running", 3), number=3))
+        lanes.learn(JobKey("default.j-3"), VerifiedJob(known=at("Running", 3), number=3))
         assert +Counter(lanes.by_state) == {"Completed": 1, "Running": 2}
         assert lanes.last == 12
         assert Lanes(RULES, NAMES).last == 0
@@ -219,7 +221,7 @@ class TestKnown:
         lanes.answer(second.token, Stored(1), 0.0)
         assert (lanes.waiting, lanes.held, lanes.floor) == (1, 2, NOWHERE)
         lanes.answer(first.token, Stored(2), 0.0)
-        assert (lanes.waiting, lanes.held, lanes.floor) == (0, 0, Position(20, 2))
+        assert (lanes.waiting, lanes.held, lanes.floor) == (0, 0, InputPosition(20, 2))
         lanes.offer(msgspec.structs.replace(record(START, (1, "Pending")), key=JobKey("default.j-3")))
         assert (lanes.waiting, lanes.held) == (1, 1)
 
@@ -380,11 +382,11 @@ class TestCompareAndSet:
     def test_the_covered_report_goes_along_when_the_record_took_over(self) -> None:
         """The record's updates name the last report before them, so that a restart knows it for covered."""
         lanes = Lanes(RULES, NAMES, {KEY: at("Running", 4)})
-        lanes.offer(record(Place(1, None, None, "Running"), (2, "Running"), corrected=True))
+        lanes.offer(record(LogPoint(1, None, None, "Running"), (2, "Running"), corrected=True))
         append = only_append(lanes)
         assert append.input == "1@10"
         lanes.answer(append.token, Stored(5), 0.0)
-        lanes.offer(record(Place(2, 0, 2, "Running"), (3, "Completed")))
+        lanes.offer(record(LogPoint(2, 0, 2, "Running"), (3, "Completed")))
         assert only_append(lanes).input == "1@10"
 
     def test_a_job_of_the_record_alone_names_no_report(self) -> None:
@@ -397,7 +399,7 @@ class TestCompareAndSet:
 class TestRefused:
     """10071: another entry stands where ours was to follow."""
 
-    def refused(self, *, number: int = 9, known: Known | None = None) -> tuple[Lanes, Append, ReadBack]:
+    def refused(self, *, number: int = 9, known: LastUpdate | None = None) -> tuple[Lanes, Append, ReadBack]:
         """A Running that was refused with *number*, and the read-back that it brought."""
         lanes = Lanes(RULES, NAMES, {KEY: known} if known is not None else None)
         lanes.offer(report("Running", 6))
@@ -416,7 +418,7 @@ class TestRefused:
         assert lanes.waiting == 0
         known = lanes.known(KEY)
         assert known is not None
-        assert (known.number, known.input) == (9, Position(60, 6))
+        assert (known.number, known.input) == (9, InputPosition(60, 6))
 
     def test_a_stale_answer_is_not_taken(self) -> None:
         """Below the number that the server named nothing is adopted: a little later the append itself asks again."""
@@ -551,7 +553,7 @@ class TestRefused:
     def test_a_record_that_the_log_has_overtaken_is_read_again(self) -> None:
         """After the other daemon's update a record's steps may not join: the event ends as `unjoined`."""
         lanes = Lanes(RULES, NAMES, {KEY: at("Pending", 4, source=OBSERVED, revision=1)})
-        lanes.offer(record(Place(1, 0, 1, "Pending"), (2, "Running")))
+        lanes.offer(record(LogPoint(1, 0, 1, "Pending"), (2, "Running")))
         append = only_append(lanes)
         lanes.answer(append.token, Refused(9), 0.0)
         found = entry(9, 2, "Failed", previous="Pending", expected=4, source=OBSERVED)
@@ -660,12 +662,12 @@ class TestCheckpoint:
         lanes.checkpoint()
         assert lanes.take(0.0) == []
         lanes.answer(first.token, Stored(2), 0.0)
-        assert lanes.floor == Position(20, 2)
+        assert lanes.floor == InputPosition(20, 2)
 
     def test_a_checkpoint_follows_the_one_before_and_replaces_it(self) -> None:
         """It is rolled up on a subject of its own, with the compare-and-set of its predecessor."""
         lanes = Lanes(RULES, NAMES, shard="3")
-        lanes.restore_checkpoint(Position(5, 1), 30)
+        lanes.restore_checkpoint(InputPosition(5, 1), 30)
         lanes.offer(report("Pending", 2))
         lanes.answer(only_append(lanes).token, Stored(31), 0.0)
         lanes.checkpoint()
@@ -708,8 +710,8 @@ class TestCheckpoint:
     def test_what_a_start_found_is_not_written_again(self) -> None:
         """The checkpoint that was found is the floor."""
         lanes = Lanes(RULES, NAMES)
-        lanes.restore_checkpoint(Position(50, 5), 7)
-        assert lanes.floor == Position(50, 5)
+        lanes.restore_checkpoint(InputPosition(50, 5), 7)
+        assert lanes.floor == InputPosition(50, 5)
         lanes.checkpoint()
         assert lanes.take(0.0) == []
 
@@ -722,7 +724,7 @@ class TestCheckpoint:
         lanes.answer(undecodable.token, Stored(1), 0.0)
         assert lanes.floor == NOWHERE
         lanes.answer(rejection.token, Stored(2), 0.0)
-        assert lanes.floor == Position(20, 2)
+        assert lanes.floor == InputPosition(20, 2)
 
 
 class TestKept:
@@ -792,14 +794,14 @@ class TestLearn:
     def test_the_last_update_is_known(self) -> None:
         """The first event after a start is decided on it."""
         lanes = Lanes(RULES, NAMES)
-        lanes.learn(KEY, Truth(known=at("Queued", 4), number=4))
+        lanes.learn(KEY, VerifiedJob(known=at("Queued", 4), number=4))
         lanes.offer(report("Running", 2))
         assert only_append(lanes).expected == 4
 
     def test_foreign_entries_are_announced_and_their_number_expected(self) -> None:
         """A job of which the log has foreign entries only is new, and follows them."""
         lanes = Lanes(RULES, NAMES)
-        lanes.learn(KEY, Truth(known=None, number=4, foreign=(3, 4)))
+        lanes.learn(KEY, VerifiedJob(known=None, number=4, foreign=(3, 4)))
         lanes.offer(report("Running", 2))
         found = {append.subject: append.expected for append in appends(lanes)}
         assert found == {

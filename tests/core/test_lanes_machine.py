@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from consumer.core.appends import Answer, Append, ReadBack, Unanswered
 from consumer.core.lanes import Lanes
-from consumer.core.verify import judge_all
-from consumer.model import Identity, JobKey, Position, Report
+from consumer.core.verify import verify_all
+from consumer.model import Identity, InputPosition, JobKey, Report
 from consumer.rules import load
 from consumer.wire.subjects import Names
 from consumer.wire.update import decode_update
@@ -39,7 +39,7 @@ class Daemon:
         self.answers: list[tuple[int, Answer]] = []
         """What the log has answered, and the daemon has not heard."""
         for key in KEYS:
-            self.lanes.learn(key, judge_all(NAMES, key, log.view(NAMES.states(key))))
+            self.lanes.learn(key, verify_all(NAMES, key, log.view(NAMES.states(key))))
 
 
 class TwoDaemons(RuleBasedStateMachine):
@@ -60,7 +60,7 @@ class TwoDaemons(RuleBasedStateMachine):
         """A producer says where a job stands."""
         number = len(self.input) + 1
         job = Identity(id=key.partition(".")[2], namespace="default")
-        self.input.append(Report(key=key, job=job, position=Position(number * 10, number), state=state))
+        self.input.append(Report(key=key, job=job, position=InputPosition(number * 10, number), state=state))
 
     @rule(which=daemons)
     def read(self, which: int) -> None:

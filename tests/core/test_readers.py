@@ -19,7 +19,7 @@ from consumer.model import (
     Identity,
     JobDocument,
     JobKey,
-    Known,
+    LastUpdate,
     ReadCause,
     Record,
     Rejected,
@@ -544,9 +544,9 @@ class TestClaims:
         assert (scene.readers.wake_at(), scene.readers.leftovers, scene.readers.events) == (None, [], [])
 
 
-def ended(at_s: int) -> Known:
+def ended(at_s: int) -> LastUpdate:
     """The log has the job Completed, at that second."""
-    return Known(
+    return LastUpdate(
         number=9, sequence=3, state="Completed", version=0, revision=3, source=OBSERVED, time_ns=at_s * 1_000_000_000
     )
 

@@ -3,7 +3,7 @@
 import pytest
 
 from consumer.core.rows import ANEW_NS, Row, lay_beside
-from consumer.model import OBSERVED, REPORTED, Known
+from consumer.model import OBSERVED, REPORTED, LastUpdate
 from consumer.rules import load
 from tests.core.scene import snapshot
 
@@ -11,9 +11,13 @@ RULES = load(None)
 AT = 1_000_000_000_000
 
 
-def known(state: str, revision: int | None, *, version: int = 0, source: str = OBSERVED, time_ns: int = AT) -> Known:
+def known(
+    state: str, revision: int | None, *, version: int = 0, source: str = OBSERVED, time_ns: int = AT
+) -> LastUpdate:
     """The log's last update of the job."""
-    return Known(number=7, sequence=2, state=state, version=version, revision=revision, source=source, time_ns=time_ns)
+    return LastUpdate(
+        number=7, sequence=2, state=state, version=version, revision=revision, source=source, time_ns=time_ns
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +52,7 @@ def test_a_job_that_the_log_has_not(state: str, modified_ns: int, since_ns: int,
         (known("Failed", 2, time_ns=0), Row.AGREES),  # nobody said when
     ],
 )
-def test_a_job_that_the_log_has(there: Known, said: str) -> None:
+def test_a_job_that_the_log_has(there: LastUpdate, said: str) -> None:
     """The list shows it Failed in version 0 at revision 2."""
     assert lay_beside(RULES, there, snapshot("Failed", 2, modified_ns=AT), AT) == said
 

@@ -15,7 +15,7 @@ from consumer.daemon.carry import Carrier, Sources
 from consumer.daemon.supervise import end
 from consumer.derive import Derivation, DerivationSettings
 from consumer.errors import ConnectionLostError, LogWentBackError, OrchestratorError, UnreachableError
-from consumer.model import BadJob, Frame, JobPage, Notice, Position
+from consumer.model import BadJob, Frame, InputPosition, JobPage, Notice
 from consumer.ports import Answered, Delivery, RawFrame
 from consumer.replay.memory import MemoryLog
 from consumer.rules import load
@@ -100,7 +100,7 @@ class Reports:
         for state in states:
             self._number += 1
             body = b'{"StateType":"%s"}' % state.encode()
-            batch.append(Delivery(f"{NAMES.in_prefix}default.{job}", body, Position(self._number, self._number)))
+            batch.append(Delivery(f"{NAMES.in_prefix}default.{job}", body, InputPosition(self._number, self._number)))
         self._queue.put_nowait(batch)
 
     async def batch(self) -> list[Delivery]:

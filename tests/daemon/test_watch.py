@@ -11,7 +11,7 @@ from consumer.core import Lanes, Readers, ReadingOptions
 from consumer.core.appends import Append, Read, ReadBack, Refused, Stored
 from consumer.core.dwell import Dwell
 from consumer.core.reads import OrchestratorRead, ReadHistory, ReadJob, ReadJobs
-from consumer.core.verify import Truth
+from consumer.core.verify import VerifiedJob
 from consumer.daemon.watch import LOG, ORCHESTRATOR, Watch
 from consumer.errors import OrchestratorError
 from consumer.faults import NEXT_STEP, OrchestratorFault
@@ -22,11 +22,11 @@ from consumer.model import (
     FrameKind,
     HistoryPage,
     Identity,
+    InputPosition,
     JobKey,
     JobPage,
-    Known,
+    LastUpdate,
     Notice,
-    Position,
     Report,
 )
 from consumer.observe import Health, Metrics
@@ -136,8 +136,8 @@ def test_jobs_are_counted_by_state_whoever_tells_of_them(place: Place) -> None:
     for number, (state, source) in enumerate(
         [("Running", OBSERVED), ("Running", REPORTED), ("Failed", REPORTED), ("Paused", OBSERVED)], start=1
     ):
-        known = Known(number=number, sequence=1, state=state, version=None, revision=None, source=source)
-        place.lanes.learn(JobKey(f"default.j-{number}"), Truth(known=known, number=number))
+        known = LastUpdate(number=number, sequence=1, state=state, version=None, revision=None, source=source)
+        place.lanes.learn(JobKey(f"default.j-{number}"), VerifiedJob(known=known, number=number))
     place.watch.take_stock()
     assert place.risen("jobstate_jobs") == {("Running",): 2, ("Failed",): 1, ("other",): 1}
     assert place.samples("jobstate_jobs")["Queued",] == 0
@@ -149,13 +149,13 @@ def test_a_job_that_goes_on_or_is_forgotten_counts_where_it_stands(place: Place)
     first = Report(
         key=JobKey("default.j-1"),
         job=Identity(id="j-1", namespace="default"),
-        position=Position(1, 1),
+        position=InputPosition(1, 1),
         state="Running",
         version=0,
     )
 
     def offer(number: int, state: str, version: int) -> Append | ReadBack:
-        report = msgspec.structs.replace(first, position=Position(1, number), state=state, version=version)
+        report = msgspec.structs.replace(first, position=InputPosition(1, number), state=state, version=version)
         place.lanes.offer(report)
         (ask,) = place.lanes.take(0.0)
         return ask

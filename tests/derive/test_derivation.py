@@ -7,7 +7,7 @@ import pytest
 
 from consumer.core import Lanes
 from consumer.core.appends import Append
-from consumer.core.verify import Truth
+from consumer.core.verify import VerifiedJob
 from consumer.derive.derivation import WHY, Derivation, DerivationSettings
 from consumer.model import (
     DERIVED,
@@ -16,16 +16,16 @@ from consumer.model import (
     Frame,
     FrameKind,
     Identity,
-    Known,
+    InputPosition,
+    LastUpdate,
     Notice,
-    Position,
     Record,
     Rejected,
     Report,
     Snapshot,
     Step,
     Update,
-    place_of,
+    log_point_of,
 )
 from consumer.model import START as START_PLACE
 from consumer.replay.memory import MemoryLog
@@ -54,13 +54,13 @@ class Cluster:
         count: int = 1,
         log: MemoryLog | None = None,
         settings: DerivationSettings | None = None,
-        known: Known | None = None,
+        known: LastUpdate | None = None,
     ) -> None:
         self.profile, self.kind, self.count = profile, kind, count
         self.now = 0.0
         self.lanes = Lanes(RULES, Names())
         if known is not None:
-            self.lanes.learn(KEY, Truth(known=known, number=known.number))
+            self.lanes.learn(KEY, VerifiedJob(known=known, number=known.number))
         self.log = log or MemoryLog()
         self.hears = True
         self.derivation = Derivation(RULES, self.lanes.known, settings, hears=lambda: self.hears)
@@ -243,10 +243,10 @@ def restarted(state: str, *, source: str = DERIVED, revision: int | None = None,
     for number, one in enumerate(("Pending", state), 1):
         event: Record | Report
         if source == REPORTED:
-            event = Report(key=KEY, job=job, position=Position(number, number), state=one)
+            event = Report(key=KEY, job=job, position=InputPosition(number, number), state=one)
         else:
             step = Step(version=1, revision=number if revision else None, state=one)
-            after = place_of(before.lanes.known(KEY))
+            after = log_point_of(before.lanes.known(KEY))
             event = Record(key=KEY, job=job, after=after, steps=(step,), source=source)
         before.lanes.offer(event)
         before.follow()
@@ -959,7 +959,7 @@ def test_a_report_about_a_derived_job_is_rejected() -> None:
     """Frames came first: the job is theirs."""
     cluster = running()
     cluster.lanes.offer(
-        Report(key=KEY, job=Identity(id=JOB, namespace="default"), position=Position(1, 1), state="Failed")
+        Report(key=KEY, job=Identity(id=JOB, namespace="default"), position=InputPosition(1, 1), state="Failed")
     )
     cluster.follow()
     assert cluster.rejected == 1
@@ -969,7 +969,7 @@ def test_a_report_about_a_derived_job_is_rejected() -> None:
 def test_a_report_that_was_first_in_the_log_keeps_the_job() -> None:
     """It was written while our first update was on its way: that does not fit, and the job is left alone."""
     cluster = Cluster()
-    report = Report(key=KEY, job=Identity(id=JOB, namespace="default"), position=Position(1, 1), state="Running")
+    report = Report(key=KEY, job=Identity(id=JOB, namespace="default"), position=InputPosition(1, 1), state="Running")
     cluster.lanes.offer(report)
     cluster.ask()
     cluster.approve()

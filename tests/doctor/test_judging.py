@@ -9,7 +9,7 @@ import pytest
 from consumer.doctor import facts
 from consumer.doctor.finding import CHECKS, Finding, Verdict, fail, held_up, ok, say_bytes, say_seconds, skipped
 from consumer.doctor.judging import agreement, log, orchestrator, server, streams
-from consumer.model import DERIVED, OBSERVED, REPORTED, HistoryEntry, Identity, Job, Position, Snapshot, Update
+from consumer.model import DERIVED, OBSERVED, REPORTED, HistoryEntry, Identity, InputPosition, Job, Snapshot, Update
 from consumer.wire.subjects import Names
 
 NOW: Final = datetime(2026, 11, 24, 6, tzinfo=UTC)
@@ -199,12 +199,12 @@ def test_the_input_is_laid_beside_the_checkpoint() -> None:
     """What came after it waits; a checkpoint behind its end is another input's; what was purged is not waited for."""
     purged = msgspec.structs.replace(FOUR, input=msgspec.structs.replace(ONE, first_seq=4, last_seq=3))
     assert verdicts(
-        read=log.input_(FOUR, Position(1, 3)),
-        waiting=log.input_(FOUR, Position(1, 1)),
-        lost=log.input_(FOUR, Position(1, 9)),
+        read=log.input_(FOUR, InputPosition(1, 3)),
+        waiting=log.input_(FOUR, InputPosition(1, 1)),
+        lost=log.input_(FOUR, InputPosition(1, 9)),
         purged=log.input_(purged, None),
     ) == {"read": "ok", "waiting": "warn", "lost": "warn", "purged": "ok"}
-    assert log.input_(FOUR, Position(1, 1)).found.startswith("2 reports")
+    assert log.input_(FOUR, InputPosition(1, 1)).found.startswith("2 reports")
 
 
 def test_rules_and_format_must_be_the_logs() -> None:

@@ -14,7 +14,7 @@ from consumer.errors import ConnectionLostError, LogWentBackError, UnreachableEr
 from consumer.jetstream.input import Break, JetStreamInput, _foreign
 from consumer.jetstream.pull import Pull
 from consumer.jetstream.topology import ensure
-from consumer.model import NOWHERE, Position
+from consumer.model import NOWHERE, InputPosition
 from consumer.nats.address import Address
 from consumer.nats.connect import connect_reader
 from consumer.nats.connection import Connection
@@ -80,7 +80,7 @@ async def test_everything_comes_in_order_with_its_position(
     assert [delivery.position.sequence for delivery in found] == list(range(1, 3501))
     assert [delivery.position for delivery in found] == sorted(delivery.position for delivery in found)
     assert {delivery.subject for delivery in found} == {names.report(KEY)}
-    assert source.place == found[-1].position
+    assert source.position == found[-1].position
     await put(reader, names, 3501, 3510)
     assert bodies(await take(source, 10)) == list(range(3501, 3511))
     assert source.breaks == []
@@ -302,7 +302,7 @@ async def test_an_input_that_lost_its_tail_is_announced(
     await put(reader, names, 1, 10)
     await source.start(None)
     last = (await take(source, 10))[-1].position
-    for lost in (Position(last.time_ns + 5, 25), Position(last.time_ns + 5, 10)):
+    for lost in (InputPosition(last.time_ns + 5, 25), InputPosition(last.time_ns + 5, 10)):
         again = JetStreamInput(reader, names)
         await again.start(lost)
         assert bodies(await take(again, 10)) == list(range(1, 11))
@@ -322,7 +322,7 @@ async def test_a_hole_in_the_middle_is_announced(source: JetStreamInput, reader:
     found = await take(source, 2)
     assert bodies(found) == [6, 9]
     assert source.breaks == [Break(kind="gap", after=found[0].position, next=9)]
-    assert place == Position(place.time_ns, 5)
+    assert place == InputPosition(place.time_ns, 5)
 
 
 async def test_nothing_given_is_nothing_missed(source: JetStreamInput, reader: Connection, names: Names) -> None:
@@ -671,7 +671,7 @@ async def test_heartbeats_alone_are_no_trouble_while_nothing_waits(
         await put(reader, names, 9, 9)
         last = json.loads(await api(reader, f"STREAM.INFO.{names.input}"))["state"]["last_seq"]
         await api(reader, f"STREAM.MSG.DELETE.{names.input}", b'{"seq":%d}' % last)
-        await source.start(source.place)
+        await source.start(source.position)
         source.reaches(last)
 
 

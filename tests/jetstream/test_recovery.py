@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from consumer.core.appends import Append, Entry, Stored
-from consumer.core.verify import judge_all, judge_last
+from consumer.core.verify import verify_all, verify_last
 from consumer.errors import LogWentBackError
 from consumer.jetstream import recovery
 from consumer.jetstream.recovery import probe, recover
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.writer import JetStreamWriter, open_writer
-from consumer.model import JobKey, Position
+from consumer.model import InputPosition, JobKey
 from consumer.nats.connect import connect_reader, connect_writer
 from consumer.nats.connection import Connection
 from consumer.settings import Streams
@@ -90,7 +90,7 @@ async def test_of_each_job_the_last_entry_of_each_state_is_found(
     assert entries[-1].input == "3@4"
     assert (entries[-1].expected, entries[-1].filter) == (numbers[2], names.states(key))
     assert entries[-1].time_ns > 0
-    truth = judge_last(names, key, entries)
+    truth = verify_last(names, key, entries)
     assert truth is not None
     assert truth.known is not None
     assert (truth.known.state, truth.known.sequence, truth.number) == ("Running", 4, numbers[-1])
@@ -102,15 +102,15 @@ async def test_checkpoint_and_format_are_found_with_their_numbers(
     writer: JetStreamWriter, reader: Connection, names: Names
 ) -> None:
     """The next checkpoint expects the last one's number; another shard's is another's."""
-    await put(writer, names.checkpoint("0"), encode_checkpoint(Position(5, 6)))
-    first = await put(writer, names.checkpoint("1"), encode_checkpoint(Position(1, 2)))
-    number = await put(writer, names.checkpoint("0"), encode_checkpoint(Position(7, 8)), first - 1)
+    await put(writer, names.checkpoint("0"), encode_checkpoint(InputPosition(5, 6)))
+    first = await put(writer, names.checkpoint("1"), encode_checkpoint(InputPosition(1, 2)))
+    number = await put(writer, names.checkpoint("0"), encode_checkpoint(InputPosition(7, 8)), first - 1)
     form = await put(writer, names.format, b'{"x":1}')
     found = await recover(reader, names)
-    assert (found.checkpoint, found.checkpoint_number) == (Position(7, 8), number)
+    assert (found.checkpoint, found.checkpoint_number) == (InputPosition(7, 8), number)
     assert found.format is not None
     assert (found.format.number, found.format.body) == (form, b'{"x":1}')
-    assert (await recover(reader, names, shard="1")).checkpoint == Position(1, 2)
+    assert (await recover(reader, names, shard="1")).checkpoint == InputPosition(1, 2)
 
 
 async def test_a_checkpoint_that_cannot_be_read_counts_by_its_number_only(
@@ -127,7 +127,7 @@ async def test_a_checkpoint_without_the_compare_and_set_is_not_believed(
     writer: JetStreamWriter, reader: Connection, names: Names, guard: str
 ) -> None:
     """It could name a report that nobody has read: without both headers, over just its subject, it is a stranger's."""
-    await put(writer, names.checkpoint("0"), encode_checkpoint(Position(7, 8)))
+    await put(writer, names.checkpoint("0"), encode_checkpoint(InputPosition(7, 8)))
     headers = {}
     if guard == "no filter":
         headers = {"Nats-Expected-Last-Subject-Sequence": "1"}
@@ -136,7 +136,7 @@ async def test_a_checkpoint_without_the_compare_and_set_is_not_believed(
             "Nats-Expected-Last-Subject-Sequence": "0",
             "Nats-Expected-Last-Subject-Sequence-Subject": names.format,
         }
-    body = encode_checkpoint(Position(9, 9))
+    body = encode_checkpoint(InputPosition(9, 9))
     number = (await reader.jetstream().publish(names.checkpoint("0"), body, headers=headers)).seq
     found = await recover(reader, names)
     assert (found.checkpoint, found.checkpoint_number) == (None, number)
@@ -152,7 +152,7 @@ async def test_what_is_written_between_checkpoint_and_end_is_found(
 
     async def probe_after_another_wrote(connection: Connection, names: Names) -> recovery.Mark:
         if not asked:
-            asked.append(await put(writer, names.checkpoint("0"), encode_checkpoint(Position(9, 9))))
+            asked.append(await put(writer, names.checkpoint("0"), encode_checkpoint(InputPosition(9, 9))))
             await live(writer, names, "j-2", "Pending")
         return await real(connection, names)
 
@@ -202,13 +202,13 @@ async def test_all_entries_of_the_jobs_that_are_named_are_read_in_one_pass(
     """In stream order, and of no other job; by the jobs' own subjects, or where they are many by those of all."""
     monkeypatch.setattr(recovery, "FILTERS_MAX", filters_max)
     numbers = {job: await live(writer, names, job, "Running", "Running", "Queued") for job in ("j-1", "j-2", "j-3")}
-    await put(writer, names.checkpoint("0"), encode_checkpoint(Position(9, 9)))
+    await put(writer, names.checkpoint("0"), encode_checkpoint(InputPosition(9, 9)))
     last = {job_key("default", job): numbers[job][-1] for job in ("j-1", "j-3")}
     found = [(key, entry) async for key, entry in recovery.read_whole(reader, names, last)]
     assert [(key, entry.number) for key, entry in found] == [
         (job_key("default", job), number) for job in ("j-1", "j-3") for number in numbers[job]
     ]
-    truth = judge_all(names, job_key("default", "j-3"), [entry for key, entry in found if key.endswith("j-3")])
+    truth = verify_all(names, job_key("default", "j-3"), [entry for key, entry in found if key.endswith("j-3")])
     assert truth.known is not None
     assert (truth.known.state, truth.known.sequence) == ("Queued", 3)
     assert [one async for one in recovery.read_whole(reader, names, {})] == []

@@ -13,7 +13,7 @@ from consumer.errors import MissingStreamError, TopologyError
 from consumer.jetstream.bucket import find_fault_of_bucket, find_lack
 from consumer.jetstream.topology import configs, ensure, find_absent, remake_bucket, survey
 from consumer.jetstream.upkeep import NO_MEMORY, Memory, Upkeep
-from consumer.model import JobKey, Known
+from consumer.model import JobKey, LastUpdate
 from consumer.nats.address import Address
 from consumer.nats.api import StreamInfo
 from consumer.nats.connect import connect_reader
@@ -226,9 +226,9 @@ async def remember(reader: Connection, names: Names, *jobs: str) -> Memory:
     return Memory(known, len(known), max(one.number for one in known.values()))
 
 
-def known_at(number: int) -> Known:
+def known_at(number: int) -> LastUpdate:
     """A job whose last entry is *number*."""
-    return Known(number=number, sequence=1, state="Running", version=None, revision=None, source="reported")
+    return LastUpdate(number=number, sequence=1, state="Running", version=None, revision=None, source="reported")
 
 
 async def has_copied(reader: Connection, names: Names, *jobs: str) -> None:
@@ -360,7 +360,7 @@ async def test_a_burst_is_no_lack(reader: Connection, names: Names) -> None:
     """3,000 new jobs, looked at without a pause: the bucket is behind all the time, and is left alone."""
     upkeep = Upkeep(names, SMALL)
     await upkeep.begin(reader)
-    known: dict[JobKey, Known] = {}
+    known: dict[JobKey, LastUpdate] = {}
     numbers = [0]
 
     async def publish(first: int) -> None:

@@ -37,7 +37,7 @@ from consumer.jetstream.input import JetStreamInput
 from consumer.jetstream.pull import Pull, Pulled
 from consumer.jetstream.server import EmbeddedServer
 from consumer.jetstream.topology import ensure
-from consumer.model import Position
+from consumer.model import InputPosition
 from consumer.nats.address import Address
 from consumer.nats.api import INPUT, StreamInfo, header
 from consumer.nats.connect import connect_reader
@@ -249,7 +249,7 @@ async def follow(part: Part) -> Took | None:
     began = ended = (0.0, 0.0)
 
     class TimedInput(JetStreamInput):
-        async def start(self, after: Position | None) -> None:
+        async def start(self, after: InputPosition | None) -> None:
             nonlocal began
             began = (time.perf_counter(), time.process_time())
             await super().start(after)

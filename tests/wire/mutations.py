@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 from consumer.errors import DecodeError
-from consumer.model import Position
+from consumer.model import InputPosition
 from consumer.wire import (
     REASONS,
     Names,
@@ -16,15 +16,15 @@ from consumer.wire import (
     decode_report,
     decode_update,
     encode_update,
-    frame_junk,
-    report_junk,
+    malformed_frame,
+    malformed_report,
 )
 from consumer.wire.entries import encode_undecodable
 from tests.wire.samples import document, folders, messages, reports, seal
 from tests.wire.test_update import UPDATE
 
 NAMES = Names("main")
-HERE = Position(1, 1)
+HERE = InputPosition(1, 1)
 SUBJECTS = ("jobstate.v1.main.in.default.j-0b16268c-97b5-4003-9a08-7f7ff52bd5bd", "jobstate.v1.main.in.a=2Eb.j=20")
 SCENARIOS = (("1.9.3", "success"), ("1.9.3", "update"), ("1.6.1", "ops"), ("1.5.0", "stop_running"), ("1.5.2", "ops"))
 DICTIONARY = (
@@ -105,7 +105,7 @@ def _frame(subject: str, data: bytes) -> None:
     try:
         decode_frame(subject, data)
     except DecodeError as error:
-        encode_undecodable(frame_junk(subject, data, error))
+        encode_undecodable(malformed_frame(subject, data, error))
         raise
 
 
@@ -117,7 +117,7 @@ def _report(subject: str, data: bytes) -> None:
     try:
         decode_report(NAMES, subject, data, HERE)
     except DecodeError as error:
-        encode_undecodable(report_junk(subject, data, HERE, error))
+        encode_undecodable(malformed_report(subject, data, HERE, error))
         raise
 
 

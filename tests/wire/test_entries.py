@@ -8,11 +8,22 @@ import msgspec
 import pytest
 
 from consumer.errors import DecodeError
-from consumer.model import Identity, Junk, Known, Notice, Place, Position, Record, Rejected, Report, Step
+from consumer.model import (
+    Identity,
+    InputPosition,
+    LastUpdate,
+    LogPoint,
+    Malformed,
+    Notice,
+    Record,
+    Rejected,
+    Report,
+    Step,
+)
 from consumer.wire import entries, job_key
 
-HERE = Position(1795503263448525091, 12)
-KNOWN = Known(number=5, sequence=2, state="Completed", version=1, revision=3, source="reported", message="secret")
+HERE = InputPosition(1795503263448525091, 12)
+KNOWN = LastUpdate(number=5, sequence=2, state="Completed", version=1, revision=3, source="reported", message="secret")
 TIME = datetime(2026, 11, 24, 5, 0, tzinfo=UTC)
 
 
@@ -58,7 +69,7 @@ def test_a_rejected_record_is_kept_without_its_messages() -> None:
     record = Record(
         key=job_key("default", "j"),
         job=Identity(id="j", namespace="default"),
-        after=Place(2, 1, 3, "Completed"),
+        after=LogPoint(2, 1, 3, "Completed"),
         steps=(Step(version=1, revision=4, state="Running", message="canary-7f3a", time=TIME),),
     )
     data = entries.encode_quarantine(record, Rejected(reason="after-terminal", rule="r"), None)
@@ -72,7 +83,7 @@ def test_a_rejected_record_is_kept_without_its_messages() -> None:
 
 def test_junk_of_a_report_comes_with_its_bytes() -> None:
     """Data is base64; a subject that is not UTF-8 is spelled, not a crash."""
-    junk = Junk(
+    junk = Malformed(
         reason="not-json",
         origin="12-1",
         source="report",
@@ -94,7 +105,7 @@ def test_junk_of_a_report_comes_with_its_bytes() -> None:
 def test_of_junk_that_is_too_large_the_first_bytes_are_kept(room: int) -> None:
     """As many as the body holds; its size and digest are those of all."""
     data = bytes(range(256)) * 4
-    junk = Junk(
+    junk = Malformed(
         reason="not-json", origin="o", source="report", subject="s", size=1_024, sha256="ab", detail="d", data=data
     )
     most = len(entries.encode_undecodable(junk)) - 700 + room
@@ -110,7 +121,7 @@ def test_of_junk_that_is_too_large_the_first_bytes_are_kept(room: int) -> None:
 
 def test_what_a_stranger_names_is_bounded() -> None:
     """A subject, a detail, a fact: shortened, and it shows."""
-    junk = Junk(
+    junk = Malformed(
         reason="foreign", origin="o", source="frame", subject="s" * 100_000, size=1, sha256="", detail="d" * 9_999
     )
     body = entries.decode_undecodable(entries.encode_undecodable(junk))
@@ -124,7 +135,7 @@ def test_a_short_record_is_kept_whole() -> None:
     """Also the steps before the one that was refused."""
     steps = tuple(Step(version=1, revision=number, state="Running") for number in range(1, entries.STEPS_MAX + 1))
     record = Record(
-        key=job_key("default", "j"), job=Identity(id="j", namespace="default"), after=Place(0, 0, 0, ""), steps=steps
+        key=job_key("default", "j"), job=Identity(id="j", namespace="default"), after=LogPoint(0, 0, 0, ""), steps=steps
     )
     rejected = Rejected(reason="illegal-transition", rule="r", step=2)
     event = entries.decode_quarantine(entries.encode_quarantine(record, rejected, None)).Event
@@ -137,9 +148,9 @@ def test_of_a_long_record_the_rejected_step_and_those_after_it_are_kept() -> Non
     """A history may have any length; how many steps are left out is said."""
     steps = tuple(Step(version=1, revision=number, state="Running") for number in range(1, 1_001))
     record = Record(
-        key=job_key("default", "j"), job=Identity(id="j", namespace="default"), after=Place(0, 0, 0, ""), steps=steps
+        key=job_key("default", "j"), job=Identity(id="j", namespace="default"), after=LogPoint(0, 0, 0, ""), steps=steps
     )
-    known = Known(number=5, sequence=500, state="Running", version=1, revision=500, source="observed", message="")
+    known = LastUpdate(number=5, sequence=500, state="Running", version=1, revision=500, source="observed", message="")
     rejected = Rejected(reason="illegal-transition", rule="r", step=500)
     event = entries.decode_quarantine(entries.encode_quarantine(record, rejected, known)).Event
     assert isinstance(event, entries.RefusedRecord)
@@ -149,7 +160,7 @@ def test_of_a_long_record_the_rejected_step_and_those_after_it_are_kept() -> Non
 
 def test_junk_of_a_frame_never_has_data() -> None:
     """Even if someone filled it in: a frame's bytes do not reach a stream."""
-    junk = Junk(reason="bad-crc", origin="o", source="frame", subject="s", size=6, sha256="ab", data=b"canary")
+    junk = Malformed(reason="bad-crc", origin="o", source="frame", subject="s", size=6, sha256="ab", data=b"canary")
     data = entries.encode_undecodable(junk)
     assert b"canary" not in data
     assert base64.b64encode(b"canary") not in data
@@ -183,7 +194,9 @@ def test_a_checkpoint_at_no_place_of_an_input_is_none(sequence: int, time: int) 
     """The server would refuse to read from there, at every start."""
     with pytest.raises(DecodeError):
         entries.decode_checkpoint(b'{"Input":{"Sequence":%d,"Time":%d}}' % (sequence, time))
-    assert entries.decode_checkpoint(entries.encode_checkpoint(Position(2**63 - 1, 1))) == Position(2**63 - 1, 1)
+    assert entries.decode_checkpoint(entries.encode_checkpoint(InputPosition(2**63 - 1, 1))) == InputPosition(
+        2**63 - 1, 1
+    )
 
 
 @pytest.mark.parametrize("since", [-1, -(2**62), 2**63, 2**80])

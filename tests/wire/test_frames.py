@@ -8,7 +8,7 @@ import pytest
 
 from consumer.errors import DecodeError
 from consumer.model import NUMBER_MAX, Frame, FrameKind
-from consumer.wire import MESSAGE_MAX, REASONS, bprotocol, decode_frame, document, frame_junk, open_envelope
+from consumer.wire import MESSAGE_MAX, REASONS, bprotocol, decode_frame, document, malformed_frame, open_envelope
 from consumer.wire import ncl as ncl_profile
 from consumer.wire.decoding import ID_MAX, TEXT_MAX
 from tests.wire import samples
@@ -142,7 +142,7 @@ def test_the_canary_is_in_no_decoded_object() -> None:
     for subject, data in recorded:
         frame = read(subject, data)
         assert CANARY.encode() not in msgspec.json.encode(frame)
-        junk = frame_junk(subject, data, DecodeError("bad-crc", "x"))
+        junk = malformed_frame(subject, data, DecodeError("bad-crc", "x"))
         assert CANARY.encode() not in msgspec.json.encode(junk)
 
 
@@ -187,16 +187,16 @@ def test_no_error_quotes_the_canary() -> None:
         assert CANARY not in str(error) + repr(error)
         assert error.__cause__ is None
         assert error.__context__ is None
-        assert CANARY.encode() not in msgspec.json.encode(frame_junk(subject, frame, error))
+        assert CANARY.encode() not in msgspec.json.encode(malformed_frame(subject, frame, error))
 
 
 def test_junk_of_a_frame_has_no_bytes() -> None:
     """A frame's junk says where, how large and which digest; the same bytes have the same origin, one clean token."""
     error = DecodeError("bad-crc", "the checksum is another body's")
-    junk = frame_junk(IN, b"\x01secret", error)
+    junk = malformed_frame(IN, b"\x01secret", error)
     assert (junk.reason, junk.source, junk.subject, junk.size, junk.data) == ("bad-crc", "frame", IN, 7, None)
-    assert junk.origin == frame_junk(OUT, b"\x01secret", error).origin
-    assert junk.origin != frame_junk(IN, b"\x01secreT", error).origin
+    assert junk.origin == malformed_frame(OUT, b"\x01secret", error).origin
+    assert junk.origin != malformed_frame(IN, b"\x01secreT", error).origin
     assert junk.origin.replace("-", "").isalnum()
 
 

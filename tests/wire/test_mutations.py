@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.errors import DecodeError
-from consumer.model import Position
+from consumer.model import InputPosition
 from consumer.wire import Names, decode_frame, decode_report
 from tests.wire.mutations import run
 from tests.wire.samples import IN, seal
@@ -31,6 +31,6 @@ def test_any_bytes_raise_nothing_but_decode_errors(data: bytes, subject: str) ->
         except DecodeError as error:
             assert error.__context__ is None  # noqa: PT017 - an error or none
     try:
-        decode_report(Names(), f"jobstate.v1.main.in.{subject}", data, Position(1, 1))
+        decode_report(Names(), f"jobstate.v1.main.in.{subject}", data, InputPosition(1, 1))
     except DecodeError as error:
         assert error.__context__ is None  # noqa: PT017 - an error or none

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 import pytest
 
 from consumer.errors import DecodeError
-from consumer.model import Position, Report
-from consumer.wire import MESSAGE_MAX, REASONS, Names, decode_report, escape, job_key, report_junk
+from consumer.model import InputPosition, Report
+from consumer.wire import MESSAGE_MAX, REASONS, Names, decode_report, escape, job_key, malformed_report
 from consumer.wire.decoding import NAME_MAX
 from consumer.wire.report import JUNK_MAX
 
 NAMES = Names("main")
-HERE = Position(1795503263448525091, 12)
+HERE = InputPosition(1795503263448525091, 12)
 SUBJECT = NAMES.report(job_key("default", "j-1"))
 RUNNING = b'{"StateType":"Running"}'
 LONG = "x" * 200
@@ -254,7 +254,7 @@ def test_names_are_bounded(field: str) -> None:
 def test_junk_of_a_report_keeps_its_bytes() -> None:
     """A producer's own bytes are kept, the first 64 KiB; the origin is the place in the input."""
     data = b"\xff" * (JUNK_MAX + 1)
-    junk = report_junk(SUBJECT, data, HERE, DecodeError("not-json", "x"))
+    junk = malformed_report(SUBJECT, data, HERE, DecodeError("not-json", "x"))
     assert (junk.reason, junk.source, junk.size, junk.position) == ("not-json", "report", JUNK_MAX + 1, HERE)
     assert junk.origin == "12-1795503263448525091"
     assert junk.data == data[:JUNK_MAX]

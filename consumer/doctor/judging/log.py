@@ -5,7 +5,7 @@ from typing import Final
 
 from consumer.doctor.facts import LastEntry, LogHead, Streams, Told
 from consumer.doctor.finding import Finding, fail, ok, say_seconds, skipped, warn
-from consumer.model import Position
+from consumer.model import InputPosition
 from consumer.wire.decoding import time_of
 
 FORMAT: Final = 1
@@ -50,7 +50,7 @@ def last(entry: LastEntry | None) -> Finding:
     return ok("log.last", f"entry {entry.number}, of the kind {entry.kind}, {say_seconds(max(entry.age_s, 0.0))} ago")
 
 
-def input_(found: Streams, checkpoint: Position | None) -> Finding:
+def input_(found: Streams, checkpoint: InputPosition | None) -> Finding:
     """How many reports wait, by the last checkpoint (a running daemon writes one a second)."""
     check, stream = "log.input", found.input
     if not stream.there or not found.log.there:

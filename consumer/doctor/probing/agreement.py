@@ -6,7 +6,7 @@ from typing import Final
 
 from consumer.bacalhau.orchestrator import Orchestrator
 from consumer.core.appends import Entry
-from consumer.core.verify import Judge
+from consumer.core.verify import EntryVerifier
 from consumer.doctor.facts import Heard, Listed, LogHead, Pair, Sample, Stream
 from consumer.doctor.judging.agreement import BEHIND_S, compare
 from consumer.doctor.probing.contact import Listening
@@ -131,7 +131,7 @@ async def _pair(connection: Connection, names: Names, key: JobKey, orchestrator:
 
 
 async def _updates(connection: Connection, names: Names, key: JobKey) -> list[Update]:
-    judge, number = Judge(names, key), 0
+    judge, number = EntryVerifier(names, key), 0
     found: list[Update] = []
     while entry := await read_entry(connection, names.log, number + 1, names.states(key)):
         number = entry.number

@@ -13,7 +13,7 @@ from consumer.jetstream.format import read_format
 from consumer.jetstream.recovery import last_entry
 from consumer.jetstream.recovery import read_checkpoint as judge_checkpoint
 from consumer.jetstream.topology import compare, configs
-from consumer.model import NOTICE_KINDS, JobKey, Position
+from consumer.model import NOTICE_KINDS, InputPosition, JobKey
 from consumer.nats.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, time_ns
 from consumer.nats.connection import Connection
 from consumer.settings import Settings
@@ -209,7 +209,7 @@ async def read_last(connection: Connection, names: Names, server_s: float) -> La
     return LastEntry(number=entry.number, kind=kind, age_s=server_s - entry.time_ns / 1e9)
 
 
-async def read_checkpoint(connection: Connection, names: Names) -> Position | None:
+async def read_checkpoint(connection: Connection, names: Names) -> InputPosition | None:
     """Up to where the input is decided; None if nothing says so."""
     entry = await last_entry(connection, names, names.checkpoint("0"))
     return judge_checkpoint(entry)

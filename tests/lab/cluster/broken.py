@@ -17,7 +17,7 @@ from consumer.core.history import Contradicted, Joined, Old, Part, correct, lay_
 from consumer.core.pace import Pace
 from consumer.core.reader import LONG_AGO, Reader
 from consumer.core.registry import Registry
-from consumer.model import Known, place_of
+from consumer.model import LastUpdate, log_point_of
 from consumer.rules import Rules, load
 from tests.lab.cluster import rest
 from tests.lab.cluster.daemon import Life
@@ -44,12 +44,12 @@ def _with_options(**forced: float) -> Callable[..., ReadingOptions]:
 def _joined_by_count() -> Iterator[Rules]:
     """What is new in a history is what comes after as many entries as the log has updates, whatever they say."""
 
-    def counts(rules: Rules, known: Known | None, part: Part) -> Joined | Old | Contradicted | None:
+    def counts(rules: Rules, known: LastUpdate | None, part: Part) -> Joined | Old | Contradicted | None:
         if known is None or part.first:
             return lay_beside(rules, known, part)
         if part.count < known.sequence:
             return Old()
-        return Joined(after=place_of(known), steps=part.steps(known.sequence, (known.version, known.state)))
+        return Joined(after=log_point_of(known), steps=part.steps(known.sequence, (known.version, known.state)))
 
     with patch(f"{ANSWERS}.lay_beside", counts):
         yield load()
@@ -59,7 +59,7 @@ def _joined_by_count() -> Iterator[Rules]:
 def _joined_unlooked() -> Iterator[Rules]:
     """Nobody looks whether the history says, where the log stands, what the log says."""
 
-    def believes(rules: Rules, known: Known | None, part: Part) -> Joined | Old | Contradicted | None:
+    def believes(rules: Rules, known: LastUpdate | None, part: Part) -> Joined | Old | Contradicted | None:
         found = lay_beside(rules, known, part)
         if not isinstance(found, Contradicted) or known is None or known.revision is None:
             return found
@@ -73,7 +73,7 @@ def _joined_unlooked() -> Iterator[Rules]:
 def _old_answers_believed() -> Iterator[Rules]:
     """A history that is shorter than what the log has is taken for the truth."""
 
-    def believes(rules: Rules, known: Known | None, part: Part) -> Joined | Old | Contradicted | None:
+    def believes(rules: Rules, known: LastUpdate | None, part: Part) -> Joined | Old | Contradicted | None:
         found = lay_beside(rules, known, part)
         return correct(known, part) if isinstance(found, Old) and part.entries else found
 

@@ -22,7 +22,7 @@ from consumer.core import (
 )
 from consumer.core.appends import Answer, Entry
 from consumer.core.pace import WINDOW_S
-from consumer.core.verify import judge_all, judge_last
+from consumer.core.verify import verify_all, verify_last
 from consumer.errors import DecodeError, OrchestratorError
 from consumer.faults import of_body
 from consumer.model import HistoryPage, Identity, JobDocument, JobKey, JobPage, Record, Rejected
@@ -88,9 +88,9 @@ class Life:
             if key is not None:
                 by_job[key].append(entry)
         for key, entries in by_job.items():
-            truth = judge_last(NAMES, key, entries)
+            truth = verify_last(NAMES, key, entries)
             if truth is None:
-                truth = judge_all(NAMES, key, log.view(NAMES.states(key)))
+                truth = verify_all(NAMES, key, log.view(NAMES.states(key)))
             self.lanes.learn(key, truth)
             update = decode_update(entries[-1].body)
             if update.StateType not in ("Completed", "Failed", "Stopped"):

@@ -15,7 +15,7 @@ import msgspec
 from consumer.core import Lanes, Readers, decide, verify
 from consumer.core.appends import Append, Entry, ReadBack
 from consumer.core.lists import Lists
-from consumer.core.verify import Truth, judge_last
+from consumer.core.verify import VerifiedJob, verify_last
 from consumer.model import (
     OBSERVED,
     REPORTED,
@@ -24,12 +24,12 @@ from consumer.model import (
     Event,
     HistoryPage,
     JobKey,
-    Known,
+    LastUpdate,
     Record,
     Report,
     Unchanged,
     Update,
-    place_of,
+    log_point_of,
 )
 from consumer.rules import Edge, Rules, load
 from consumer.wire.subjects import Names
@@ -53,7 +53,7 @@ def _two_in_flight() -> Iterator[Rules]:
     """A lane sends its next entry before the one in flight is confirmed."""
     append_update, take = Lanes._append_update, Lanes.take
 
-    def sends_on(self: Any, lane: Any, item: Any, known: Known | None, update: Update) -> None:
+    def sends_on(self: Any, lane: Any, item: Any, known: LastUpdate | None, update: Update) -> None:
         append_update(self, lane, item, known, update)
         ask = self._outbox.pop()
         self.__dict__.setdefault("ahead", []).append(ask)
@@ -85,7 +85,7 @@ def _stale_read_back() -> Iterator[Rules]:
 def _no_time_in_covering() -> Iterator[Rules]:
     """A report is covered by its sequence alone."""
 
-    def decides(rules: Rules, known: Known | None, event: Event) -> Decision:
+    def decides(rules: Rules, known: LastUpdate | None, event: Event) -> Decision:
         if known is not None and isinstance(event, Report) and event.position.sequence <= known.input.sequence:
             return Unchanged(reason="covered")
         return decide(rules, known, event)
@@ -111,8 +111,8 @@ def _start_reads_bucket() -> Iterator[Rules]:
 def _append_without_join() -> Iterator[Rules]:
     """The next steps of a record are appended without a look whether they join what the log has."""
 
-    def counts(known: Known | None, record: Record) -> int:
-        behind = place_of(known).sequence - record.after.sequence
+    def counts(known: LastUpdate | None, record: Record) -> int:
+        behind = log_point_of(known).sequence - record.after.sequence
         return min(max(behind, 0), len(record.steps))
 
     # `consumer.core.decide` is the function: the module of that name is found by where the function looks.
@@ -168,7 +168,7 @@ def _edge_removed() -> Iterator[Rules]:
 def _decide_mutates() -> Iterator[Rules]:
     """To decide changes what is known, before the log has confirmed it."""
 
-    def changes(rules: Rules, known: Known | None, event: Event) -> Decision:
+    def changes(rules: Rules, known: LastUpdate | None, event: Event) -> Decision:
         decision = decide(rules, known, event)
         if isinstance(decision, Accepted) and known is not None:
             msgspec.structs.force_setattr(known, "state", decision.update.StateType)
@@ -210,13 +210,13 @@ def _last_entry_believed() -> Iterator[Rules]:
 def _start_believes_last() -> Iterator[Rules]:
     """A start believes the last entries of a job's subjects without a look at what they were stored after."""
 
-    def believes(names: Names, key: JobKey, entries: list[Entry]) -> Truth | None:
+    def believes(names: Names, key: JobKey, entries: list[Entry]) -> VerifiedJob | None:
         if not entries:
-            return judge_last(names, key, entries)
+            return verify_last(names, key, entries)
         before = entries[-2].number if len(entries) > 1 else 0
-        return judge_last(names, key, [*entries[:-1], msgspec.structs.replace(entries[-1], expected=before)])
+        return verify_last(names, key, [*entries[:-1], msgspec.structs.replace(entries[-1], expected=before)])
 
-    with patch.object(daemon, "judge_last", believes):
+    with patch.object(daemon, "verify_last", believes):
         yield load()
 
 
@@ -304,7 +304,7 @@ def _report_taken_for_step() -> Iterator[Rules]:
     """What a producer said of a job is taken for the step of the record that says the same."""
     behind = decide.__globals__["_steps_behind"]
 
-    def confuses(known: Known | None, record: Record) -> int | None:
+    def confuses(known: LastUpdate | None, record: Record) -> int | None:
         if known is not None and known.source == REPORTED:
             known = msgspec.structs.replace(known, source=OBSERVED)
         found: int | None = behind(known, record)

@@ -20,15 +20,15 @@ from consumer.core import (
     Settled,
 )
 from consumer.core.appends import Answer, Entry
-from consumer.core.verify import judge_all, judge_last
+from consumer.core.verify import verify_all, verify_last
 from consumer.errors import OrchestratorError
 from consumer.model import (
     Frame,
     HistoryPage,
+    InputPosition,
     JobDocument,
     JobKey,
     JobPage,
-    Position,
     Record,
     Rejected,
     Report,
@@ -75,7 +75,7 @@ class Life:
         self.frames: list[Frame] = []
         self.index = 0
         self.incarnation = world.input.incarnation
-        self.last_read: Position | None = None
+        self.last_read: InputPosition | None = None
         self.alive = True
         self.paused = False
         self.begun = False
@@ -89,7 +89,7 @@ class Life:
         world = self.world
         subject = NAMES.checkpoint(SHARD)
         found = world.log.view(subject, world.stale_version("checkpoint stale"))
-        checkpoint: Position | None = None
+        checkpoint: InputPosition | None = None
         born = 0
         if found:
             checkpoint = decode_checkpoint(found[-1].body)
@@ -102,9 +102,9 @@ class Life:
             if key is not None:
                 by_job[key].append(entry)
         for key, entries in by_job.items():
-            truth = judge_last(NAMES, key, entries)
+            truth = verify_last(NAMES, key, entries)
             if truth is None:
-                truth = judge_all(NAMES, key, world.log.view(NAMES.states(key), upto))
+                truth = verify_all(NAMES, key, world.log.view(NAMES.states(key), upto))
             self.lanes.learn(key, truth)
         self.index = world.input.resume(checkpoint)
         self.last_read = checkpoint

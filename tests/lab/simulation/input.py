@@ -7,7 +7,7 @@ more after the end, numbers from before, another job's name, bytes that are noth
 import random
 from typing import Final
 
-from consumer.model import Identity, Junk, Position, Report
+from consumer.model import Identity, InputPosition, Malformed, Report
 from consumer.wire.subjects import job_key
 from tests.lab.simulation.orchestrator import ENDS, wall
 
@@ -38,7 +38,7 @@ class Producer:
         self._count = 0
         self._last: tuple[str, str, int | None, int | None] | None = None
 
-    def report(self, position: Position) -> Report:  # noqa: C901, PLR0912 - one roll of the dice, case by case
+    def report(self, position: InputPosition) -> Report:  # noqa: C901, PLR0912 - one roll of the dice, case by case
         """What it says next."""
         rng = self._rng
         self._count += 1
@@ -98,28 +98,28 @@ class Input:
     """The stream: its entries since it was made. `incarnation` counts how often it was."""
 
     def __init__(self) -> None:
-        self.entries: list[Report | Junk] = []
+        self.entries: list[Report | Malformed] = []
         self.incarnation = 0
-        self.lost: list[Report | Junk] = []
+        self.lost: list[Report | Malformed] = []
         self._time_ns = 0
 
-    def next_position(self, now_ns: int) -> Position:
+    def next_position(self, now_ns: int) -> InputPosition:
         """Where the next entry will stand. Its time is above that of every entry before, in every incarnation."""
         self._time_ns = max(self._time_ns + 1_000, now_ns)
-        return Position(self._time_ns, len(self.entries) + 1)
+        return InputPosition(self._time_ns, len(self.entries) + 1)
 
-    def publish(self, entry: Report | Junk) -> None:
+    def publish(self, entry: Report | Malformed) -> None:
         """Store it."""
         assert entry.position.sequence == len(self.entries) + 1
         self.entries.append(entry)
 
-    def make_anew(self) -> list[Report | Junk]:
+    def make_anew(self) -> list[Report | Malformed]:
         """The stream is gone and made again: it counts from 1. Returns what it had."""
         had, self.entries = self.entries, []
         self.incarnation += 1
         return had
 
-    def resume(self, checkpoint: Position | None) -> int:
+    def resume(self, checkpoint: InputPosition | None) -> int:
         """The index to read from after *checkpoint*: behind its entry if that is the one, else from the first."""
         if checkpoint is None:
             return 0
@@ -129,9 +129,9 @@ class Input:
         return 0
 
 
-def junk(position: Position, count: int) -> Junk:
+def junk(position: InputPosition, count: int) -> Malformed:
     """An entry of the input that cannot be read."""
-    return Junk(
+    return Malformed(
         reason="not-json",
         origin=f"in-{position.sequence}-{position.time_ns}",
         source="report",

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from consumer.core.appends import Entry
-from consumer.model import Identity, Junk, Position, Report
+from consumer.model import Identity, InputPosition, Malformed, Report
 from tests.lab.seeds import ViolationError
 from tests.lab.simulation.log import SimulatedLog
 from tests.lab.simulation.orchestrator import ENDS, JobRecord
@@ -31,7 +31,7 @@ decode: Final = msgspec.json.Decoder().decode
 class Wanted(NamedTuple):
     """An update as it must be, of a report. `position` is the input's."""
 
-    position: Position
+    position: InputPosition
     state: str
     message: str
     version: int | None
@@ -114,7 +114,7 @@ class Fold:
         return ""
 
 
-def origin_of(position: Position) -> str:
+def origin_of(position: InputPosition) -> str:
     """How the quarantine names a report."""
     return f"{position.sequence}-{position.time_ns}"
 
@@ -136,7 +136,7 @@ class Book:
         self.state: str | None = None
         self.version: int | None = None
         self.revision: int | None = None
-        self.position: Position | None = None
+        self.position: InputPosition | None = None
         self.number = 0
         self.by_record = False
         self.behind = 0  # of a record: the number of its last entry that the log has
@@ -149,7 +149,7 @@ class Book:
         self.reports.append(report)
         self.fold.take(report)
 
-    def lose(self, lost: set[Position]) -> None:
+    def lose(self, lost: set[InputPosition]) -> None:
         """The input has lost reports that nobody had read: they never were."""
         self.reports = [report for report in self.reports if report.position not in lost]
         self.fold = Fold()
@@ -225,7 +225,7 @@ class Book:
         self.by_record = True
         self.behind = says.number
 
-    def _stored_report(self, body: dict[str, Any], flags: tuple[str, ...], header: Position | None) -> None:
+    def _stored_report(self, body: dict[str, Any], flags: tuple[str, ...], header: InputPosition | None) -> None:
         job = body["Job"]
         says = (body["StateType"], body["Message"], job.get("Version"), job.get("Revision"), flags)
         if self.by_record:
@@ -318,7 +318,7 @@ class Book:
             return "" if origin in self.quarantined else f"the rejection of {origin}"
         return f"step {wanted}"
 
-    def settled(self, upto: Position) -> str:
+    def settled(self, upto: InputPosition) -> str:
         """What is not in the log although a checkpoint says that the input is confirmed up to *upto*."""
         if self.loose or self.record is not None:
             return ""
@@ -333,11 +333,11 @@ class Book:
         return ""
 
 
-def _position(header: str) -> Position | None:
+def _position(header: str) -> InputPosition | None:
     if not header:
         return None
     sequence, _, time_ns = header.partition("@")
-    return Position(int(time_ns), int(sequence))
+    return InputPosition(int(time_ns), int(sequence))
 
 
 class Oracle:
@@ -345,7 +345,7 @@ class Oracle:
 
     def __init__(self) -> None:
         self.books: dict[str, Book] = {}
-        self.junk: dict[str, Junk] = {}
+        self.junk: dict[str, Malformed] = {}
         self.junk_kept: set[str] = set()
         self.junk_lost: set[str] = set()
         self.foreign: set[int] = set()
@@ -392,7 +392,7 @@ class Oracle:
         if words[4] == "diverged" and all(book.forged is None for book in self.books.values()):
             raise ViolationError(f"no record differs from the log, and yet: {subject}")
 
-    def _checked(self, upto: Position) -> None:
+    def _checked(self, upto: InputPosition) -> None:
         for book in self.books.values():
             if found := book.settled(upto):
                 raise ViolationError(f"a checkpoint at {upto}, and the log has not: {found}")
@@ -420,6 +420,6 @@ class Oracle:
         return found
 
 
-def _checkpoint(body: bytes) -> Position:
+def _checkpoint(body: bytes) -> InputPosition:
     spelt = decode(body)["Input"]
-    return Position(spelt["Time"], spelt["Sequence"])
+    return InputPosition(spelt["Time"], spelt["Sequence"])

@@ -12,7 +12,18 @@ import msgspec
 
 from consumer.core import Missing, OrchestratorRead, Published, ReadHistory, ReadJob
 from consumer.core.appends import Append, Busy, ReadBack, Refused, Stored, Unanswered
-from consumer.model import Event, Frame, HistoryPage, Identity, JobDocument, JobKey, JobPage, Junk, Position, Report
+from consumer.model import (
+    Event,
+    Frame,
+    HistoryPage,
+    Identity,
+    InputPosition,
+    JobDocument,
+    JobKey,
+    JobPage,
+    Malformed,
+    Report,
+)
 from consumer.rules import Rules
 from tests.lab.seeds import ViolationError
 from tests.lab.simulation.daemon import NAMES, Life
@@ -101,7 +112,7 @@ class World:
         self.input: Final = Input()
         self.orchestrator: Final = Orchestrator(self.rng)
         self.oracle: Final = Oracle()
-        self.was_read: set[Position] = set()
+        self.was_read: set[InputPosition] = set()
         self.since: int | None = None
         self.pool: list[Flight] = []
         self.not_before = 0
@@ -734,7 +745,7 @@ class World:
         self.not_before = self.log.version
         self._old_leader = (0, 0)
         for entry in lost:
-            if isinstance(entry, Junk):
+            if isinstance(entry, Malformed):
                 # Who has read it may describe it yet; nobody must.
                 self.oracle.junk_lost.add(entry.origin)
         for book in self.oracle.books.values():
@@ -742,7 +753,7 @@ class World:
             if gone:
                 self._lose_reports(book, gone)
 
-    def _lose_reports(self, book: Book, gone: set[Position]) -> None:
+    def _lose_reports(self, book: Book, gone: set[InputPosition]) -> None:
         """What nobody read never was. What somebody read may be missing or late, unless all of it was settled."""
         read = gone & self.was_read
         if gone - read:
