@@ -110,6 +110,8 @@ class Answers:
         options = self._jobs.options
         pages = len(reader.pages)
         reader.pages.extend(page.entries)
+        if page.entries:  # from an empty page on there would be nothing to lay beside the log
+            reader.last_page = read.next_token, pages
         # An open job's token is a cursor: an empty page gives the same one again (design/bacalhau.md 6.3).
         is_full = bool(page.next_token) and page.items >= options.history_limit
         first = reader.tail.entries if reader.tail is not None else 0
@@ -119,8 +121,8 @@ class Answers:
             self._requests.go_on(msgspec.structs.replace(read, next_token=page.next_token))
         elif reader.pages or first:
             part = Part.after(reader.tail, reader.pages)
-            if read.next_token and page.entries:
-                reader.tail = part.tail(read.next_token, pages)
+            if reader.pages:
+                reader.tail = part.tail(*reader.last_page)
             self._take_history(reader, part, read.cause, now)
         else:
             # Of a job that it does not know Bacalhau before 1.8 has an empty history and no 404: the job itself tells.
@@ -208,7 +210,7 @@ class Answers:
 
     def _emit(self, reader: Reader, record: Record) -> None:
         """Put *record* on its way. A step that the rules rejected stands in quarantine already."""
-        if record.corrected or record.steps[0] != reader.halted:
+        if record.steps[0] != reader.halted:
             reader.busy = True
             self._jobs.events.append(record)
 

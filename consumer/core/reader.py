@@ -76,6 +76,7 @@ class Reader:
         "identity",
         "key",
         "last",
+        "last_page",
         "listed_at",
         "looked_at",
         "name",
@@ -110,6 +111,8 @@ class Reader:
         self.tail: Tail | None = None
         self.pages: list[HistoryEntry] = []
         """Entries of the pages read so far, of a history that is being read."""
+        self.last_page: tuple[str, int] = ("", 0)
+        """The token of the last of these that had entries, and how many entries stand before it in `pages`."""
         # -- one thing at a time --
         self.flying = False
         """A read is under way."""

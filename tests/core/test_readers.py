@@ -133,6 +133,37 @@ class TestForged:
         scene.answer(scene.read(0.0), document(snapshot("Running", 2), "Pending", "Running"), 0.001)
         assert scene.readers.events == []
 
+    def test_one_that_a_list_names_too_is_not_asked_for_again(self) -> None:
+        """The record has named it, then it is gone, and the log has nothing of it: nothing is left to ask."""
+        scene = Scene()
+        scene.readers.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
+        scene.answer(scene.read(0.0), document(snapshot("Pending", 1), "Pending", rows=100), 0.01)
+        scene.answer(scene.read(0.01), Missing(), 0.02)
+        assert (scene.readers.wake_at(), scene.readers.leftovers) == (None, [])
+
+    def test_a_new_job_is_not_given_up_while_nobody_is_answered(self) -> None:
+        """The orchestrator is away for a while: errors of all say nothing of a job, however many there are."""
+        scene = Scene(ReadingOptions(lists=False, turn_rate=0, pause_s=0.1, pause_max_s=0.2))
+        scene.readers.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
+        now = 0.0
+        for _ in range(5):
+            now, read = scene.wait(now)
+            assert scene.fail(read, "unreachable", now) is Scope.ALL
+        now, read = scene.wait(now)
+        scene.answer(read, document(snapshot("Pending", 1), "Pending"), now)
+        assert scene.published() == [(1, "Pending")]
+
+    def test_a_job_of_reports_that_nobody_knows_is_not_gone(self) -> None:
+        """The orchestrator may never have known it: a frame that names it is a stranger's."""
+        scene = Scene()
+        scene.has("Running", None, source=REPORTED)
+        scene.readers.frame(message(RUN_RESULT, job="j-1"), 0.0)
+        now = 0.0
+        for _ in range(2):
+            now, read = scene.wait(now)
+            scene.answer(read, Missing(), now)
+        assert (scene.readers.wake_at(), scene.readers.events) == (None, [])
+
 
 class TestFrames:
     """A frame says how many entries the record has, or may soon have."""
@@ -453,6 +484,63 @@ class TestClaims:
         assert [notice.kind for notice in scene.announced()] == ["gone"]
         assert (scene.readers.wake_at(), scene.readers.leftovers) == (None, [])
 
+    def test_a_job_from_before_histories_is_joined_as_it_is(self) -> None:
+        """It has none, however often it is asked for: after a minute its present state is published."""
+        scene = Scene(TURNS_ONLY)
+        scene.readers.frame(ask_for_bid(snapshot("Running", 2)), 0.0)
+        now = 0.0
+        while not scene.readers.events and now < 100.0:
+            now, read = scene.wait(now)
+            answer = document(snapshot("Running", 2)) if isinstance(read, ReadJob) else history()
+            scene.answer(read, answer, now)
+        (event,) = scene.readers.events
+        assert isinstance(event, Record)
+        assert (event.flags, [step.state for step in event.steps]) == (("joined",), ["Running"])
+        assert 60.0 <= now < 62.0
+
+    def test_one_that_had_ended_when_the_log_began_is_not(self) -> None:
+        """It is left out, as any other is."""
+        scene = Scene(TURNS_ONLY, since_ns=10)
+        scene.readers.frame(ask_for_bid(snapshot("Running", 2)), 0.0)
+        now = 0.0
+        while scene.readers.wake_at() is not None:
+            now, read = scene.wait(now)
+            assert now < 100.0
+            answer = document(snapshot("Failed", 2, modified_ns=9)) if isinstance(read, ReadJob) else history()
+            scene.answer(read, answer, now)
+        assert (scene.readers.events, scene.readers.leftovers) == ([], [])
+
+    def test_a_job_of_the_log_that_has_no_history_is_announced(self) -> None:
+        """It is there, and nothing can be told of it: `unreadable`, and not `gone`."""
+        scene = Scene(TURNS_ONLY)
+        scene.has("Running", 2)
+        scene.follows()
+        now = 0.0
+        while not scene.readers.events and now < 100.0:
+            now, read = scene.wait(now)
+            answer = document(snapshot("Running", 2)) if isinstance(read, ReadJob) else history()
+            scene.answer(read, answer, now)
+        assert [notice.facts["error"] for notice in scene.announced()] == ["no-history"]
+
+    def test_the_record_takes_a_job_of_reports_over(self) -> None:
+        """Corrected, once, and no contradiction: nobody said that reports and record agree."""
+        scene = Scene()
+        scene.has("Running", None, source=REPORTED)
+        scene.readers.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
+        scene.answer(scene.read(0.0), document(snapshot("Pending", 1), "Pending"), 0.01)
+        (event,) = scene.readers.events
+        assert isinstance(event, Record)
+        assert event.corrected
+
+    def test_a_job_of_the_log_is_told_to_its_end_whenever_that_was(self) -> None:
+        """A start with an earlier `scan.backfill` has begun to tell it: it is not left out half told."""
+        scene = Scene(TURNS_ONLY, since_ns=10 * 10**9)
+        scene.has("Pending", 1)
+        scene.follows()
+        now, read = scene.wait(0.0)
+        scene.answer(read, history("Pending", "Failed", at_s=5), now)
+        assert scene.published() == [(2, "Failed")]
+
     @pytest.mark.parametrize(("at_s", "corrected"), [(90, False), (100, False), (110, True)])
     def test_an_end_with_a_later_time_is_another_one(self, at_s: int, *, corrected: bool) -> None:
         """An older copy of the data was restored, and what had been lost was done again, alike."""
@@ -642,6 +730,54 @@ class TestPages:
         states += ["Running", "Failed"]
         assert self.read_all(scene, states, 2.0) == ["6", "9"]
         assert scene.published() == [(8, "Running"), (9, "Failed")]
+
+    def test_a_page_that_is_full_may_be_the_last(self) -> None:
+        """The next one is empty then: it is read on from the last that had entries."""
+        states = ["Pending", "Running", "Queued", "Running", "Queued", "Running"]
+        scene = Scene(self.OPTIONS)
+        scene.has("Pending", 1)
+        scene.follows()
+        assert self.read_all(scene, states, 0.0) == ["", "3", "6"]
+        assert len(scene.published()) == 5
+        assert self.read_all(scene, states, 2.0) == ["3", "6"]
+
+    @pytest.mark.parametrize(
+        ("states", "more"), [(("Pending", "Running"), "2"), (("Pending", "Running", "Queued"), "")]
+    )
+    def test_a_page_is_followed_only_if_it_is_full_and_says_so(self, states: tuple[str, ...], more: str) -> None:
+        """An open job's token is a cursor, not a promise; and without a token there is nothing to ask for."""
+        scene = Scene(self.OPTIONS)
+        scene.has("Pending", 1)
+        scene.follows()
+        now, read = scene.wait(0.0)
+        scene.answer(read, history(*states, more=more), now)
+        assert len(scene.published()) == len(states) - 1
+        assert scene.reads(now) == []
+
+    def test_a_history_that_has_become_empty_is_read_whole(self) -> None:
+        """Behind the last page's token there is nothing any more: what is there is another history."""
+        states = ["Pending", "Running", "Queued", "Running"]
+        scene = Scene(self.OPTIONS)
+        scene.has("Pending", 1)
+        scene.follows()
+        self.read_all(scene, states, 0.0)
+        scene.published()
+        now, read = scene.wait(2.0)
+        scene.answer(read, history(), now)
+        assert scene.read(now) == ReadHistory(job="j-1", namespace="default", cause=ReadCause.SCAN)
+
+    def test_a_history_has_an_end(self) -> None:
+        """More entries than any can have: an error of the job's own, and no memory without bounds."""
+        scene = Scene(msgspec.structs.replace(self.OPTIONS, history_max=8))
+        scene.has("Pending", 1)
+        scene.follows()
+        now, read = scene.wait(0.0)
+        for number in range(2):
+            scene.answer(read, history("Queued", "Running", "Queued", more=str(number + 1)), now)
+            read = scene.read(now)
+        scene.answer(read, history("Queued", "Running", "Queued", more="3"), now)
+        assert scene.reads(now) == []
+        assert scene.readers.wake_at() == pytest.approx(1.0)
 
     def test_what_contradicts_the_log_there_is_read_whole(self) -> None:
         """Before anything is believed against the log, the whole history is asked for."""
