@@ -41,6 +41,7 @@ ALARM_S: Final = 600
 """The same for what waits and uses no processor."""
 TOO_LONG: Final = "ran too long"
 NOT_IMPORTED: Final = "import"
+"""What is found before any test runs: the changed module cannot be imported, or its tests cannot be collected."""
 
 _Work = tuple[Callable[[], str], float | None]
 """What a fork does, and how long its tests took without a mutant; None if it is to have no bounds."""
@@ -219,7 +220,9 @@ def try_surely(tries: Sequence[Try], jobs: int) -> Iterator[tuple[Try, str]]:
         code = pytest.main([*QUIET, "--exitfirst", *files], plugins=[chosen])
         if code in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
             return chosen.red
-        return NOT_IMPORTED if code == pytest.ExitCode.INTERRUPTED else f"pytest ended with {int(code)}"
+        if code in {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR}:
+            return NOT_IMPORTED
+        raise RuntimeError(f"pytest ended with {int(code)}")
 
     works = [(partial(attempt, one), one.seconds) for one in tries]
     for at, found_by in _forked(works, jobs):
@@ -299,7 +302,9 @@ def _wait(running: dict[int, tuple[int, int]]) -> tuple[int, str]:
         if os.WTERMSIG(status) in {signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL}:
             return key, TOO_LONG
         return key, signal.Signals(os.WTERMSIG(status)).name
-    return key, text if os.WEXITSTATUS(status) == 0 else text or f"exit {os.WEXITSTATUS(status)}"
+    if status:
+        raise RuntimeError(f"no test could be run: {text}")
+    return key, text
 
 
 def _child(work: Callable[[], str], write: int, seconds: float | None) -> NoReturn:
