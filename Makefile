@@ -69,7 +69,8 @@ readers: ## Fetch what the snippets of docs/guide/read-it.md are tested with: np
 lock: $(STAMP) ## Renew requirements.lock: the newest versions that pyproject.toml allows
 	$(BIN)/python tools/lock.py
 
-check: $(STAMP) ## Lint, format, types, imports: changes nothing
+check: $(STAMP) ## Lint, format, types, imports, language: changes nothing
+	$(BIN)/python -m tools.prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

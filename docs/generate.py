@@ -57,7 +57,7 @@ def rules_page() -> str:
     table = rules.load()
     return (
         "# Rules\n\n<!-- Written by `make docs`: do not edit. -->\n\n"
-        "What may follow what, within one version of a job. The data is `config/rules/bacalhau.toml`; "
+        "Which state may follow which, within one version of a job. The data is `config/rules/bacalhau.toml`; "
         "`jobstate rules --explain FROM TO` answers for one transition.\n\n"
         f"{graph.grid(table)}\n\n{_paragraphs(graph.notes(table))}\n\n## Transitions\n\n{graph.transitions(table)}\n"
     )
@@ -188,8 +188,8 @@ def config_page() -> str:
         "<!-- Written by `make docs`: do not edit. -->",
         "",
         "A TOML file (`--config`, or `JOBSTATE_CONFIG`; `config/jobstate.toml` is a complete one) and, after it, the",
-        "environment: `JOBSTATE_<SECTION>__<KEY>`. What is misspelt, of the wrong kind or out of range is refused at",
-        "the start with file, key and reason. A secret is never in it: a `…_file` names the file that holds it, or",
+        "environment: `JOBSTATE_<SECTION>__<KEY>`. The daemon refuses a misspelt, malformed or out-of-range setting",
+        "at the start, with file, key and reason. A secret is never in it: a `…_file` names the file that holds it, or",
         "its own variable does.",
     ]
     for section, members in _sections():

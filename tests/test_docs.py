@@ -82,7 +82,7 @@ def test_every_metric_is_told_with_its_labels() -> None:
 def test_every_kind_of_advisory_is_told() -> None:
     """docs/guide/promise.md says of each kind what it means and what to do, in their order, and of no other."""
     page = (DOCS / "guide/promise.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (`[a-z`, ]+`) \|", page.partition("## What is announced")[2], re.MULTILINE)
+    rows = re.findall(r"^\| (`[a-z`, ]+`) \|", page.partition("## Advisories")[2], re.MULTILINE)
     assert [kind for row in rows for kind in re.findall(r"`(\w+)`", row)] == list(NOTICE_KINDS)
 
 

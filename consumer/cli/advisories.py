@@ -40,10 +40,10 @@ def advisories(
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """What was announced in the log: jobs that are stuck or gone, entries of strangers, …; newest last.
+    """Show warnings: jobs that are stuck, missing or unreadable, and log entries from other writers; newest last.
 
-    Not on a terminal: tab-separated, without a head (--headers adds one): time, kind, job, text, facts.
-    docs/guide/promise.md says of each kind what it means and what to do.
+    In a pipe the columns are tab-separated (--headers adds their names): time, kind, job, text, facts.
+    docs/guide/promise.md explains each kind and says what to do.
 
     Example: jobstate advisories --limit 20
     """

@@ -26,10 +26,10 @@ def _read_shell(text: str) -> str:
 
 def completion(
     shell: Annotated[
-        str, typer.Argument(metavar="bash|zsh|fish", parser=_read_shell, help="The shell that the script is for.")
+        str, typer.Argument(metavar="bash|zsh|fish", parser=_read_shell, help="The shell that will run the script.")
     ],
 ) -> None:
-    """Write a script that completes this command: its verbs, their options, states and files.
+    """Write a completion script: verbs, their options, states and files.
 
     bash: jobstate completion bash > ~/.local/share/bash-completion/completions/jobstate
 

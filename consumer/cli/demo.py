@@ -60,21 +60,23 @@ def demo(
         typer.Option(
             metavar="PATH",
             parser=read_path,
-            help="Folder of a recording; several are played into one log. [default: the one that is installed]",
+            help="Play the recording in this folder. Repeatable: all go into one log. [default: the installed one]",
         ),
     ] = None,
-    speed: Annotated[str, typer.Option(metavar="N|max", help="Multiple of the recorded pace.")] = "1",
+    speed: Annotated[str, typer.Option(metavar="N|max", help="Play at this multiple of the recorded pace.")] = "1",
     as_json: AsJson = False,
     output: Output = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave all running until Ctrl-C, and keep its folder.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep everything running until Ctrl-C, and keep its folder.")
+    ] = False,
 ) -> None:
-    """See it work: real Bacalhau traffic becomes a clean stream of job states.
+    """Play recorded Bacalhau traffic through a real daemon, and show the updates.
 
-    Starts a nats-server of its own, a simulated orchestrator and the daemon, all on the loopback. Ends with 0 if the
-    log equals the orchestrator's record, with 1 if it does not, with 3 if a path is no recording; with --keep when it
-    is told to end, and with 130 if that is before there is a verdict.
+    It starts a nats-server, a simulated orchestrator and the daemon, all on the loopback. It exits 0 if the log equals
+    the orchestrator's job histories, 1 if it does not, and 3 if a path is not a recording. With --keep it ends at
+    Ctrl-C; it exits 130 if that comes before the verdict.
 
-    Jobs of a recording stand in their states for weeks by today's clock, so none is announced as stuck.
+    The recorded times are long past, so the demo announces no job as stuck.
 
     Example: jobstate demo --keep
     """

@@ -28,25 +28,29 @@ def doctor(
     *,
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="The daemon's jobstate.toml. [env var: JOBSTATE_CONFIG]"),
+        typer.Option("--config", metavar="FILE", help="Read the daemon's jobstate.toml. [env var: JOBSTATE_CONFIG]"),
     ] = None,
     listen: Annotated[
         float,
-        typer.Option("--listen", metavar="DURATION", parser=read_duration, help="How long to listen to frames."),
+        typer.Option(
+            "--listen", metavar="DURATION", parser=read_duration, help="Listen to Bacalhau's messages for this long."
+        ),
     ] = "5s",  # type: ignore[assignment] # as it is typed
     monitor: Annotated[
         str,
         typer.Option(
-            metavar="URL", help="The monitoring port of our NATS server (http://host:8222): shows sync_interval."
+            metavar="URL",
+            help="Ask the monitoring port of the NATS server that holds the log (http://host:8222) for sync_interval.",
         ),
     ] = "",
     as_json: AsJson = False,
     output: Output = None,
 ) -> None:
-    """Go through both sides as an operator would, and say of each thing what to do next.
+    """Run about forty read-only checks on both NATS servers and the orchestrator.
 
-    Takes the daemon's settings: its file, its environment. Asks only: makes no stream, publishes nothing, shows no
-    secret and nothing that a job carries. Ends with 0 if nothing failed (what is `warn` is worth knowing), else with 1.
+    For each check it prints the result and the next step. It takes the daemon's settings: its file, its environment. It
+    makes no stream, publishes nothing, and shows neither secrets nor contents of jobs. It exits 0 if no check failed
+    (a `warn` is no failure), else 1.
 
     Example: jobstate doctor --config jobstate.toml --listen 30s
     """

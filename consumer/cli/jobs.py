@@ -41,7 +41,7 @@ Job = Annotated[
     typer.Argument(
         metavar="JOB",
         parser=read_job,
-        help="A job's id, the unique beginning of one (j-1234abcd), its name, or NAMESPACE/ID or NAMESPACE/NAME.",
+        help="The job's id, the beginning of its id (j-1234abcd), or its name; NAMESPACE/ may stand before it.",
     ),
 ]
 Jobs = Annotated[
@@ -49,7 +49,7 @@ Jobs = Annotated[
     typer.Argument(
         metavar="JOB...",
         parser=read_job,
-        help="Ids, unique beginnings of ids (j-1234abcd), names, or NAMESPACE/ID or NAMESPACE/NAME.",
+        help="Ids, beginnings of ids (j-1234abcd) or names; NAMESPACE/ may stand before each.",
     ),
 ]
 
@@ -61,19 +61,19 @@ def list_jobs(
         typer.Option(
             "--state",
             metavar="STATE,...",
-            help="Only jobs in these states, or in `open` or `terminal` ones; may be repeated.",
+            help="Show only jobs in these states; `open` and `terminal` name all of a kind. Repeatable.",
         ),
     ] = None,
     namespace: Annotated[
         list[str] | None,
-        typer.Option("--namespace", metavar="NS", parser=read_name, help="Only this namespace; may be repeated."),
+        typer.Option("--namespace", metavar="NS", parser=read_name, help="Show only this namespace. Repeatable."),
     ] = None,
     limit: Annotated[
         int,
         typer.Option("--limit", metavar="N", parser=read_count, help="Show only the newest N entries. 0: all."),
     ] = 0,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Go on with each change as it comes, until Ctrl-C (exit 0).")
+        bool, typer.Option("--watch", help="Continue with each change as it comes, until Ctrl-C (exit 0).")
     ] = False,
     headers: Headers = False,
     as_json: AsJson = False,
@@ -83,17 +83,18 @@ def list_jobs(
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Show jobs and their present states, in the order in which the log stored them: the newest entry comes last.
+    """Show jobs with their latest states, in the order in which the log stored them: the newest entry comes last.
 
-    That is not always the order of the times: they are the orchestrator's or a producer's, who may be late.
+    The times may be in another order, because the orchestrator or a producer sets them.
 
-    Read from the log, not from the KV bucket, which may be behind. Where a job's last entry is known not to be ours (no
-    update of the job, no daemon's headers, or announced as foreign), the last one that is ours is shown; a job that has
-    only such entries is marked `foreign`.
+    The verb reads the log, not the KV bucket, which may be behind. If a job's last entry is foreign (it is no update of
+    the job, lacks a daemon's headers, or was announced as foreign), the verb shows the last entry that is not. A job
+    that has only foreign entries is marked `foreign`.
 
-    With --watch and --state, what follows is each change to one of these states, and what becomes of the jobs shown.
+    With --watch and --state it then shows each change to one of these states, and every further change of the jobs that
+    it has shown.
 
-    Not on a terminal: tab-separated, without a head (--headers adds one): time, state, namespace, job, name, sequence,
+    In a pipe the columns are tab-separated (--headers adds their names): time, state, namespace, job, name, sequence,
     version, source, message. On a terminal AGE says for how long the job has been in its state.
 
     Example: jobstate list --state running,queued --namespace default
@@ -185,9 +186,9 @@ def get(
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Show the present state of each JOB: its last update in the log that is ours.
+    """Show the latest update of each JOB. Foreign entries do not count.
 
-    Exit 3: there is no such job; 6: it may be several. The others are shown all the same.
+    Exit 3: a JOB does not exist. Exit 6: a JOB fits several jobs, which are listed. The other jobs are still shown.
 
     Example: jobstate get j-1234abcd nightly
     """
@@ -237,11 +238,13 @@ def history(
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Show every update of one job, in order. Exit 3: there is no such job; 6: it may be several.
+    """Show every update of one job, in order.
 
-    An entry that no daemon of ours wrote is marked `foreign`; its content says nothing about the job.
+    Exit 3: the job does not exist. Exit 6: JOB fits several jobs, which are listed.
 
-    Not on a terminal: tab-separated, without a head (--headers adds one): time, state, namespace, job, name, sequence,
+    An entry that no daemon wrote is marked `foreign`; its content says nothing about the job.
+
+    In a pipe the columns are tab-separated (--headers adds their names): time, state, namespace, job, name, sequence,
     version, source, message.
 
     Example: jobstate history default/j-1234abcd --json

@@ -34,28 +34,37 @@ if TYPE_CHECKING:
 
 Nats = Annotated[
     str | None,
-    typer.Option("--nats", metavar="URL", help="The NATS server that holds the log. [env var: JOBSTATE_NATS__URL]"),
+    typer.Option(
+        "--nats",
+        metavar="URL",
+        help="Read from this NATS server. [env var: JOBSTATE_NATS__URL; default: nats://127.0.0.1:4222]",
+    ),
 ]
 Cluster = Annotated[
     str | None,
-    typer.Option("--cluster", metavar="NAME", help="Whose log. [env var: JOBSTATE_CLUSTER; default: main]"),
+    typer.Option(
+        "--cluster", metavar="NAME", help="Read the log of this cluster. [env var: JOBSTATE_CLUSTER; default: main]"
+    ),
 ]
 Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
         metavar="FILE",
-        help="A jobstate.toml to take these from, and what has no option: TLS and credentials of NATS (nats.tls_ca, "
-        "nats.user and its password, nats.credentials_file, or their variables). [env var: JOBSTATE_CONFIG]",
+        help="Read these settings from a jobstate.toml, and TLS and credentials of NATS, which have no option "
+        "(nats.tls_ca, nats.user and its password, nats.credentials_file, or their variables). "
+        "[env var: JOBSTATE_CONFIG]",
     ),
 ]
 TokenFile = Annotated[
     Path | None,
     typer.Option(
-        "--token-file", metavar="FILE", help="A file with the token for NATS. [env var: JOBSTATE_NATS__TOKEN_FILE]"
+        "--token-file",
+        metavar="FILE",
+        help="Read the token for NATS from this file. [env var: JOBSTATE_NATS__TOKEN_FILE]",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON object per line: the same as -o json.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON object per line (the same as -o json).")]
 
 _GRANT: Final = "grant this user what docs/operations/running.md#permissions lists for a reader (to send: a producer)"
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|[smhd]))+\Z")
@@ -94,7 +103,7 @@ Output = Annotated[
 ]
 Headers = Annotated[
     bool,
-    typer.Option("--headers", help="Begin with the names of the columns also where the output is no terminal."),
+    typer.Option("--headers", help="Write the column names first, also if the output is not a terminal."),
 ]
 
 
@@ -216,7 +225,7 @@ def read_states(rules: "Rules", texts: Iterable[str], option: str) -> list[str]:
 
 
 Limit = Annotated[
-    int, typer.Option("--limit", metavar="N", parser=read_count, help="Only so many, the newest. 0: all.")
+    int, typer.Option("--limit", metavar="N", parser=read_count, help="Show only the newest N entries. 0: all.")
 ]
 
 

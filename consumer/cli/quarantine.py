@@ -46,7 +46,7 @@ quarantine = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup
 
 @quarantine.callback()
 def about() -> None:
-    """What was refused: rejected events (quarantine) and bytes that could not be read (undecodable)."""
+    """Show rejected events (quarantine) and bytes that could not be read (undecodable)."""
 
 
 @quarantine.command("list")
@@ -61,9 +61,9 @@ def list_refused(
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """What was refused, newest last.
+    """Show rejected and undecodable events, newest last.
 
-    Not on a terminal: tab-separated, without a head (--headers adds one): time, kind, reason, job, origin, rule.
+    In a pipe the columns are tab-separated (--headers adds their names): time, kind, reason, job, origin, rule.
 
     Example: jobstate quarantine list --limit 20
     """
@@ -78,7 +78,7 @@ def show_refused(
         typer.Argument(
             metavar="ORIGIN",
             parser=read_name,
-            help="As `list` shows it, the unique beginning of one, or the whole subject as --json shows it.",
+            help="An origin as `list` shows it, its beginning, or the whole subject as --json shows it.",
         ),
     ],
     *,
@@ -89,7 +89,9 @@ def show_refused(
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """One refused event whole: what it was, the state it met, the rule it broke. Exit 3: there is none.
+    """Show one rejected event whole: the event, the job's state then, and the rule that it broke.
+
+    Exit 3: there is no such event.
 
     Example: jobstate quarantine show 12-1764000000000000000
     """

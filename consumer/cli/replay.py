@@ -35,27 +35,32 @@ def _read_share(text: str | float) -> float:
 
 def replay(
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", parser=read_path, help="Folders of one recording each.")
+        list[str], typer.Argument(metavar="PATH...", parser=read_path, help="Folders, each with one recording.")
     ],
     *,
     as_json: AsJson = False,
     output: Output = None,
-    rules: Annotated[Path | None, typer.Option(metavar="FILE", help="Rules in place of Bacalhau's.")] = None,
+    rules: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Judge by this rules file. [default: Bacalhau's rules]")
+    ] = None,
     no_scan: Annotated[
-        bool, typer.Option("--no-scan", help="No open jobs in turn, and no list but one at the end.")
+        bool, typer.Option("--no-scan", help="Do not read open jobs in turn, and list jobs only once, at the end.")
     ] = False,
     loss: Annotated[
-        float, typer.Option("--loss", metavar="P", parser=_read_share, help="Share of the frames that never arrive.")
+        float,
+        typer.Option("--loss", metavar="P", parser=_read_share, help="Lose this share of the messages, from 0 to 1."),
     ] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", parser=read_count, help="Which frames those are.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", parser=read_count, help="Choose the lost messages by this seed.")
+    ] = 0,
     derived: Annotated[
-        bool, typer.Option("--derived", help="Without an orchestrator: what the frames alone tell.")
+        bool, typer.Option("--derived", help="Judge the updates that messages alone prove, without an orchestrator.")
     ] = False,
 ) -> None:
-    """Judge recordings: whether the log that comes of them is the orchestrator's record.
+    """Judge whether the log that comes of a recording equals the orchestrator's job histories.
 
-    Ends with 0 if every scenario is right, with 1 if one is not, with 3 if a path is no recording. With --derived much
-    is missing and that is no fault; right is what publishes nothing that the record does not have.
+    It exits 0 if every recording is right, 1 if one is not, and 3 if a path is not a recording. With --derived missing
+    updates are no fault; a recording is right if every update is in the histories.
 
     Example: jobstate replay tests/recordings/bacalhau-v1.9.3/rerun
     """

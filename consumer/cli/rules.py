@@ -28,7 +28,10 @@ _APART: Final = (
 """Each of these would leave out the other."""
 
 File = Annotated[
-    Path | None, typer.Option("--file", metavar="FILE", help="Rules file. Without: Bacalhau's, as they come with us.")
+    Path | None,
+    typer.Option(
+        "--file", metavar="FILE", help="Use this rules file. [default: Bacalhau's rules, which are installed]"
+    ),
 ]
 
 
@@ -36,20 +39,20 @@ def rules(
     *,
     file: File = None,
     check: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Check a rules file, and say what is wrong.")
+        Path | None, typer.Option(metavar="FILE", help="Check a rules file, and say what is wrong with it.")
     ] = None,
-    mermaid: Annotated[bool, typer.Option("--mermaid", help="Draw the transitions, for Mermaid.")] = False,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Draw the transitions as a Mermaid diagram.")] = False,
     explain: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="FROM TO", help="May TO follow FROM (`new`: a job that nobody knew), and why?"),
+        typer.Option(metavar="FROM TO", help="Say whether TO may follow FROM (`new`: a new job), and why."),
     ] = None,
     as_json: AsJson = False,
     output: Output = None,
 ) -> None:
-    """States and transitions: print, check, draw, explain.
+    """Print, check, draw or explain the states and transitions.
 
-    --explain ends with 0 for an allowed transition, 1 for a forbidden one and 2 for a state that is none, --check with
-    2 for a refused file.
+    --explain exits 0 for an allowed transition, 1 for a forbidden one and 2 for an unknown state; --check exits 2 for a
+    file with an error.
 
     Example: jobstate rules --explain Running Pending
     """

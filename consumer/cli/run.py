@@ -22,19 +22,27 @@ log = structlog.get_logger()
 def run(
     *,
     config: Annotated[
-        Path | None, typer.Option("--config", envvar=CONFIG, metavar="FILE", help="A jobstate.toml. [default: none]")
+        Path | None,
+        typer.Option(
+            "--config", envvar=CONFIG, metavar="FILE", help="Read settings from this jobstate.toml. [default: none]"
+        ),
     ] = None,
     embedded: Annotated[
-        bool, typer.Option("--embedded", help="Start a nats-server of our own, in place of nats.url.")
+        bool, typer.Option("--embedded", help="Start a nats-server, and use it in place of nats.url.")
     ] = False,
     folder: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Where that server keeps its data (embedded.folder).")
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Keep the data of that server in this folder. [default: embedded.folder, data/nats]"
+        ),
     ] = None,
 ) -> None:
-    """Follow a cluster: the daemon. Ends on SIGTERM, SIGINT or SIGHUP, after what is under way is confirmed.
+    """Run the daemon: follow a cluster and publish its job states.
 
-    Every setting is a key of the file or a variable: JOBSTATE_NATS__URL, JOBSTATE_BACALHAU__URL,
-    JOBSTATE_BACALHAU__TOKEN_FILE and JOBSTATE_ORCHESTRATOR__URL do for a real cluster.
+    It ends on SIGTERM, SIGINT or SIGHUP, after the log has confirmed the updates under way.
+
+    Every setting is a key of the file or a variable. A real cluster needs JOBSTATE_NATS__URL, JOBSTATE_BACALHAU__URL
+    and JOBSTATE_ORCHESTRATOR__URL; one with a token also JOBSTATE_BACALHAU__TOKEN_FILE.
 
     Example: JOBSTATE_ORCHESTRATOR__URL=http://host:1234 JOBSTATE_BACALHAU__URL=nats://host:4222 jobstate run --embedded
     """

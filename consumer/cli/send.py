@@ -39,33 +39,41 @@ def send(
         typer.Argument(
             metavar="JOB",
             parser=read_job,
-            help="The job's whole id, or NAMESPACE/ID. A short id is not looked up: it would be a job of that name.",
+            help="The job's whole id, or NAMESPACE/ID. A short id is not looked up: it would be another job.",
         ),
     ],
-    state: Annotated[
-        str, typer.Argument(metavar="STATE", parser=read_name, help="The state to report, in whatever case.")
-    ],
+    state: Annotated[str, typer.Argument(metavar="STATE", parser=read_name, help="The state to report, in any case.")],
     *,
     message: Annotated[
-        str, typer.Option("--message", metavar="TEXT", parser=read_text, help="What people are to read about it.")
+        str, typer.Option("--message", metavar="TEXT", parser=read_text, help="Add a text for people.")
     ] = "",
     namespace: Annotated[
         str | None,
-        typer.Option("--namespace", metavar="NS", parser=read_name, help="The job's namespace. [default: default]"),
+        typer.Option(
+            "--namespace", metavar="NS", parser=read_name, help="Name the job's namespace. [default: default]"
+        ),
     ] = None,
     version: Annotated[
-        int | None, typer.Option("--version", metavar="N", parser=read_number, help="Which life of the job.")
+        int | None, typer.Option("--version", metavar="N", parser=read_number, help="Report this version of the job.")
     ] = None,
     revision: Annotated[
-        int | None, typer.Option("--revision", metavar="N", parser=read_number, help="Where in its record.")
+        int | None,
+        typer.Option("--revision", metavar="N", parser=read_number, help="Report this revision of the job's history."),
     ] = None,
-    job_type: Annotated[str, typer.Option("--type", metavar="TYPE", help="batch, ops, service or daemon.")] = "",
-    name: Annotated[str, typer.Option("--name", metavar="TEXT", parser=read_text, help="The job's name.")] = "",
+    job_type: Annotated[
+        str, typer.Option("--type", metavar="TYPE", help="Name the job's type: batch, ops, service or daemon.")
+    ] = "",
+    name: Annotated[str, typer.Option("--name", metavar="TEXT", parser=read_text, help="Name the job.")] = "",
     time: Annotated[
-        str | None, typer.Option("--time", metavar="TIME", help="When it came to be (ISO), `now`, or 10m ago.")
+        str | None,
+        typer.Option(
+            "--time",
+            metavar="TIME",
+            help="Say when the state began: an ISO time, `now`, or a duration ago (10m). [default: when it is stored]",
+        ),
     ] = None,
     any_state: Annotated[
-        bool, typer.Option("--any-state", help="Send what these rules do not know: the daemon has others.")
+        bool, typer.Option("--any-state", help="Send a state that these rules do not know; the daemon may have others.")
     ] = False,
     as_json: AsJson = False,
     output: Output = None,
@@ -74,10 +82,10 @@ def send(
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Report a job's state: publish it to the input and wait until it is stored. Prints its sequence in the input.
+    """Report a job's state: publish a report to the input, wait until it is stored, and print its sequence there.
 
-    Stored is not accepted: whether it becomes an update, the daemon decides by the rules. What it refuses is in
-    `jobstate quarantine list`.
+    A stored report is not accepted yet: the daemon decides by the rules whether it becomes an update. `jobstate
+    quarantine list` shows rejected reports.
 
     Example: jobstate send j-1 Running --message "by hand" --type batch
     """

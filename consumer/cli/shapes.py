@@ -21,9 +21,7 @@ class UpdateLine(TypedDict):
         dict[str, object] | None,
         "the [update](streams.md#update) as it is stored; null if the entry's bytes are no update",
     ]
-    foreign: NotRequired[
-        Annotated[Literal[True], "only there if the entry is [foreign](../guide/promise.md#where-it-ends)"]
-    ]
+    foreign: NotRequired[Annotated[Literal[True], "only there if the entry is [foreign](../guide/promise.md#limits)"]]
 
 
 class WaitLine(TypedDict):
@@ -39,9 +37,7 @@ class WaitLine(TypedDict):
     sequence: Annotated[int | None, "its sequence in the stream"]
     stored: Annotated[str | None, "when the log stored it"]
     update: Annotated[dict[str, object] | None, "the job's last [update](streams.md#update)"]
-    foreign: NotRequired[
-        Annotated[Literal[True], "only there if the entry is [foreign](../guide/promise.md#where-it-ends)"]
-    ]
+    foreign: NotRequired[Annotated[Literal[True], "only there if the entry is [foreign](../guide/promise.md#limits)"]]
 
 
 class SentLine(TypedDict):
@@ -59,7 +55,7 @@ class RefusedLine(TypedDict):
     sequence: Annotated[int, "the entry's sequence in the stream"]
     stored: Annotated[str, "when it was stored (UTC, ISO 8601)"]
     kind: Annotated[str, "`quarantine` (rejected) or `undecodable`"]
-    reason: Annotated[str, "the [reason](../operations/troubleshooting.md#what-was-refused), a word"]
+    reason: Annotated[str, "the [reason](../operations/troubleshooting.md#rejected-and-undecodable-events), a word"]
     job: Annotated[str, "`NAMESPACE/ID`; empty for `undecodable`"]
     origin: Annotated[str, "what `jobstate quarantine show` takes"]
     refused: Annotated[
@@ -74,7 +70,7 @@ class AdvisoryLine(TypedDict):
     subject: Annotated[str, "the entry's subject"]
     sequence: Annotated[int, "the entry's sequence in the stream"]
     stored: Annotated[str, "when it was stored (UTC, ISO 8601)"]
-    kind: Annotated[str, "the [kind](../guide/promise.md#what-is-announced), a word"]
+    kind: Annotated[str, "the [kind](../guide/promise.md#advisories), a word"]
     job: Annotated[str, "`NAMESPACE/ID`; empty if it is about no single job"]
     text: Annotated[str, "a sentence for people; empty if no daemon wrote the entry"]
     facts: Annotated[dict[str, str | int | None], "what was found, by name"]

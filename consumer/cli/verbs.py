@@ -16,20 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
 VERBS: Final["Mapping[str, tuple[str, str]]"] = {
-    "run": ("consumer.cli.run:run", "Follow a cluster: the daemon."),
-    "list": ("consumer.cli.jobs:list_jobs", "Jobs and their present states."),
-    "get": ("consumer.cli.jobs:get", "The present states of the jobs that are named."),
-    "history": ("consumer.cli.jobs:history", "Every update of one job, in order."),
-    "watch": ("consumer.cli.watch:watch", "Updates as they come."),
+    "run": ("consumer.cli.run:run", "Run the daemon: follow a cluster and publish its job states."),
+    "list": ("consumer.cli.jobs:list_jobs", "Show jobs with their latest states."),
+    "get": ("consumer.cli.jobs:get", "Show the latest update of each job that you name."),
+    "history": ("consumer.cli.jobs:history", "Show every update of one job, in order."),
+    "watch": ("consumer.cli.watch:watch", "Show updates as they come."),
     "wait": ("consumer.cli.wait:wait", "Wait until jobs have completed, or are in a state."),
-    "send": ("consumer.cli.send:send", "Report a job's state by hand."),
-    "quarantine": ("consumer.cli.quarantine:quarantine", "What was refused, and why."),
-    "advisories": ("consumer.cli.advisories:advisories", "What was announced: stuck, gone, unreadable, foreign, …"),
-    "doctor": ("consumer.cli.doctor:doctor", "What is wrong, on both sides, and what to do next."),
-    "rules": ("consumer.cli.rules:rules", "States and transitions: print, check, draw, explain."),
+    "send": ("consumer.cli.send:send", "Publish a report: a job's state, by hand."),
+    "quarantine": ("consumer.cli.quarantine:quarantine", "Show rejected events, and why they were rejected."),
+    "advisories": (
+        "consumer.cli.advisories:advisories",
+        "Show warnings: stuck, missing or unreadable jobs, foreign entries.",
+    ),
+    "doctor": ("consumer.cli.doctor:doctor", "Check both NATS servers and the orchestrator, and say what to do next."),
+    "rules": ("consumer.cli.rules:rules", "Print, check, draw or explain the states and transitions."),
     "replay": ("consumer.cli.replay:replay", "Judge recordings in virtual time, without a server."),
-    "demo": ("consumer.cli.demo:demo", "See it work: recorded traffic through a real daemon and a real server."),
-    "version": ("consumer.cli.version:version", "Our version, and of what we stand on."),
+    "demo": ("consumer.cli.demo:demo", "Play recorded traffic through a real daemon and a real server."),
+    "version": ("consumer.cli.version:version", "Print the versions of jobstate, Python and its libraries."),
     "completion": ("consumer.cli.completion:completion", "Write a script that completes this command in a shell."),
 }
 """Verb: (module:function or module:typer app, one line of help). In the order in which they are listed."""
@@ -86,11 +89,13 @@ def _say_version(asked: bool) -> None:
 def jobstate(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show our version and exit.")
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version of jobstate and exit."),
     ] = False,
 ) -> None:
-    """Bacalhau's missing push feed: one clean stream of job states, on NATS JetStream.
+    """Follow the jobs of a Bacalhau cluster and publish their states on NATS JetStream.
 
-    Verbs that read a running log need NATS alone. Each has --help with an example. `jobstate demo` shows it at work.
+    Verbs that read need only the NATS server that holds the log. Each has --help with an example. `jobstate demo`
+    shows jobstate at work.
     """
     del version

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def version(
     *,
     nats: Annotated[
-        str | None, typer.Option("--nats", metavar="URL", help="Say also which version that server is.")
+        str | None, typer.Option("--nats", metavar="URL", help="Print the version of this NATS server too.")
     ] = None,
     as_json: AsJson = False,
     output: Output = None,
@@ -25,7 +25,7 @@ def version(
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Our version, and of Python, nats-py, msgspec; with --nats the server's too.
+    """Print the versions of jobstate, Python, nats-py and msgspec; with --nats that of the server too.
 
     Example: jobstate version --nats nats://127.0.0.1:4222
     """

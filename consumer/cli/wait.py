@@ -62,14 +62,16 @@ def wait(
     jobs: Annotated[
         list[str],
         typer.Argument(
-            metavar="JOB...", parser=read_job, help="Ids, beginnings of ids, names, or NAMESPACE/ID or NAMESPACE/NAME."
+            metavar="JOB...", parser=read_job, help="Ids, beginnings of ids or names; NAMESPACE/ may stand before each."
         ),
     ],
     *,
     target: Annotated[
         str | None,
         typer.Option(
-            "--for", metavar="STATE", help="Wait for this state, or for any terminal one. [default: Completed]"
+            "--for",
+            metavar="STATE",
+            help="Wait for this state; `terminal` is any state that ends a job. [default: Completed]",
         ),
     ] = None,
     version: Annotated[
@@ -78,14 +80,17 @@ def wait(
             "--version",
             metavar="N",
             parser=read_number,
-            help="Wait for this life of the job, which may not have begun; `jobstate get` says which the present one "
-            "is, and a rerun is the next. [default: the one that is open]",
+            help="Wait for this version of the job, which may not have begun. `jobstate get` shows the present one; a "
+            "rerun is the next. [default: the open one]",
         ),
     ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
-            "--timeout", metavar="TIME", parser=read_duration, help="Give up after 30s, 5m, 1h. [default: never]"
+            "--timeout",
+            metavar="TIME",
+            parser=read_duration,
+            help="Give up after this duration, such as 30s, 5m or 1h. [default: never]",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -97,16 +102,16 @@ def wait(
 ) -> None:
     """Wait until each JOB has completed, or is in the state that --for names, now or later.
 
-    Exit 0 only if all did. 1: one ended in another state, or (`replaced`) a later life began before that of --version
-    had ended. 3, 6: a short id names no job, or what was named may be several. 4: the time was over before that was
-    known of all. 11: the time was over, and no server had said how the jobs stand. So `jobstate wait JOB && deploy`
-    deploys only what worked.
+    It exits 0 only if all JOBs did, and so `jobstate wait JOB && deploy` deploys only after success. Exit 1: a job
+    ended in another state, or a later version began before the one of --version had ended (`replaced`). Exit 3: a short
+    id fits no job. Exit 6: a JOB fits several jobs, which are listed. Exit 4: --timeout passed first. Exit 11:
+    --timeout passed, and no server had answered.
 
-    The life of the job that is open counts: an earlier one, before a rerun, says nothing. Where none is open, the last
-    one does, at once. After a rerun whose first update may not be here yet, name the life: --version 2.
+    The verb waits for the open version of a job; an earlier version, before a rerun, does not count. If no version is
+    open, the last one counts, at once. If you have just started a rerun, name its version: --version 2.
 
-    A job that is not known yet is waited for: name it by its whole id. It never comes where no daemon runs: `jobstate
-    doctor` looks. What a job is waited for is said on standard error.
+    A job that is not known yet can be waited for by its whole id. It never appears if no daemon runs; `jobstate doctor`
+    checks that. Standard error says for which state of which job the verb waits.
 
     Example: jobstate wait j-1234abcd --timeout 5m && echo done
     """

@@ -42,19 +42,19 @@ def watch(
             "--job",
             metavar="JOB",
             parser=read_job,
-            help="Only this job (id, beginning of one, name, NAMESPACE/JOB); may be repeated.",
+            help="Show only this job: an id, the beginning of an id, a name, or NAMESPACE/JOB. Repeatable.",
         ),
     ] = None,
     namespace: Annotated[
         list[str] | None,
-        typer.Option("--namespace", metavar="NS", parser=read_name, help="Only this namespace; may be repeated."),
+        typer.Option("--namespace", metavar="NS", parser=read_name, help="Show only this namespace. Repeatable."),
     ] = None,
     state: Annotated[
         list[str] | None,
         typer.Option(
             "--state",
             metavar="STATE,...",
-            help="Only changes to these states, or to `open` or `terminal` ones; may be repeated.",
+            help="Show only changes to these states; `open` and `terminal` name all of a kind. Repeatable.",
         ),
     ] = None,
     since: Annotated[
@@ -62,13 +62,13 @@ def watch(
         typer.Option(
             "--since",
             metavar="WHEN",
-            help="`now`, `start` of the log, a time (2026-11-24T05:00:00Z) or 10m ago: by when the log stored the "
-            "update, not by when the change happened (TIME).",
+            help="Begin with updates that the log stored since then: `now`, `start` (of the log), a time "
+            "(2026-11-24T05:00:00Z), or a duration ago (10m).",
         ),
     ] = "now",
     count: Annotated[
         int,
-        typer.Option("--count", metavar="N", parser=read_count, help="End after so many updates. 0: at Ctrl-C."),
+        typer.Option("--count", metavar="N", parser=read_count, help="End after N updates. 0: only at Ctrl-C."),
     ] = 0,
     headers: Headers = False,
     as_json: AsJson = False,
@@ -78,14 +78,15 @@ def watch(
     config: Config = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Show updates as they come, until Ctrl-C (exit 0). Nothing is left out, even where the connection is lost.
+    """Show updates as they come, until Ctrl-C (exit 0). No update is left out, even if the connection is lost.
 
-    An entry that by itself shows that no daemon of ours wrote it is marked `foreign`; `history` judges by all of them.
+    An entry that shows by itself that no daemon wrote it is marked `foreign`; `history` also judges by the entries
+    before it.
 
-    --since goes by the NATS server's clock: by when the log stored an update. What happened earlier and was stored
-    later, because the daemon or the orchestrator was away, is shown; TIME is when it happened.
+    --since goes by the NATS server's clock, by the time when the log stored an update. A change that happened earlier
+    and was stored later, because the daemon or the orchestrator was away, is shown too. TIME is when it happened.
 
-    Not on a terminal: tab-separated, without a head (--headers adds one): time, state, namespace, job, name, sequence,
+    In a pipe the columns are tab-separated (--headers adds their names): time, state, namespace, job, name, sequence,
     version, source, message.
 
     Example: jobstate watch --state failed,stopped --since 1h --json

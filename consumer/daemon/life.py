@@ -409,7 +409,9 @@ class Life:
             self._estate.watch.reads_wait(waiting, waited_s, readers.in_flight, away=bool(readers.away))
         if self._orchestrator is not None and (silent_s := self._orchestrator.silent_s) > SILENT_S:
             # Given up only later: a list may take long. The next answer makes it ready again.
-            health.failing(ORCHESTRATOR, f"its answers are none: slow; it has not said a word for {silent_s:.0f} s")
+            health.failing(
+                ORCHESTRATOR, f"its responses are invalid: slow; it has not said a word for {silent_s:.0f} s"
+            )
             if not self._silent:
                 log.warning("orchestrator.silent", kind="slow", silent_s=round(silent_s), next_step=NEXT_STEP["slow"])
             self._silent = True

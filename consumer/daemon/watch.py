@@ -243,7 +243,7 @@ class Watch:
         in_row, error = max((kind.in_row(now), kind.error) for kind in failed)
         if away or in_row >= WRONG_IN_ROW:
             why = error if error.startswith(away) else away
-            self._health.failing(ORCHESTRATOR, f"its answers are none: {why}; updates of its jobs wait")
+            self._health.failing(ORCHESTRATOR, f"its responses are invalid: {why}; updates of its jobs wait")
         elif doubt := self._agreement.doubt:
             self._health.failing(ORCHESTRATOR, doubt)
         elif said:

@@ -142,7 +142,7 @@ async def test_each_fault_is_named_by_its_third_answer_and_heals(tmp_path: Path)
             await daemon.until_ready()
             unnamed = []
             for kind, fault in FAULTS.items():
-                words = f"its answers are none: {kind}"
+                words = f"its responses are invalid: {kind}"
 
                 async def look(words: str = words) -> None:
                     _, said = await daemon.get("/readyz")
@@ -188,7 +188,7 @@ async def test_a_credential_that_is_refused_is_named_and_one_that_is_mended_is_u
             },
         )
         try:
-            answer_now = await daemon.until_status(503, "its answers are none: unauthorized")
+            answer_now = await daemon.until_status(503, "its responses are invalid: unauthorized")
             assert NEXT_STEP["unauthorized"] in str(answer_now["parts"]["orchestrator"])
             assert {line["kind"] for line in daemon.lines("read.failed")} == {"unauthorized"}
             password.write_text("new")
@@ -205,7 +205,7 @@ async def test_an_orchestrator_that_says_nothing_is_slow_and_heals(tmp_path: Pat
         try:
             await daemon.until_ready()
             orchestrator.fall(None)
-            await daemon.until_status(503, "its answers are none: slow")
+            await daemon.until_status(503, "its responses are invalid: slow")
             orchestrator.heal()
             await daemon.until_ready()
         finally:

@@ -245,7 +245,7 @@ def test_three_histories_in_a_row_that_fail_are_not_ready_however_well_lists_are
     for ready in (True, True, False, False):
         assert place.answer(HISTORY, error="forbidden") is ready
         assert place.answer(LIST) is ready
-    assert "its answers are none: forbidden: so it is" in place.health.unready()[ORCHESTRATOR]
+    assert "its responses are invalid: forbidden: so it is" in place.health.unready()[ORCHESTRATOR]
     assert place.answer(HISTORY)
     assert place.answer(HISTORY, HISTORY, error="forbidden")
 
@@ -302,7 +302,10 @@ def test_what_failed_in_one_life_does_not_count_in_the_next(place: Place) -> Non
 def test_what_keeps_the_orchestrator_away_is_said_from_the_first(place: Place) -> None:
     """With what to do next; the answer that brings it back makes it ready, whatever that was of."""
     assert not place.answer(HISTORY, error="html", away="html")
-    assert f"its answers are none: html: so it is; {NEXT_STEP['html']}; updates" in place.health.unready()[ORCHESTRATOR]
+    assert (
+        f"its responses are invalid: html: so it is; {NEXT_STEP['html']}; updates"
+        in place.health.unready()[ORCHESTRATOR]
+    )
     assert place.answer(LIST)
 
 

@@ -96,5 +96,5 @@ def advisories(told: Sequence[Told]) -> Finding:
     return warn(
         check,
         said,
-        "jobstate advisories shows them; docs/guide/promise.md (what is announced) says what each means",
+        "jobstate advisories shows them; docs/guide/promise.md (Advisories) says what each means",
     )

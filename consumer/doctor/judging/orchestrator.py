@@ -58,7 +58,7 @@ def answers(answer: Answer) -> Finding:
     if answer.kind in _REACH | _TLS | _AUTH:
         return skipped(check, f"it lets nobody ask ({answer.kind})")
     if answer.kind:
-        return fail(check, f"its answer is none: {answer.kind}: {answer.detail}", answer.step)
+        return fail(check, f"its response is invalid: {answer.kind}: {answer.detail}", answer.step)
     return ok(check, "it answers as Bacalhau's API does")
 
 
@@ -121,7 +121,7 @@ def lists(listed: Listed, every_s: float | None) -> Finding:
     """
     check, pacing = "orchestrator.list", ReadingOptions()
     if listed.kind:
-        return fail(check, f"the list of jobs is none: {listed.kind}: {listed.detail}", listed.step)
+        return fail(check, f"the list of jobs is invalid: {listed.kind}: {listed.detail}", listed.step)
     every_s = every_s or pacing.list_every_s
     within_s = max(every_s, pacing.list_share * listed.seconds) + 2 * listed.seconds
     took = say_seconds(listed.seconds)
