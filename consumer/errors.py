@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import Final
 
-from consumer.faults import ORCHESTRATOR, Fault, OrchestratorFault
+from consumer.faults import ORCHESTRATOR, Denied, Fault, OrchestratorFault
 
 QUOTED_MAX: Final = 60
 """Characters of a value that an error shows."""
@@ -44,6 +44,21 @@ class JobstateError(Exception):
     """Base of all errors of ours. `exit_code` is what the process ends with when nobody mends it."""
 
     exit_code: ExitCode = ExitCode.FAULT
+
+    def __init__(self, *arguments: object, fault: Fault | None = None) -> None:
+        """*fault*: what it says, in fields, where somebody is to decide by it."""
+        super().__init__(*arguments)
+        self.fault = fault
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether a NATS server does not permit what was asked: trying again helps when somebody has granted it."""
+        return self.fault is not None and self.fault.kind == "denied"
+
+    @property
+    def denied(self) -> Denied | None:
+        """The permission that is missing, where the server has named it."""
+        return None if self.fault is None else self.fault.denied
 
 
 class DecodeError(JobstateError):
@@ -119,10 +134,12 @@ class OrchestratorError(JobstateError):
     *detail*: what was found, never what a body holds. *retry_after_s*: how long the orchestrator asks us to wait.
     """
 
+    fault: Fault
+
     def __init__(self, kind: OrchestratorFault, detail: str = "", retry_after_s: float | None = None) -> None:
         scope, step = ORCHESTRATOR[kind]
-        super().__init__(f"{kind}: {detail}; {step}" if detail else f"{kind}; {step}")
-        self.fault: Final = Fault(kind=kind, detail=detail, next_step=step, scope=scope)
+        text = f"{kind}: {detail}; {step}" if detail else f"{kind}; {step}"
+        super().__init__(text, fault=Fault(kind=kind, detail=detail, next_step=step, scope=scope))
         self.kind: Final = kind
         self.retry_after_s: Final = retry_after_s
 

@@ -10,7 +10,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import random
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, Literal, NoReturn, Self
 
 import msgspec
 import structlog
@@ -18,8 +18,10 @@ from nats.errors import Error as NatsError
 from nats.errors import NoServersError, StaleConnectionError, UnexpectedEOF
 
 from consumer.errors import ServerError, SettingsError
+from consumer.faults import Fault
 from consumer.nats import faults
 from consumer.nats.client import MendedClient
+from consumer.nats.faults import read_denied
 from consumer.nats.outage import Outage
 from consumer.ports import RawFrame
 from consumer.resolve import Resolver
@@ -43,6 +45,19 @@ BPROTOCOL: Final = (
 
 SUBJECTS: Final = (NCL, *BPROTOCOL)
 """All that is subscribed, in one connection: whoever grants permissions grants these."""
+
+GapCause = Literal[
+    "late",
+    "reconnect",
+    "restart",
+    "server-change",
+    "lame-duck",
+    "silent",
+    "dead-reader",
+    "slow-consumer",
+    "denied",
+]
+"""Why frames may have been missed."""
 
 LATE: Final = "late"
 """The first connection did not stand at once: somebody may have spoken before."""
@@ -101,6 +116,10 @@ class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+_CUT_FOR_SLOWNESS: Final = "slow consumer"
+"""nats-server's `Slow Consumer` (`server/client.go`), as nats-py hands it on: as text."""
+
+
 class Server(msgspec.Struct, frozen=True):
     """Which server answers, in its own words: Bacalhau names its NATS server by the orchestrator's node."""
 
@@ -114,6 +133,8 @@ class _Listener(MendedClient):
 
     In the reader, because a queue and a task for each subscription, nats-py's way, would lose the order between them.
     """
+
+    side = "bacalhau"
 
     def __init__(self, *, tls: bool, resolver: Resolver, take: Callable[[bytes, bytes], None]) -> None:
         super().__init__(tls=tls, resolver=resolver)
@@ -138,7 +159,7 @@ class _Listener(MendedClient):
         return Server(*(_clean(str(said.get(key, ""))) for key in ("server_id", "server_name", "version")))
 
     @property
-    def end(self) -> str:
+    def end(self) -> GapCause:
         """Why the connection ended, of the reasons above; `RECONNECT` if nothing more is known."""
         if self.denied is not None:
             return DENIED
@@ -148,7 +169,7 @@ class _Listener(MendedClient):
             return LAME_DUCK
         if isinstance(self.last_error, StaleConnectionError) and not isinstance(self.last_error, UnexpectedEOF):
             return SILENT
-        if "slow consumer" in str(self.last_error).lower():
+        if _CUT_FOR_SLOWNESS in str(self.last_error).lower():
             return SLOW_CONSUMER
         return RECONNECT
 
@@ -191,8 +212,8 @@ class Tap:
         self._listening: Final = asyncio.Event()
         self._tried: Final = asyncio.Event()
         self._hurried: Final = asyncio.Event()
-        self._missed_by = ""
-        self.gaps_by: Final[Counter[str]] = Counter()
+        self._missed_by: GapCause | None = None
+        self.gaps_by: Final[Counter[GapCause]] = Counter()
         """How often frames may have been missed, by the reasons above. They are few and ours, so they may be labels."""
         self.taken = 0
         """Frames put aside so far."""
@@ -204,14 +225,22 @@ class Tap:
         """Connections that have listened so far; one more than there were reconnects."""
         self.server = Server()
         """The server that listened to us last."""
-        self.last_error = ""
-        """Why the last connection failed or ended, in a few words."""
-        self.next_step = ""
-        """What to do about that."""
+        self.fault: Fault | None = None
+        """Why the last connection failed or ended."""
         self._resolver: Final = Resolver()
         self._outage: Final = Outage("jobstate tap")
         self._worked: Final[set[str]] = set()
         """The addresses at which it has listened."""
+
+    @property
+    def last_error(self) -> str:
+        """Why the last connection failed or ended, in a few words; empty: none has."""
+        return "" if self.fault is None else self.fault.detail
+
+    @property
+    def next_step(self) -> str:
+        """What to do about that."""
+        return "" if self.fault is None else self.fault.next_step
 
     @property
     def gaps(self) -> int:
@@ -266,10 +295,10 @@ class Tap:
                     raise SettingsError(
                         f"bacalhau.url: {redact(url)} cannot be used ({self.last_error}); write nats://HOST:PORT"
                     ) from error
-                if not self.connections and "authorization" in self.last_error.lower():
+                if not self.connections and self.fault is not None and self.fault.kind == faults.REFUSED:
                     raise ServerError(
-                        f"Bacalhau's NATS refuses us ({self.last_error}); check bacalhau.token_file, "
-                        "or JOBSTATE_BACALHAU__TOKEN: it is Bacalhau's Orchestrator.Auth.Token"
+                        f"Bacalhau's NATS refuses us ({self.last_error}); check {faults.SECRET['bacalhau']}",
+                        fault=self.fault,
                     ) from error
             self._tried.set()
             if self.connections > before:
@@ -305,7 +334,8 @@ class Tap:
 
         async def hear_error(error: Exception) -> None:
             self._note(client, error, url)
-            if "permissions violation for subscription" in str(error).lower():
+            denied = read_denied(str(error))
+            if denied is not None and denied.operation == "subscription":
                 # nats-py never asks for it again: connected, and deaf, also when the permission is back.
                 client.denied = error
                 self._listening.clear()  # what the other subscriptions bring from now on comes after the gap
@@ -404,11 +434,9 @@ class Tap:
         self._something.set()
 
     def _note(self, client: _Listener, error: Exception, url: str) -> None:
-        fault, why = client.fault_of(error)
-        self.last_error = faults.words(fault, why)
-        self.next_step = faults.next_step("bacalhau", fault, worked=url in self._worked)
+        self.fault = client.fault_of(error, worked=url in self._worked)
 
-    def _tell_gap(self, cause: str) -> None:
+    def _tell_gap(self, cause: GapCause) -> None:
         self.gaps_by[cause] += 1
         self._something.set()
 

@@ -364,7 +364,6 @@ async def connected(where: Where, within_s: float | None = None) -> AsyncIterato
     *within_s*: so long it is tried, if that is shorter than usual.
     """
     from consumer.jetstream.view import CONNECT_S, View, connect_reader  # noqa: PLC0415
-    from consumer.nats import faults  # noqa: PLC0415
     from consumer.observe.log import configure  # noqa: PLC0415
     from consumer.settings import Log, redact  # noqa: PLC0415
     from consumer.wire.subjects import Names  # noqa: PLC0415
@@ -379,8 +378,8 @@ async def connected(where: Where, within_s: float | None = None) -> AsyncIterato
     try:
         yield View(client, Names(settings.cluster), where=redact(settings.nats.url), tell=tell)
     except ServerError as error:
-        if faults.fault_of(str(error)) != faults.DENIED:
+        if not error.is_denied:
             raise
-        raise ServerError(f"{error}: {_GRANT}") from error
+        raise ServerError(f"{error}: {_GRANT}", fault=error.fault) from error
     finally:
         await client.close()

@@ -50,9 +50,10 @@ class Busy(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unanswered(msgspec.Struct, frozen=True, gc=False):
-    """No answer, or none that says whether it is stored (timeout, 503, 10167, a full stream). *why* is for the log."""
+    """No answer, or none that says whether it is stored (timeout, 503, 10167, a *full* stream). *why*: for the log."""
 
     why: str = "timeout"
+    full: bool = False
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -26,7 +26,7 @@ from consumer.daemon.carry import AHEAD_NS, Carrier, Sources, tell_ahead
 from consumer.daemon.supervise import Loop, run_until
 from consumer.daemon.watch import BUCKET, INPUT, LOG, ORCHESTRATOR, REFUSED, TAP, Watch
 from consumer.derive import Derivation, DerivationSettings
-from consumer.errors import LogWentBackError, RefusedError, ServerError, UnreachableError
+from consumer.errors import JobstateError, LogWentBackError, RefusedError, ServerError, UnreachableError
 from consumer.faults import NEXT_STEP
 from consumer.jetstream.format import LogFormat
 from consumer.jetstream.input import Break, JetStreamInput
@@ -115,17 +115,16 @@ class Estate:
 
     def wait_for_server(self, address: Address, error: Exception) -> None:
         """Say that the log cannot be reached, and is waited for."""
-        self.health.failing(LOG, self.server_recovery or with_step(str(error)))
-        step = (
-            faults.next_step("nats", faults.DENIED) if _is_denied(str(error)) else "it is tried again until it answers"
-        )
+        self.health.failing(LOG, self.server_recovery or faults.with_step(error))
+        is_denied = isinstance(error, JobstateError) and error.is_denied
+        step = faults.next_step("nats", faults.DENIED) if is_denied else "it is tried again until it answers"
         self.outages["log"].tell("connection.waiting", address, str(error), step)
 
     def say_streams(self) -> None:
         """Say which streams are not as they must be. Of log and input their readers say more, while they are there."""
         for stream, part in self.parts.items():
             if why := self.upkeep.troubles.get(stream):
-                self.health.failing(part, f"{stream}: {with_step(why)}")
+                self.health.failing(part, f"{stream}: {why}")
             elif part not in {LOG, INPUT}:
                 self.health.ready(part)
         lost, self.lost_told = self.upkeep.lost - self.lost_told, self.upkeep.lost.copy()
@@ -330,7 +329,7 @@ class Life:
                 await connection.close()
                 estate.wait_for_server(self._address, error)
                 await asyncio.sleep(pause_s)
-                if _is_denied(str(error)):  # somebody has to mend that, and each try is two lines of the log
+                if error.is_denied:  # somebody has to mend that, and each try is two lines of the log
                     pause_s = min(2 * pause_s, RETRY_MAX_S)
                 else:
                     estate.watch.silent()  # a server of our own is mended by how long that lasts
@@ -388,7 +387,7 @@ class Life:
         if not self._reading.is_connected:
             health.failing(INPUT, f"the connection is lost ({self._reading.last_trouble}); it is tried again")
         elif self._reports.trouble:
-            health.failing(INPUT, f"it is not read, and tried again: {with_step(self._reports.trouble)}")
+            health.failing(INPUT, f"it is not read, and tried again: {self._reports.trouble}")
         elif self._estate.names.input not in self._estate.upkeep.troubles:
             health.ready(INPUT)
 
@@ -465,7 +464,7 @@ class Life:
                 try:
                     await self._look_at_streams()
                 except ServerError as error:
-                    log.warning("streams.unanswered", reason=with_step(str(error)))
+                    log.warning("streams.unanswered", reason=faults.with_step(error))
             self._estate.health.alive("streams")
             await asyncio.sleep(LOOK_S)
 
@@ -512,15 +511,6 @@ class Life:
             return self._source.agreed_at(unescape(job) or job)
         # Without an orchestrator nobody can be asked: what the frames say is all that there is to know.
         return self._estate.clock.now() if self._tap is not None and self._tap.connected else None
-
-
-def with_step(why: str) -> str:
-    """*why*, and what to do about it, where it is a permission that is missing."""
-    return f"{why}: {faults.next_step('nats', faults.DENIED)}" if _is_denied(why) else why
-
-
-def _is_denied(why: str) -> bool:
-    return faults.fault_of(why) == faults.DENIED
 
 
 def _compare(found: Mark, known: Mark) -> None:

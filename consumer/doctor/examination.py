@@ -143,7 +143,7 @@ class _Examination:
                 check.name, f"nothing came of it within {bound_s:.0f} s", "run it again; is that server overloaded?"
             )
         except JobstateError as error:
-            step = judge_server.step_for_denied(str(error)) or "look at the lines before this one"
+            step = judge_server.step_for_denied(error.denied) or "look at the lines before this one"
             return fail(check.name, str(error), step)
 
     def _at_once(self, judge: Callable[[], Finding]) -> Probe:
@@ -202,11 +202,11 @@ class _Examination:
         return judge_server.asks(self._permissions, self._names, create=self._creates)
 
     async def _see_account(self) -> Finding:
-        account, trouble = await jetstream.read_account(self._nats)
+        account, trouble, denied = await jetstream.read_account(self._nats)
         if account is not None:
             self._account = account
             self._streams = await jetstream.read_streams(self._nats, self._names, self._settings, time.time())
-        return judge_server.jetstream(account, trouble)
+        return judge_server.jetstream(account, trouble, denied)
 
     async def _see_bucket(self) -> Finding:
         found, fault = self._found, ""

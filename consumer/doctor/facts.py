@@ -2,6 +2,7 @@
 
 import msgspec
 
+from consumer.faults import NatsFault
 from consumer.model import Snapshot, Update
 from consumer.model.frame import HistoryEntry
 
@@ -9,7 +10,7 @@ from consumer.model.frame import HistoryEntry
 class Contact(msgspec.Struct, frozen=True, kw_only=True):
     """How the connection to a NATS server went.
 
-    `fault`: empty; `away` (nobody there), `unresolved` (the host's name is unknown), `silent` (a port that says
+    `fault`: None; `away` (nobody there), `unresolved` (the host's name is unknown), `silent` (a port that says
     nothing), `alien` (no NATS), `tls`, `tls-expired`, `tls-too-early`, `no-tls` (it has none), `refused`, `bacalhaus`
     (refused, and it is Bacalhau's own), `denied` (a subject may not be subscribed), `other`. `why` is its reason in a
     few words.
@@ -18,7 +19,7 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     address: str
-    fault: str = ""
+    fault: NatsFault | None = None
     why: str = ""
     others_away: tuple[str, ...] = ()
     private: bool = False

@@ -19,6 +19,7 @@ from consumer.jetstream.pull import DoubtError, Pull, Pulled, StallError, refusa
 from consumer.model import NOWHERE, InputPosition
 from consumer.nats.api import NO_MESSAGE, TRACEPARENT, MessageAnswer, StreamInfo, header, time_ns
 from consumer.nats.connection import Connection
+from consumer.nats.faults import with_step
 from consumer.ports import Delivery
 from consumer.wire.subjects import Names
 
@@ -125,7 +126,7 @@ class JetStreamInput:
             self.restarts += 1
             log.warning("input.doubt", stream=self._stream, reason=str(error))
         self._stalled = isinstance(error, StallError)
-        self._settle(str(error) or type(error).__name__)
+        self._settle(with_step(error) or type(error).__name__)
         await self.stop()
         if self._connection.is_closed:
             raise ConnectionLostError(f"the connection to {self._connection.address} was closed while it was read")

@@ -14,6 +14,7 @@ import nats.errors
 from nats.aio.subscription import Subscription
 
 from consumer.errors import JobstateError, LogWentBackError, ServerError, UnreachableError
+from consumer.faults import Fault
 from consumer.nats.api import (
     BODY_SIZE,
     NO_STREAM,
@@ -83,6 +84,7 @@ class Pull:
         self._asked = 0
         self._count = 0
         self._why = ""
+        self._fault: Fault | None = None
         self._stripped: list[int] = []
         """Entries without a body whose headers name the size of one."""
         self._owed_since: float | None = None
@@ -133,9 +135,10 @@ class Pull:
         if self._owed_since is None:
             self._owed_since, self._beats = asyncio.get_running_loop().time(), 0
 
-    def doubt(self, why: str) -> None:
+    def doubt(self, why: str, fault: Fault | None = None) -> None:
         """Say that it may be gone; `batch` raises it when what has come is given."""
-        self._why = self._why or why
+        if not self._why:
+            self._why, self._fault = why, fault
         self._something.set()
 
     async def batch(self) -> list[Pulled]:
@@ -151,7 +154,7 @@ class Pull:
                 if found:
                     return found
             if self._why:
-                raise DoubtError(self._why)
+                raise DoubtError(self._why, fault=self._fault)
             self._require_entries()
             await self._ask()
             self._something.clear()
@@ -163,7 +166,7 @@ class Pull:
             except TimeoutError:
                 denied = self._connection.forbidden(self._subject, self._inbox)
                 why = f"nothing came from {self.stream} for {DOUBT_S:g} s, not even a heartbeat"
-                self.doubt(f"{why}: {denied}" if denied else why)
+                self.doubt(f"{why}: {denied.detail}" if denied else why, denied)
 
     def _require_entries(self) -> None:
         """Raise `StallError` if entries wait, and nothing but heartbeats has come for too long."""

@@ -17,6 +17,7 @@ from consumer.jetstream.bucket import WITHOUT_SOURCES, BucketCheck, find_fault_o
 from consumer.model import JobKey, LastUpdate
 from consumer.nats.api import StreamInfo
 from consumer.nats.connection import Connection
+from consumer.nats.faults import with_step
 from consumer.settings import Streams
 from consumer.wire.subjects import Names
 
@@ -95,7 +96,7 @@ class Upkeep:
         self._settle(set(self.troubles) - set(away))
         self._unchecked = set(away)
         for stream, reason in away.items():
-            self._complain([stream], OUT_OF_REACH.format(reason))
+            self._complain([stream], OUT_OF_REACH.format(with_step(reason)))
         if names.bucket_stream in made or names.bucket_stream in away:
             return
         if names.log in made:
@@ -114,7 +115,7 @@ class Upkeep:
         there = {stream: state for stream, state in found.items() if isinstance(state, StreamInfo)}
         for stream, state in found.items():
             if isinstance(state, ServerError):
-                self._complain([stream], OUT_OF_REACH.format(state))
+                self._complain([stream], OUT_OF_REACH.format(with_step(state)))
         for stream, info in there.items():
             if self._check(connection, stream, info) and stream != names.bucket_stream:
                 self._settle([stream])
@@ -149,7 +150,7 @@ class Upkeep:
             try:
                 await topology.remake(connection, self._names, self._streams, {stream})
             except (TopologyError, ServerError) as error:
-                self._complain([stream], f"it is gone, and cannot be made anew: {error}")
+                self._complain([stream], f"it is gone, and cannot be made anew: {with_step(error)}")
             else:
                 self._settle([stream])
 
@@ -193,7 +194,7 @@ class Upkeep:
         except (TopologyError, ServerError) as error:
             self._note_try()
             self._outcome = (
-                f"it is no copy of the log ({why}), and cannot be made anew: {error}; the next try is in "
+                f"it is no copy of the log ({why}), and cannot be made anew: {with_step(error)}; the next try is in "
                 f"{self._pause_s:g} s"
             )
             self._complain([stream], self._outcome)

@@ -228,11 +228,11 @@ class JetStreamWriter:
         for serial in over:
             opened = self._open.pop(serial)
             self._count(opened, UNANSWERED)
-            why = self._connection.forbidden(_subject(opened), f"{self._inbox}*") if opened.ask is not None else ""
-            if not why:
+            denied = self._connection.forbidden(_subject(opened), f"{self._inbox}*") if opened.ask is not None else None
+            if denied is None:
                 self._connection.unanswered(opened.deadline - self._within_s)
             if opened.ask is not None:
-                found.append((opened.ask.token, Unanswered(why or "timeout")))
+                found.append((opened.ask.token, Unanswered("timeout" if denied is None else denied.detail)))
         return found
 
     def _count(self, opened: _Open, outcome: str) -> None:
@@ -290,7 +290,7 @@ class JetStreamWriter:
             return Busy()
         if code in _NO_ROOM:
             log.error("log.full", stream=stream, reason=str(problem))
-            return Unanswered(f"{FULL}: {problem}")
+            return Unanswered(f"{FULL}: {problem}", full=True)
         if code == NO_STREAM:
             raise _gone(stream)
         if code == _TOO_MANY or problem.code == UNAVAILABLE:
@@ -364,7 +364,7 @@ def _outcome(answer: Answer) -> str:
         return REFUSED
     if isinstance(answer, Busy):
         return BUSY
-    return FULL if isinstance(answer, Unanswered) and answer.why.startswith(FULL) else UNANSWERED
+    return FULL if isinstance(answer, Unanswered) and answer.full else UNANSWERED
 
 
 def _gone(stream: str) -> LogWentBackError:

@@ -7,6 +7,7 @@ from typing import Final, Self
 import msgspec
 
 from consumer.errors import SettingsError
+from consumer.faults import NatsFault
 from consumer.nats import faults
 from consumer.resolve import Resolver
 from consumer.settings import Nats, read_credentials, redact, secret_of, trust
@@ -68,7 +69,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         return redact(",".join(self.urls))
 
     @property
-    def refusal(self) -> str:
+    def refusal(self) -> NatsFault:
         """The fault (`consumer.nats.faults`) where it does not let us in."""
         return faults.BACALHAUS if self.is_bacalhaus else faults.REFUSED
 

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import ssl
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import ParseResult, unquote
 
 import aiohttp
@@ -19,21 +19,24 @@ from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport, WebSocketTransport
 
+from consumer.faults import Fault, NatsFault, of_certificate
 from consumer.nats import faults
+from consumer.nats.faults import Side
 from consumer.resolve import Resolver, UnresolvedError
 
 log = structlog.get_logger()
 
 CLOSE_S: Final = 1.0
-_SPEAKS_NO_NATS: Final = "nats: what answers speaks no NATS"
-_NO_NATS: Final = (
-    _SPEAKS_NO_NATS,
-    "nats: empty response from server when expecting INFO message",
-    "nats: info message, json parse error",
-)
-"""The same in nats-py's words."""
 BROKEN_HEADERS: Final = "Jobstate-Broken-Headers"
 """Marks a message whose header block could not be read."""
+
+
+class MetError(nats.errors.Error):
+    """What our own client met, among the errors of nats-py. *kind*: the fault."""
+
+    def __init__(self, kind: NatsFault, text: str) -> None:
+        super().__init__(text)
+        self.kind: Final = kind
 
 
 class _Transport(TcpTransport):
@@ -98,6 +101,9 @@ class MendedClient(Client):
     *resolver*: whoever makes one client after the other gives each the same.
     """
 
+    side: ClassVar[Side] = "nats"
+    """Whose server it is."""
+
     def __init__(self, *, tls: bool, resolver: Resolver) -> None:
         super().__init__()
         self._resolver: Final = resolver
@@ -106,20 +112,22 @@ class MendedClient(Client):
         self.tried = False
         """Whether any server was tried. An error before that is one of the settings: no further try can mend it."""
 
-    def fault_of(self, error: BaseException) -> tuple[str, str]:
-        """The fault (`consumer.nats.faults`) that *error* is, by how far the connection had come, and why, in words."""
+    def fault_of(self, error: BaseException, *, worked: bool) -> Fault:
+        """Why it cannot be used, by *error* and how far the connection had come. *worked*: one stood there before."""
         why = _reason(error)
+        return faults.make(self.side, self._kind_of(error), why, worked=worked, denied=faults.read_denied(why))
+
+    def _kind_of(self, error: BaseException) -> NatsFault:
+        if isinstance(error, MetError):
+            return error.kind
         if not self._taken:
             if isinstance(getattr(error, "os_error", error), UnresolvedError):
-                return faults.UNRESOLVED, why
+                return faults.UNRESOLVED
             if isinstance(error, OSError | nats.errors.TimeoutError) and not isinstance(error, ssl.SSLError):
-                return faults.AWAY, why
-        elif not self._introduced:
-            if isinstance(error, TimeoutError | nats.errors.TimeoutError):
-                return faults.SILENT, why
-            if why.startswith(_NO_NATS):
-                return faults.ALIEN, why
-        return faults.fault_of(why), why
+                return faults.AWAY
+        elif not self._introduced and isinstance(error, TimeoutError | nats.errors.TimeoutError):
+            return faults.SILENT
+        return of_certificate(error) or faults.kind_of_text(_reason(error))
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
@@ -143,7 +151,7 @@ class MendedClient(Client):
         # Before CONNECT is sent, and with it the token: nats-py would send it in the clear.
         if initial_connection and self._tls_wanted and not info.get("tls_required"):
             if not info.get("tls_available"):
-                raise nats.errors.Error(faults.WITHOUT_TLS)
+                raise MetError(faults.NO_TLS, "the server offers no TLS, and the settings ask for it")
             info["tls_required"] = True
         self._introduced = True
         await super()._process_info(info, initial_connection)
@@ -161,7 +169,7 @@ class MendedClient(Client):
             await self.close()
             if not self.tried:
                 raise nats.errors.Error(f"nats: {_reason(error)}") from error
-            raise nats.errors.Error(f"{_SPEAKS_NO_NATS} ({type(error).__name__})") from error
+            raise MetError(faults.ALIEN, f"nats: what answers speaks no NATS ({type(error).__name__})") from error
 
     async def close(self) -> None:
         """End it. What waits to be sent is sent, unless the server does not take it within a second."""

@@ -8,6 +8,7 @@ import nats.errors
 from consumer.errors import RefusedError, SettingsError, UnreachableError
 from consumer.nats import faults
 from consumer.nats.address import Address
+from consumer.nats.client import MetError
 from consumer.nats.connection import Connection, words_of
 from consumer.nats.outage import Outage
 from consumer.patience import patience
@@ -78,21 +79,23 @@ async def _connect(address: Address, name: str, within_s: float, outage: Outage 
                             f"nats.url: {address} cannot be used ({words_of(error)}); write nats://HOST:PORT, several "
                             "with commas between"
                         ) from error
-                    if "authorization" in str(error).lower() or "authentication" in str(error).lower():
-                        step = faults.next_step("nats", address.refusal, worked=outage.worked)
-                        raise RefusedError(f"{address} refuses us ({words_of(error)}): {step}") from error
+                    fault = connection.fault_of(error, worked=outage.worked)
+                    if fault.kind == faults.REFUSED and not isinstance(error, MetError):  # of the server, not of a file
+                        refusal = faults.make("nats", address.refusal, fault.detail, worked=outage.worked)
+                        raise RefusedError(
+                            f"{address} refuses us ({refusal.detail}): {refusal.next_step}", fault=refusal
+                        ) from error
                     await asyncio.sleep(RETRY_S)
                 else:
                     await connection.hear_connected()
                     return connection
     except TimeoutError:
-        trouble, step = "", ""
-        if last is not None:
-            fault, why = last.fault_of(TimeoutError())  # it may have been given up before it gave up itself
-            trouble = last.last_trouble or faults.words(fault, why)
-            step = last.next_step or faults.next_step("nats", fault, worked=outage.worked)
+        if last is None:
+            fault = faults.make("nats", faults.AWAY, "no answer", worked=outage.worked)
+        else:
+            # It may have been given up before it gave up itself.
+            fault = last.last_fault or last.fault_of(TimeoutError(), worked=outage.worked)
             await last.close()
         raise UnreachableError(
-            f"no connection to {address} within {within_s:g} s ({trouble or 'no answer'}): "
-            f"{step or faults.next_step('nats', faults.AWAY, worked=outage.worked)}"
+            f"no connection to {address} within {within_s:g} s ({fault.detail}): {fault.next_step}", fault=fault
         ) from None

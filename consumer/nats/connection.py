@@ -7,7 +7,6 @@ The mends lean on private names of nats-py; `consumer.nats.compat` refuses to st
 """
 
 import asyncio
-import re
 from collections import UserString
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -18,9 +17,10 @@ import structlog
 from nats.aio.subscription import Subscription
 
 from consumer.errors import ConnectionLostError, ServerError, SettingsError, UnreachableError
+from consumer.faults import Denied, Fault
 from consumer.nats import faults
 from consumer.nats.address import CREDENTIALS, Address
-from consumer.nats.client import MendedClient
+from consumer.nats.client import MendedClient, MetError
 from consumer.nats.outage import Outage
 from consumer.patience import patience
 from consumer.settings import read_credentials, read_secret
@@ -30,7 +30,6 @@ log = structlog.get_logger()
 REQUEST_S: Final = 5.0
 FORBIDDEN_MAX: Final = 1000
 """Subjects that are remembered as forbidden: of a daemon that may not write to the log there are as many as jobs."""
-_FORBIDDEN: Final = re.compile(r'permissions violation for ([a-z]+) to "([^"]*)"')
 DEAF_S: Final = 15.0
 """No request was answered for so long, in a row, and the connection stands: it is made anew."""
 RENEW_FIRST_S: Final = 1.0
@@ -76,10 +75,13 @@ class Connection(MendedClient):
         self._renewed_at = float("-inf")
         self._asking: dict[asyncio.Timeout, str] = {}
         """What is asked now, by what ends the waiting for its answer."""
-        self.last_trouble = ""
-        """The last error of the connection, in a few words."""
-        self.next_step = ""
-        """What to do about that."""
+        self.last_fault: Fault | None = None
+        """The last error of the connection."""
+
+    @property
+    def last_trouble(self) -> str:
+        """The same in a few words; empty: none."""
+        return "" if self.last_fault is None else self.last_fault.detail
 
     # -- what its owner uses ------------------------------------------------------------------------------------------
 
@@ -151,7 +153,7 @@ class Connection(MendedClient):
         if not self.is_connected:
             raise UnreachableError(f"{self.address}: {subject}: the connection is down ({self.last_trouble})")
         if denied := self.forbidden(self._answers):  # the server says it once, when the first request is made
-            raise UnreachableError(f"{self.address}: {subject}: {denied}")
+            raise UnreachableError(f"{self.address}: {subject}: {denied.detail}", fault=denied)
         asked_at = asyncio.get_running_loop().time()
         try:
             async with patience(within_s) as waiting:
@@ -174,8 +176,8 @@ class Connection(MendedClient):
             denied = self.forbidden(subject, self._answers)
             if not denied:
                 self.unanswered(asked_at)
-            hint = denied or f"{why}: is the server up, and may this user ask that?"
-            raise UnreachableError(f"{self.address}: {subject}: {hint}") from error
+            hint = denied.detail if denied else f"{why}: is the server up, and may this user ask that?"
+            raise UnreachableError(f"{self.address}: {subject}: {hint}", fault=denied) from error
         try:
             return msgspec.json.decode(message.data, type=answer)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -189,12 +191,13 @@ class Connection(MendedClient):
             self._transport.writelines(waiting)
         await super().flush(timeout)
 
-    def forbidden(self, *subjects: str) -> str:
-        """What the server said when it did not let us use one of *subjects* on this connection; empty if it did."""
+    def forbidden(self, *subjects: str) -> Fault | None:
+        """Why we may not use one of *subjects* on this connection, as the server said; None: it has said nothing."""
         for subject in subjects:
-            if kind := self._forbidden.get(subject.lower()):  # nats-py hears it in lower case
-                return f'permissions violation for {kind} to "{subject}"'
-        return ""
+            if operation := self._forbidden.get(subject.lower()):  # nats-py hears it in lower case
+                why = f'permissions violation for {operation} to "{subject}"'
+                return faults.make(self.side, faults.DENIED, why, denied=Denied(operation, subject.lower()))
+        return None
 
     def answered(self) -> None:
         """Something has come: it is not deaf."""
@@ -261,7 +264,7 @@ class Connection(MendedClient):
             if path := address.password_file:
                 self.options["password"] = read_secret(path, "nats.password_file")
         except SettingsError as error:  # it was right at the start: whoever renews it may be at it
-            raise nats.errors.Error(str(error)) from error
+            raise MetError(faults.REFUSED, str(error)) from error
         await super()._process_connect_init()
         for task in (self._reading_task, self._flusher_task):
             assert task is not None
@@ -301,17 +304,16 @@ class Connection(MendedClient):
         """nats-py's `error_cb`."""
         if isinstance(error, nats.errors.SlowConsumerError):
             self.slow += 1
-        if (found := _FORBIDDEN.search(str(error))) is not None:
+        if (denied := faults.read_denied(str(error))) is not None:
             if len(self._forbidden) >= FORBIDDEN_MAX:
                 self._forbidden.clear()
-            kind, denied = found.groups()
-            self._forbidden[denied] = kind
+            self._forbidden[denied.subject] = denied.operation
             for waiting, subject in list(self._asking.items()):
-                if denied in {subject.lower(), self._answers.lower()}:
+                if denied.subject in {subject.lower(), self._answers.lower()}:
                     del self._asking[waiting]
                     if waiting.when() is None:  # else its time is over anyway
                         waiting.reschedule(0)  # nobody will answer
-            if kind == "subscription" and denied.startswith(self.address.inbox_prefix.lower()):
+            if denied.operation == "subscription" and denied.subject.startswith(self.address.inbox_prefix.lower()):
                 # The server has dropped it, and nats-py never asks for it again: a permission that comes back is no
                 # help to this connection.
                 self._renew(words_of(error).removeprefix("nats: "), lambda: True)
@@ -337,10 +339,8 @@ class Connection(MendedClient):
         """nats-py's `discovered_server_cb` and `lame_duck_mode_cb`: an ordinary reconnect follows, or nothing."""
 
     def _note(self, error: Exception) -> None:
-        fault, why = self.fault_of(error)
-        self.last_trouble = faults.words(fault, why)
-        self.next_step = faults.next_step("nats", fault, worked=self._outage.worked)
-        self._outage.tell("nats.trouble", self.address, self.last_trouble, self.next_step)
+        self.last_fault = fault = self.fault_of(error, worked=self._outage.worked)
+        self._outage.tell("nats.trouble", self.address, fault.detail, fault.next_step)
 
     def _tell(self) -> None:
         if not self.is_connected:

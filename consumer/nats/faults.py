@@ -1,10 +1,17 @@
-"""How it is said that a NATS server cannot be had: the same words in the log, at /readyz, of a verb and of the doctor.
+"""Why a NATS server cannot be used, and what to do about it: the same in the log, at /readyz, of a verb and the doctor.
 
-Pure: a *fault* and the words of whoever met it go in. Who meets it is `consumer.nats.client` and the doctor's knock.
+Pure. Who meets a fault is `consumer.nats.client` and the doctor's knock.
 """
 
-from typing import Final
+import re
+from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
+
+from consumer.errors import JobstateError
+from consumer.faults import CHECK_NAME, COMPARE_CLOCKS, RENEW, Denied, Fault, NatsFault
+
+Side = Literal["nats", "bacalhau"]
+"""Whose server it is, ours or Bacalhau's: the section of the settings."""
 
 AWAY: Final = "away"
 """Nobody takes the connection."""
@@ -33,32 +40,23 @@ NO_CERTIFICATE: Final = "no-certificate"
 OTHER: Final = "other"
 """Anything else: a connection that stood and was lost, too."""
 
-OF_TLS: Final = frozenset({TLS, EXPIRED, TOO_EARLY, NO_TLS, NO_CERTIFICATE})
+OF_TLS: Final[frozenset[NatsFault]] = frozenset({TLS, EXPIRED, TOO_EARLY, NO_TLS, NO_CERTIFICATE})
 """The faults by which nothing private comes about."""
 
-SECRET: Final = {
+SECRET: Final[dict[Side, str]] = {
     "nats": "nats.token_file, JOBSTATE_NATS__TOKEN, nats.user with nats.password_file, or nats.credentials_file",
     "bacalhau": "bacalhau.token_file or JOBSTATE_BACALHAU__TOKEN: it is Bacalhau's Orchestrator.Auth.Token",
 }
-"""Where the credential is given, by *side*: "nats" (ours) or "bacalhau", the section of the settings."""
+"""Where the credential is given."""
 
-CERTIFICATE: Final = {
+CERTIFICATE: Final[dict[Side, str]] = {
     "nats": "nats.tls_ca (the authority, in PEM) and nats.tls_first (the server's handshake_first), and that the "
     "certificate names the host in nats.url",
     "bacalhau": "bacalhau.tls_ca and bacalhau.tls_first (Bacalhau's RequireTLS), and that the certificate names the "
     "host in bacalhau.url",
 }
 
-RENEW: Final = "renew the server's certificate (or its authority's); until when each is valid: openssl x509 -enddate"
-COMPARE_CLOCKS: Final = (
-    "compare both clocks, this machine's and that of whoever made the certificate: one may be wrong; the certificate "
-    "says from when on it is valid (openssl x509 -startdate)"
-)
-CHECK_NAME: Final = (
-    "check the host in {}, and that the name server of this machine or container knows it (getent hosts NAME, "
-    "/etc/resolv.conf)"
-)
-_STEPS: Final = {
+_STEPS: Final[dict[NatsFault, str]] = {
     BACALHAUS: "that is Bacalhau's own server, for bacalhau.url names it too: give nats.url another one's address, for "
     "our streams (if they are to be there all the same: nats.token_file, with Bacalhau's token)",
     EXPIRED: RENEW,
@@ -69,7 +67,7 @@ _STEPS: Final = {
 }
 """What to do about it, where nothing but the section of the settings differs."""
 
-_CHANGED: Final = {
+_CHANGED: Final[dict[NatsFault, str]] = {
     AWAY: "is the server up? It has answered at this address before",
     SILENT: "it has answered at this address before: does that server stand still, or is it away behind a proxy that "
     "still takes connections?",
@@ -78,44 +76,60 @@ _CHANGED: Final = {
 }
 """What to do about it where the address has worked."""
 
-WITHOUT_TLS: Final = "the server offers no TLS, and the settings ask for it"
-"""In the words of `consumer.nats.client`, which then says nothing to it."""
-_TLS_WORDS: Final = ("certificate", "ssl", "tls")
-_EXPIRED_WORDS: Final = "certificate has expired"
-_TOO_EARLY_WORDS: Final = "certificate is not yet valid"
-"""OpenSSL's own (`X509_verify_cert_error_string`)."""
-_NO_CERTIFICATE_WORDS: Final = ("unrecognized name", "unrecognized_name")
-"""In OpenSSL's words, the alert of Go's server that has no certificate (for this name); tried with Bacalhau 1.9.3."""
-_UNRESOLVED_WORDS: Final = "does not resolve"
-"""`consumer.resolve`'s own."""
+_DENIED: Final = re.compile(r'permissions violation for ([a-z]+) to "([^"]*)"')
+"""nats-server (`server/client.go`: `pubPermissionViolation`, `subPermissionViolation`); nats-py makes it lower case."""
 _PORTS: Final = {"ws": 80, "wss": 443}
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def fault_of(why: str) -> str:
-    """The fault that the client's own words name, once a NATS server has answered it."""
-    words = why.lower()
-    if WITHOUT_TLS.lower() in words:
-        return NO_TLS
-    if "permissions violation" in words:
-        return DENIED
-    if _UNRESOLVED_WORDS in words:
-        return UNRESOLVED
-    if "authorization" in words or "authentication" in words or "credentials_file" in words:
-        return REFUSED
-    if (fault := fault_of_time(words)) != OTHER:
-        return fault
-    if any(word in words for word in _NO_CERTIFICATE_WORDS):
-        return NO_CERTIFICATE
-    return TLS if any(word in words for word in _TLS_WORDS) else OTHER
+class Saying(NamedTuple):
+    """Words by which a fault is known that comes as text alone. *words* are in lower case; *source*: who says so."""
+
+    words: str
+    kind: NatsFault
+    source: str
 
 
-def fault_of_time(why: str) -> str:
-    """The fault that OpenSSL's words on the time of a certificate name; OTHER where they are about something else."""
-    words = why.lower()
-    if _EXPIRED_WORDS in words:
-        return EXPIRED
-    return TOO_EARLY if _TOO_EARLY_WORDS in words else OTHER
+SAYINGS: Final = (
+    Saying("permissions violation", DENIED, "nats-server, server/client.go"),
+    Saying("authentication timeout", OTHER, "nats-server, server/errors.go: CONNECT came too late, so no credential"),
+    Saying("authorization", REFUSED, "nats-server, server/errors.go: Authorization Violation; nats-py, nats/errors.py"),
+    Saying("authentication", REFUSED, "nats-server, server/client.go: User Authentication Expired, Revoked"),
+    Saying("empty response from server when expecting info", ALIEN, "nats-py, nats/aio/client.py"),
+    Saying("info message, json parse error", ALIEN, "nats-py, nats/aio/client.py"),
+    Saying("certificate has expired", EXPIRED, "OpenSSL, X509_verify_cert_error_string"),
+    Saying("certificate is not yet valid", TOO_EARLY, "OpenSSL, X509_verify_cert_error_string"),
+    Saying("unrecognized name", NO_CERTIFICATE, "OpenSSL, of a Go server without a certificate (Bacalhau 1.9.3)"),
+    Saying("unrecognized_name", NO_CERTIFICATE, "the same, as a reason of OpenSSL's"),
+    Saying("certificate", TLS, "OpenSSL and Python's ssl"),
+    Saying("ssl", TLS, "Python's ssl"),
+    Saying("tls", TLS, "nats-server: Secure Connection - TLS Required; OpenSSL"),
+)
+"""The first that is in a text counts. Nothing that we say ourselves is looked for here."""
+
+
+def kind_of_text(text: str) -> NatsFault:
+    """The fault that a server's, nats-py's or OpenSSL's *text* names. Our own errors carry theirs."""
+    words = text.lower()
+    return next((saying.kind for saying in SAYINGS if saying.words in words), OTHER)
+
+
+def read_denied(text: str) -> Denied | None:
+    """Which permission a server says is missing; None if *text* says something else."""
+    found = _DENIED.search(text.lower())
+    return None if found is None else Denied(*found.groups())
+
+
+def make(side: Side, kind: NatsFault, why: str = "", *, worked: bool = False, denied: Denied | None = None) -> Fault:
+    """The fault *kind* of a NATS server. *why*: of whoever met it; *worked*: see `next_step`."""
+    step = next_step(side, kind, worked=worked)
+    return Fault(kind=kind, detail=words(kind, why), next_step=step, denied=denied)
+
+
+def with_step(error: BaseException) -> str:
+    """What *error* says; and what to do about it, where it is a permission of our NATS that is missing."""
+    is_denied = isinstance(error, JobstateError) and error.is_denied
+    return f"{error}: {next_step('nats', DENIED)}" if is_denied else str(error)
 
 
 def addresses(url: str) -> tuple[str, ...]:
@@ -137,9 +151,9 @@ def _places(url: str) -> set[tuple[str, int]]:
     return places
 
 
-def words(fault: str, why: str) -> str:
+def words(kind: NatsFault, why: str) -> str:
     """What is the matter, after "it does not work: " or within brackets. *why*: of whoever met it."""
-    match fault:
+    match kind:
         case "silent":
             return "it takes the connection and says nothing, and a NATS server speaks first"
         case "alien":
@@ -147,14 +161,14 @@ def words(fault: str, why: str) -> str:
     return why
 
 
-def next_step(side: str, fault: str, *, worked: bool = False) -> str:
-    """What to do about it. *side*: as in `SECRET`. *worked*: a NATS server has let us in there before.
+def next_step(side: Side, kind: NatsFault, *, worked: bool = False) -> str:
+    """What to do about it. *worked*: a NATS server has let us in there before.
 
     An address that has worked is not the wrong one: then something has changed behind it.
     """
-    if worked and fault in _CHANGED:
-        return _CHANGED[fault].format(secret=SECRET[side])
-    match fault:
+    if worked and kind in _CHANGED:
+        return _CHANGED[kind].format(secret=SECRET[side])
+    match kind:
         case "away":
             return f"is the server up, and is {side}.url right?"
         case "unresolved":
@@ -175,4 +189,4 @@ def next_step(side: str, fault: str, *, worked: bool = False) -> str:
             return f"check {CERTIFICATE[side]}"
         case "no-tls":
             return f"write nats:// in {side}.url and leave {side}.tls_ca out, or enable TLS on that server"
-    return _STEPS.get(fault, "look at that server's own log").format(side=side)
+    return _STEPS.get(kind, "look at that server's own log").format(side=side)

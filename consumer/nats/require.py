@@ -54,7 +54,7 @@ async def require_server(connection: Connection, *, within_s: float = REQUEST_S)
             f"{connection.address} has no JetStream for us ({error}): start nats-server with -js"
         ) from error
     except UnreachableError as error:
-        if faults.fault_of(str(error)) == faults.DENIED:
+        if error.is_denied:
             raise ServerError(f"{error}: {faults.next_step('nats', faults.DENIED)}") from error
         if not connection.is_connected:
             raise  # the server went away while it was asked: that says nothing of its JetStream

@@ -41,14 +41,14 @@ async def test_a_knock_tells_who_is_there(tmp_path: Path) -> None:
         async with nats_server(tmp_path) as server:
             found = await knock(server.url.replace("://", f"://{CANARY}@"))
             assert found.info is not None
-            assert (found.fault, found.info.version.count(".")) == ("", 2)
+            assert (found.fault, found.info.version.count(".")) == (None, 2)
             assert CANARY not in found.where
             plain = await knock(f"127.0.0.1:{server.port}")
             assert plain.info == found.info
         assert (await knock(f"nats://127.0.0.1:{port}")).fault == "alien"
         silent = await knock(f"nats://127.0.0.1:{mute.getsockname()[1]}")
         assert silent.fault == "silent"
-        assert (await knock(f"nats://127.0.0.1:{mute.getsockname()[1]}", speaks_first=False)).fault == ""
+        assert (await knock(f"nats://127.0.0.1:{mute.getsockname()[1]}", speaks_first=False)).fault is None
     away = await knock(f"nats://127.0.0.1:{free_port()}")
     assert (away.fault, away.why) == ("away", "connection refused")
     mail.close()

@@ -22,6 +22,7 @@ from consumer.errors import (
     SettingsError,
     UnreachableError,
 )
+from consumer.faults import Denied
 from consumer.jetstream.server import find_binary
 from consumer.nats import faults
 from consumer.nats.address import Address
@@ -343,7 +344,9 @@ async def test_what_a_user_may_not_do_is_named(tmp_path: Path) -> None:
         reader = await connect_reader(Address(urls=(server.url.replace("//", "//u:p@"),)), "test")
         with pytest.raises(UnreachableError, match="permissions violation"):
             await reader.ask("bad", b"", dict, within_s=DEADLINE_S)
-        assert "bad" in reader.forbidden("bad")
+        denied = reader.forbidden("bad")
+        assert denied is not None
+        assert denied.denied == Denied("publish", "bad")
         assert reader.connects == 1
 
         with pytest.raises(UnreachableError) as other:
@@ -474,7 +477,8 @@ async def test_of_what_is_forbidden_no_more_is_remembered_than_the_bound(reader:
     for number in range(FORBIDDEN_MAX + 1):
         await reader.hear_error(nats.errors.Error(f'nats: permissions violation for publish to "job.{number}"'))
     assert len(reader._forbidden) == 1
-    assert str(FORBIDDEN_MAX) in reader.forbidden(f"job.{FORBIDDEN_MAX}")
+    assert reader.forbidden(f"job.{FORBIDDEN_MAX}") is not None
+    assert reader.forbidden(f"job.{FORBIDDEN_MAX - 1}") is None
 
 
 async def test_a_cancellation_that_comes_with_the_answer_is_heard(

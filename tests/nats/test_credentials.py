@@ -106,7 +106,9 @@ async def test_a_renewed_file_is_read_when_it_connects_again(server: Server, tmp
     written(tmp_path, f"{BEGIN_JWT}\n")
     await server.restart()
     await until(lambda: "credentials" in connection.last_trouble, "the word on the damaged file")
-    assert "nats.credentials_file" in connection.next_step
+    assert connection.last_fault is not None
+    assert connection.last_fault.kind == "refused"
+    assert "nats.credentials_file" in connection.last_fault.next_step
     written(tmp_path, OPERATOR.credentials())
     await until(lambda: connection.connects >= 2, "the reconnect")
     assert connection.credentials.data != before

@@ -6,6 +6,7 @@ from typing import Final
 
 from consumer.doctor.facts import Account, Contact, Permissions
 from consumer.doctor.finding import Finding, fail, ok, say_bytes, say_named, warn
+from consumer.faults import Denied
 from consumer.nats import faults as saying
 from consumer.wire.subjects import Names
 
@@ -16,7 +17,7 @@ SERVER_KNOWN: Final = (2, 15)
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.")
 
 
-def reach(side: str, contact: Contact) -> Finding:
+def reach(side: saying.Side, contact: Contact) -> Finding:
     """*side* is "nats" or "bacalhau": the section of the settings, and what the checks' names begin with."""
     check, where, fault = f"{side}.reach", contact.address, contact.fault
     if fault in {"away", "unresolved", "silent", "alien", "other"}:
@@ -31,7 +32,7 @@ def reach(side: str, contact: Contact) -> Finding:
     return ok(check, f"{where} answers" + (f" ({contact.server})" if contact.server and side == "bacalhau" else ""))
 
 
-def tls(side: str, contact: Contact) -> Finding:
+def tls(side: saying.Side, contact: Contact) -> Finding:
     """Whether the way to it is private, as far as that is asked for."""
     check = f"{side}.tls"
     if contact.fault in saying.OF_TLS:
@@ -49,7 +50,7 @@ def tls(side: str, contact: Contact) -> Finding:
     return ok(check, "not asked for, and not needed on the loopback" if contact.loopback else "not asked for")
 
 
-def auth(side: str, contact: Contact) -> Finding:
+def auth(side: saying.Side, contact: Contact) -> Finding:
     """Whether it lets us in."""
     check = f"{side}.auth"
     if contact.fault in {saying.REFUSED, saying.BACALHAUS}:
@@ -95,14 +96,14 @@ def version(contact: Contact) -> Finding:
     return ok(check, f"nats-server {contact.version}")
 
 
-def jetstream(account: Account | None, trouble: str) -> Finding:
-    """Whether JetStream is there for us. *account* None: it is not, and *trouble* says why."""
+def jetstream(account: Account | None, trouble: str, denied: Denied | None = None) -> Finding:
+    """Whether JetStream is there for us. *account* None: it is not; *trouble* and *denied* say why."""
     check = "nats.jetstream"
     if account is None:
         return fail(
             check,
             f"no JetStream for us: {trouble}",
-            step_for_denied(trouble, "$JS.API.INFO")
+            step_for_denied(denied, "$JS.API.INFO")
             or "start nats-server with -js (or a jetstream block), and enable it for the account of this user",
         )
     if account.level < 1:
@@ -170,14 +171,14 @@ def writes(permissions: Permissions | None, names: Names) -> Finding:
 _GRANT: Final = "grant what docs/operations/running.md (permissions) lists for the daemon"
 
 
-def step_for_denied(trouble: str, asked: str = "") -> str:
-    """What to do where *trouble* has the server's words for a permission that is missing; empty where it has not.
+def step_for_denied(denied: Denied | None, asked: str = "") -> str:
+    """What to do where a permission is missing; empty where none is.
 
     *asked*: the subject of the request, as the permission has to name it (our client hears it in lower case).
     """
-    if saying.fault_of(trouble) != saying.DENIED:
+    if denied is None:
         return ""
-    if "for subscription to" in trouble.lower():
+    if denied.operation == "subscription":
         return f"let this user subscribe _INBOX_jobstate_<cluster>.>: {_GRANT}"
     return f"let this user publish {asked}: {_GRANT}" if asked else _GRANT
 

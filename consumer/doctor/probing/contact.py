@@ -10,11 +10,12 @@ import msgspec
 
 from consumer.bacalhau.tap import Tap, TapOptions
 from consumer.doctor.facts import Contact
-from consumer.errors import ServerError, UnreachableError
+from consumer.errors import JobstateError, ServerError
+from consumer.faults import Fault, NatsFault
 from consumer.nats.address import Address
 from consumer.nats.connect import connect_writer
 from consumer.nats.connection import Connection
-from consumer.nats.faults import UNRESOLVED, fault_of
+from consumer.nats.faults import OTHER, UNRESOLVED
 from consumer.resolve import Resolver, UnresolvedError
 from consumer.settings import Settings, redact
 
@@ -36,10 +37,10 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Knock(msgspec.Struct, frozen=True, kw_only=True):
-    """What one address said before anybody asked. `fault`: as of a `Contact`; empty with `info` None: not told."""
+    """What one address said before anybody asked. `fault`: as of a `Contact`; None with `info` None: not told."""
 
     where: str
-    fault: str = ""
+    fault: NatsFault | None = None
     why: str = ""
     info: Info | None = None
 
@@ -86,10 +87,8 @@ async def reach_ours(address: Address) -> tuple[Contact, Connection | None]:
         return contact, None
     try:
         connection = await connect_writer(address, "doctor", within_s=CONNECT_S)
-    except UnreachableError as error:
-        return _failed(contact, _inner(str(error))), None
     except ServerError as error:
-        return msgspec.structs.replace(contact, fault=address.refusal, why=_inner(str(error))), None
+        return _failed(contact, error), None
     return (
         msgspec.structs.replace(contact, version=connection.server_version, max_payload=connection.max_payload),
         connection,
@@ -122,11 +121,10 @@ class Listening:
             tap.connected or task.done() or tap.tries > len(options.urls) or loop.time() > deadline
         ):
             await asyncio.sleep(LOOK_S)
-        if task.done():
-            error = task.exception()
-            return msgspec.structs.replace(contact, fault="refused", why=_inner(str(error)))
+        if task.done() and (error := task.exception()) is not None:
+            return _failed(contact, error)
         if not tap.connected:
-            return _failed(contact, tap.last_error or "no answer")
+            return _with(contact, tap.fault)
         self.began_at = loop.time()
         return msgspec.structs.replace(contact, version=tap.server.version, server=tap.server.name)
 
@@ -173,19 +171,16 @@ def _met(knocks: list[Knock], *, private: bool, secret: bool) -> Contact:
     )
 
 
-def _failed(contact: Contact, why: str) -> Contact:
-    """*contact* with the fault that the client's words name."""
-    return msgspec.structs.replace(contact, fault=fault_of(why), why=why)
+def _failed(contact: Contact, error: BaseException) -> Contact:
+    """*contact* with the fault that *error* carries."""
+    return _with(contact, error.fault if isinstance(error, JobstateError) else None, str(error))
 
 
-def _inner(text: str) -> str:
-    """The reason within brackets, if an error of ours has put one there: what to do about it is said elsewhere."""
-    start, depth = text.find("("), 0
-    for at, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if at > start >= 0 and not depth:
-            return text[start + 1 : at]
-    return text
+def _with(contact: Contact, fault: Fault | None, why: str = "no answer") -> Contact:
+    """*contact* with a *fault* of a NATS server's; where there is none, *why* it came to nothing."""
+    if fault is None:
+        return msgspec.structs.replace(contact, fault=OTHER, why=why)
+    return msgspec.structs.replace(contact, fault=fault.kind, why=fault.detail)
 
 
 def _reason(error: OSError) -> str:

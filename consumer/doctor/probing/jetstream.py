@@ -8,6 +8,7 @@ import msgspec
 from consumer.core.appends import Entry
 from consumer.doctor.facts import Account, LastEntry, LogHead, Permissions, Replica, Stream, Streams, Told
 from consumer.errors import ServerError, UnreachableError
+from consumer.faults import Denied
 from consumer.jetstream.bounds import fit
 from consumer.jetstream.format import read_format
 from consumer.jetstream.recovery import last_entry
@@ -113,14 +114,14 @@ async def read_permissions(connection: Connection) -> Permissions | None:
     )
 
 
-async def read_account(connection: Connection) -> tuple[Account | None, str]:
-    """What JetStream says of our account; or None, and why."""
+async def read_account(connection: Connection) -> tuple[Account | None, str, Denied | None]:
+    """What JetStream says of our account; or None, why, and which permission is missing."""
     try:
         found = await connection.ask("$JS.API.INFO", b"", _Account, within_s=ANSWER_S)
     except UnreachableError as error:
-        return None, str(error)
+        return None, str(error), error.denied
     if found.error is not None:
-        return None, str(found.error)
+        return None, str(found.error), None
     account = Account(
         level=found.api.level,
         streams=found.streams,
@@ -129,7 +130,7 @@ async def read_account(connection: Connection) -> tuple[Account | None, str]:
         reserved=found.reserved_storage,
         storage_max=found.limits.max_storage,
     )
-    return account, ""
+    return account, "", None
 
 
 async def read_streams(connection: Connection, names: Names, settings: Settings, wall_s: float) -> Streams:
