@@ -25,6 +25,7 @@ from consumer.model import (
     Rejected,
     Unchanged,
 )
+from consumer.wire.subjects import job_key
 from tests.core.scene import (
     HINTS_ONLY,
     KEY,
@@ -132,6 +133,29 @@ class TestForged:
         scene.readers.frame(ask_for_bid(msgspec.structs.replace(shown, job=lie)), 0.0)
         scene.answer(scene.read(0.0), document(snapshot("Running", 2), "Pending", "Running"), 0.001)
         assert scene.readers.events == []
+
+    def test_whose_a_job_is_stays_as_the_record_has_told_it(self) -> None:
+        """Somebody has written another job of that id into the log; a frame that names it changes nothing."""
+        scene = Scene()
+        scene.has("Running", 2)
+        scene.log[JobKey("theirs.j-1")] = scene.log[KEY]
+        shown = snapshot("Running", 2)
+        scene.readers.frame(ask_for_bid(shown), 0.0)
+        scene.readers.frame(message(RUN_RESULT), 0.0)
+        lie = Identity(id="j-1", namespace="theirs", name="one", type="batch")
+        scene.readers.frame(ask_for_bid(msgspec.structs.replace(shown, job=lie, revision=9), "e-2"), 0.001)
+        read = scene.read(0.001)
+        assert isinstance(read, ReadHistory)
+        assert read.namespace == "default"
+
+    def test_a_namespace_that_the_log_has_as_a_digest_the_record_tells(self) -> None:
+        """It cannot be read from the key: so whose the job is, is asked for."""
+        scene = Scene()
+        long = Identity(id="j-1", namespace="n" * 200, name="one", type="batch")
+        scene.has("Running", 2)
+        scene.log[job_key(long.namespace, "j-1")] = scene.log[KEY]
+        scene.readers.frame(ask_for_bid(msgspec.structs.replace(snapshot("Running", 3), job=long)), 0.0)
+        assert isinstance(scene.read(0.0), ReadJob)
 
     def test_one_that_a_list_names_too_is_not_asked_for_again(self) -> None:
         """The record has named it, then it is gone, and the log has nothing of it: nothing is left to ask."""
@@ -527,7 +551,9 @@ class TestClaims:
         scene = Scene()
         scene.has("Running", None, source=REPORTED)
         scene.readers.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
-        scene.answer(scene.read(0.0), document(snapshot("Pending", 1), "Pending"), 0.01)
+        read = scene.read(0.0)
+        assert isinstance(read, ReadJob), "whose a job is no report tells"
+        scene.answer(read, document(snapshot("Pending", 1), "Pending"), 0.01)
         (event,) = scene.readers.events
         assert isinstance(event, Record)
         assert event.corrected
