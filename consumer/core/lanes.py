@@ -9,16 +9,19 @@ stored after that one or not at all; and deciding is a function of that one and 
 what a crashed or paused writer sends later does not matter. The limit: what the server forgets, it forgets.
 """
 
-import heapq
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from consumer.core.appends import Answer, Append, Busy, Entry, ReadBack, Refused, Stored, Unanswered
+from consumer.core.compose import Composer
 from consumer.core.decide import decide, follow
 from consumer.core.dwell import Dwell, since_of
+from consumer.core.flight import Asker, Flight, Tally
+from consumer.core.input_order import Checkpoint, InputOrder, Item
+from consumer.core.last_updates import LastUpdates
 from consumer.core.verify import NOTHING, VerifiedJob, is_next, read_position, read_update, verify_all
 from consumer.model import (
     NOWHERE,
@@ -34,25 +37,17 @@ from consumer.model import (
     Record,
     Rejected,
     Report,
-    Unchanged,
     Update,
     Work,
 )
 from consumer.rules import Rules
-from consumer.wire import MESSAGE_MAX, entries
+from consumer.wire import MESSAGE_MAX
 from consumer.wire.subjects import Names
-from consumer.wire.update import cut_update, encode_update
 
 BUSY_WAIT_S: Final = 0.01
 """Another append of the job is in flight (10164): so long until ours is sent again."""
 STALE_WAIT_S: Final = 0.02
 """A read-back below the number that the server named: so long until the append asks again."""
-HEADERS_MAX: Final = 2048
-"""Bytes of an entry's headers: its subjects, two numbers, a position and a `traceparent`."""
-FULL: Final = "full"
-"""How the reason of an answer begins that says that a stream has no room (10077, 10023, 10002)."""
-BACKOFF_FIRST_S: Final = 0.05
-BACKOFF_MAX_S: Final = 2.0
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -70,51 +65,19 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     decision: Decision
 
 
-class Tally(msgspec.Struct, kw_only=True):
-    """How often what happened to the lanes, since the start."""
-
-    appends: int = 0
-    resends: int = 0
-    refused: int = 0
-    busy: int = 0
-    unanswered: int = 0
-    full: int = 0
-    read_backs: int = 0
-    stale: int = 0
-    adopted: int = 0
-    foreign: int = 0
-    forgotten: int = 0
-    checkpoints: int = 0
-
-    def copy(self) -> "Tally":
-        """The same numbers, to compare with later."""
-        return msgspec.structs.replace(self)
-
-
-# Of these there are as many as there are events in memory. Nothing in them leads back to them: the collector, which
-# would look at each again and again, is not needed.
-class _Item(msgspec.Struct, eq=False, gc=False):
-    """One piece of work on its way, and whether it is over."""
-
-    work: Work
-    position: InputPosition
-    done: bool = False
-
-
-class _Lane(msgspec.Struct, eq=False, gc=False):
+class _Lane(Asker, kw_only=True, eq=False, gc=False):
     """The work of one job, oldest first, and what the first of it waits for.
 
-    What names no job has the key of its own subject, which is none of a job's.
+    What names no job has the key of its own subject, which is none of a job's. *append* is what the first of the work
+    has to write; while the log is read back it is not the lane's `ask`.
     """
 
     key: JobKey
-    items: deque[_Item] = msgspec.field(default_factory=deque)
-    token: int = 0
+    items: deque[Item] = msgspec.field(default_factory=deque)
     append: Append | None = None
     decision: Decision | None = None
     at_least: int = 0
     whole: bool = False
-    resent: bool = False
 
 
 class Lanes:
@@ -138,55 +101,40 @@ class Lanes:
     ) -> None:
         self.rules: Final = rules
         self._names = names
-        self._known: dict[JobKey, LastUpdate] = dict(known or {})
-        self._by_state: Final = Counter(one.state for one in self._known.values())
-        self._last = max((one.number for one in self._known.values()), default=0)
-        # Jobs of which the log has foreign entries only: what the first of ours must expect.
-        self._numbers: dict[JobKey, int] = {}
-        self._flight_max = flight_max
-        self._body_max = message_max - HEADERS_MAX
-        self._dwell = dwell
+        self._composer: Final = Composer(names, message_max, shard)
+        self._checkpoint_key: Final = JobKey(names.checkpoint(shard))
+        self._jobs: Final = LastUpdates(known, dwell)
+        self._order: Final = InputOrder()
         self._lanes: dict[str, _Lane] = {}
-        self._open: dict[int, _Lane] = {}
-        self._asked: set[int] = set()
-        self._outbox: deque[Append | ReadBack] = deque()
-        self._later: list[tuple[float, int, Append | ReadBack]] = []
-        self._token = 0
         self._waiting = 0
-        self._failures = 0
-        self._hold_until = 0.0
-        self._in_order: deque[_Item] = deque()
-        self._floor = NOWHERE
         self._confirmed = 0
-        self._shard = shard
-        self._checkpoint_number = 0
-        self._checkpoint_written = NOWHERE
         self.published: list[Published] = []
         self.decided: list[Decided] = []
         self.announced: list[Notice] = []
         """Notices that the log has by us. Not those that it had before: a restart, or a second daemon, is no news."""
-        self.tally = Tally()
+        self.tally: Final = Tally()
+        self.flight: Final[Flight[_Lane]] = Flight(flight_max, self.tally)
 
     # -- what is known ------------------------------------------------------------------------------------------------
 
     def known(self, key: JobKey) -> LastUpdate | None:
         """The job's last confirmed update."""
-        return self._known.get(key)
+        return self._jobs.get(key)
 
     @property
     def jobs(self) -> Mapping[JobKey, LastUpdate]:
         """Every job's last confirmed update. Not to be changed."""
-        return self._known
+        return self._jobs.by_key
 
     @property
     def by_state(self) -> Mapping[str, int]:
         """How many jobs stand in each state; those that nobody stands in may be missing. Not to be changed."""
-        return self._by_state
+        return self._jobs.by_state
 
     @property
     def last(self) -> int:
         """The number of the last entry that the log has of any job, as far as is known; 0: none."""
-        return self._last
+        return self._jobs.last
 
     def is_idle(self, key: JobKey) -> bool:
         """Whether nothing of the job is under way: what is known of it is all that came in."""
@@ -200,7 +148,7 @@ class Lanes:
     @property
     def held(self) -> int:
         """Events in memory: those that are not over, and those of the input that are, behind one that is not."""
-        return max(self._waiting, len(self._in_order))
+        return max(self._waiting, len(self._order))
 
     @property
     def active(self) -> int:
@@ -210,7 +158,7 @@ class Lanes:
     @property
     def in_flight(self) -> int:
         """Appends and read-backs that are sent and unanswered."""
-        return len(self._asked)
+        return self.flight.in_flight
 
     @property
     def confirmed(self) -> int:
@@ -220,19 +168,16 @@ class Lanes:
     @property
     def backing_off(self) -> bool:
         """The log does not answer; one ask at a time goes out until it does."""
-        return self._failures > 0
+        return self.flight.backing_off
 
-    def learn(self, key: JobKey, truth: VerifiedJob) -> None:
+    def learn(self, key: JobKey, found: VerifiedJob) -> None:
         """Take what a start found in the log for the job, before any event of it is offered."""
-        if truth.known is not None:
-            self._stand(key, truth.known, truth.since)
-        elif truth.number:
-            self._numbers[key] = truth.number
-        self._announce(key, truth)
+        self._jobs.adopt(key, found)
+        self._announce(key, found)
 
-    def _announce(self, key: JobKey, truth: VerifiedJob) -> None:
+    def _announce(self, key: JobKey, found: VerifiedJob) -> None:
         """Have every foreign entry that was found kept as a notice, once."""
-        for number in truth.foreign:
+        for number in found.foreign:
             self.tally.foreign += 1
             self.offer(_foreign(key, number))
 
@@ -241,42 +186,33 @@ class Lanes:
         self.tally.foreign += 1
         self.offer(Notice(kind="foreign", origin=str(number), text=text, facts={"number": number}))
 
-    def _stand(self, key: JobKey, known: LastUpdate | None, since: float) -> None:
-        """From now on the log has the job at *known*; None: it has forgotten the job."""
-        before = self._known.pop(key, None) if known is None else self._known.get(key)
-        if before is not None:
-            self._by_state[before.state] -= 1
-        if known is not None:
-            self._known[key] = known
-            self._by_state[known.state] += 1
-            self._last = max(self._last, known.number)
-        if self._dwell is not None:
-            self._dwell.follow(key, known, since)
-
     # -- events -------------------------------------------------------------------------------------------------------
 
     def offer(self, work: Work) -> None:
         """Queue *work* in its lane. Reports and the input's junk must come in the order of the input."""
         kind = type(work)
         if kind is Report:
-            item = _Item(work, work.position)  # type: ignore[union-attr]
+            item = Item(work, work.position)  # type: ignore[union-attr]
             lane_key: JobKey = work.key  # type: ignore[union-attr, assignment]
         elif kind is Record:
-            item = _Item(work, NOWHERE)
+            item = Item(work, NOWHERE)
             lane_key = work.key  # type: ignore[union-attr, assignment]
         elif isinstance(work, Malformed):
-            item = _Item(work, work.position)
-            lane_key = JobKey(self._names.undecodable("*", work.origin))
+            item = Item(work, work.position)
+            lane_key = self._composer.lane_of(work)
         else:
             assert isinstance(work, Notice)
-            item = _Item(work, NOWHERE)
-            lane_key = JobKey(self._names.advisory(work.kind, work.origin))
+            item = Item(work, NOWHERE)
+            lane_key = self._composer.lane_of(work)
         if item.position is not NOWHERE:
-            self._in_order.append(item)
+            self._order.add(item)
+        self._queue(lane_key, item)
+
+    def _queue(self, key: JobKey, item: Item) -> None:
         self._waiting += 1
-        lane = self._lanes.get(lane_key)
+        lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[lane_key] = _Lane(lane_key)
+            lane = self._lanes[key] = _Lane(key=key)
         lane.items.append(item)
         if len(lane.items) == 1:
             self._advance(lane)
@@ -287,106 +223,71 @@ class Lanes:
             item = lane.items[0]
             work = item.work
             if isinstance(work, Notice):
-                self._keep(lane, work, None)
+                self._append(lane, self._composer.notice(self.flight.next_token(), work))
                 return
-            known = self._known.get(lane.key)
+            if isinstance(work, Checkpoint):
+                self._append(lane, self._composer.checkpoint(self.flight.next_token(), work))
+                return
+            known = self._jobs.get(lane.key)
             decision = decide(self.rules, known, work)
             lane.decision = decision
             if isinstance(decision, Accepted):
                 self._append_update(lane, item, known, decision.update)
                 return
-            if not isinstance(decision, Unchanged):
-                self._keep(lane, work, decision)
+            if isinstance(work, Malformed):
+                self._append(lane, self._composer.undecodable(self.flight.next_token(), work))
+                return
+            if isinstance(decision, Rejected):
+                self._append(lane, self._composer.rejected(self.flight.next_token(), work, decision, known))
                 return
             self._settle(lane, decision)
         del self._lanes[lane.key]
 
-    def _append_update(self, lane: _Lane, item: _Item, known: LastUpdate | None, update: Update) -> None:
-        key = lane.key
-        if known is not None:
-            expected = known.number
-            covered = item.position if item.position > NOWHERE else known.input
-        else:
-            expected = self._numbers.get(key, 0)
-            covered = item.position
-        work = item.work
-        body = encode_update(update)
-        if len(body) > self._body_max:
-            # A record's message: a report is bounded where it is read. Sent all the same, it would end every daemon.
+    def _append_update(self, lane: _Lane, item: Item, known: LastUpdate | None, update: Update) -> None:
+        fitting, body = self._composer.fit(update)
+        if fitting is not update:
             assert isinstance(lane.decision, Accepted)
-            update = cut_update(update, self._body_max)
-            body = encode_update(update)
-            lane.decision = msgspec.structs.replace(lane.decision, update=update)
-        self._token += 1
-        self._ask_append(
-            lane,
-            Append(
-                token=self._token,
-                subject=self._names.state(key, update.StateType),
-                filter=self._names.states(key),
-                expected=expected,
-                body=body,
-                input=f"{covered.sequence}@{covered.time_ns}" if covered > NOWHERE else "",
-                traceparent=work.traceparent if isinstance(work, Report) else "",
-            ),
+            lane.decision = msgspec.structs.replace(lane.decision, update=fitting)
+        covered = item.position
+        if known is not None and covered == NOWHERE:
+            covered = known.input
+        assert not isinstance(item.work, Notice | Checkpoint), "neither makes an update"
+        append = self._composer.update(
+            self.flight.next_token(),
+            lane.key,
+            update.StateType,
+            body,
+            expected=self._jobs.expected(lane.key),
+            covered=covered,
+            event=item.work,
         )
+        self._append(lane, append)
 
-    def _keep(self, lane: _Lane, work: Work, decision: Decision | None) -> None:
-        """Write what is kept once, whoever writes it: a rejection, a description of junk, a notice."""
-        names = self._names
-        self._token += 1
-        if isinstance(work, Notice):
-            subject = names.advisory(work.kind, work.origin)
-            ask = Append(
-                token=self._token, subject=subject, filter=subject, expected=0, body=entries.encode_advisory(work)
-            )
-        elif isinstance(work, Malformed):
-            ask = Append(
-                token=self._token,
-                subject=names.undecodable(work.reason, work.origin),
-                filter=names.undecodable("*", work.origin),
-                expected=0,
-                body=entries.encode_undecodable(work, self._body_max),
-                stream="refused",
-            )
-        else:
-            assert isinstance(decision, Rejected)
-            origin = _origin(work, decision)
-            ask = Append(
-                token=self._token,
-                subject=names.quarantine(decision.reason, work.key, origin),
-                # One event is kept once, also where two daemons reject it for two reasons.
-                filter=names.quarantine("*", work.key, origin),
-                expected=0,
-                body=entries.encode_quarantine(work, decision, self._known.get(work.key)),
-                traceparent=work.traceparent if isinstance(work, Report) else "",
-                stream="refused",
-            )
-        self._ask_append(lane, ask)
+    def _append(self, lane: _Lane, append: Append) -> None:
+        lane.append = append
+        lane.resent = False
+        self.flight.send(lane, append)
+        self.tally.appends += 1
 
     def _settle(self, lane: _Lane, decision: Decision | None) -> None:
         """The first item of the lane is over."""
         item = lane.items.popleft()
         item.done = True
-        in_order = self._in_order
-        while in_order and in_order[0].done:
-            self._floor = in_order.popleft().position
+        self._order.advance()
         self._waiting -= 1
         lane.append = None
-        if decision is not None and not isinstance(item.work, Notice):
+        if decision is not None:
+            assert not isinstance(item.work, Notice | Checkpoint), "neither is decided"
             self.decided.append(Decided(event=item.work, decision=decision))
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
     def answer(self, token: int, answer: Answer, now: float) -> None:
         """Take the log's answer to the ask *token*. One that comes twice or too late is nothing. *now*: seconds."""
-        self._asked.discard(token)
-        lane = self._open.get(token)
         if isinstance(answer, Unanswered):
-            self.tally.full += answer.why.startswith(FULL)
-            self._back_off(lane, token, now)
+            self.flight.unanswered(token, answer.why, now)
             return
-        self._failures = 0
+        lane = self.flight.answered(token)
         if lane is None:
             return
         if isinstance(answer, Stored):
@@ -398,19 +299,18 @@ class Lanes:
         elif isinstance(answer, Busy):
             self.tally.busy += 1
             assert lane.append is not None
-            self._ask_later(lane.append, now + BUSY_WAIT_S)
+            self.flight.send_later(lane, lane.append, now + BUSY_WAIT_S)
         else:
             self._read(lane, answer.entries, now)
 
     def _confirm(self, lane: _Lane, number: int, covered: InputPosition, *, by_us: bool = True) -> None:
         """What the lane wanted to say is in the log, as entry *number*, which names *covered* as the last report."""
-        del self._open[lane.token]
+        self.flight.end(lane)
         lane.at_least = 0
         item = lane.items[0]
         decision = lane.decision
-        if lane.append is not None and lane.append.rollup:
-            self._checkpoint_number = number
-            self._checkpoint_written = item.position
+        if isinstance(item.work, Checkpoint):
+            self._order.written(item.work.position, number)
             self._settle(lane, None)
         elif isinstance(item.work, Notice):
             if by_us:
@@ -418,9 +318,8 @@ class Lanes:
             self._settle(lane, None)
         elif isinstance(decision, Accepted):
             key = lane.key
-            known = follow(self._known.get(key), decision.update, number, covered)
-            self._stand(key, known, since_of(decision.update))
-            self._numbers.pop(key, None)
+            known = follow(self._jobs.get(key), decision.update, number, covered)
+            self._jobs.confirm(key, known, since_of(decision.update))
             self.published.append(Published(event=item.work, update=decision.update, number=number))
             if not decision.more:
                 self._settle(lane, decision)
@@ -431,15 +330,13 @@ class Lanes:
     def _refuse(self, lane: _Lane, number: int) -> None:
         """Another entry stands where ours was to follow: number *number* is the last under the filter."""
         self.tally.refused += 1
-        append = lane.append
-        assert append is not None
-        if append.rollup:
+        if isinstance(lane.items[0].work, Checkpoint):
             # The number is the other daemon's checkpoint, below what it has confirmed: as good as ours.
-            del self._open[lane.token]
-            self._checkpoint_number = number
+            self.flight.end(lane)
+            self._order.overtaken(number)
             self._settle(lane, None)
             self._advance(lane)
-        elif not isinstance(lane.decision, Accepted) or isinstance(lane.items[0].work, Notice):
+        elif not isinstance(lane.decision, Accepted):
             # Kept once, and it is: somebody was first with the same, or we were, before an answer was lost. Then it
             # is better said twice than by nobody.
             self._confirm(lane, number, NOWHERE, by_us=lane.resent)
@@ -458,10 +355,8 @@ class Lanes:
             # A leader that was one: its answer is older than the refusal (design/nats.md 4: 89 of 165 answers). Or the
             # job was forgotten since, and no answer will ever be newer: the append itself asks, and finds out.
             self.tally.stale += 1
-            self._open.pop(lane.token, None)
-            lane.token = ask.token
-            self._open[ask.token] = lane
-            self._ask_later(ask, now + STALE_WAIT_S)
+            self.flight.end(lane)
+            self.flight.send_later(lane, ask, now + STALE_WAIT_S)
             return
         if lane.whole:
             self._adopt(lane, verify_all(self._names, key, found))
@@ -471,7 +366,7 @@ class Lanes:
             return
         # Stored directly after the very entry that ours was to follow, so it is the job's next: a copy of an older one
         # that a stranger put on top of it may say the same.
-        known = self._known.get(key)
+        known = self._jobs.get(key)
         update = read_update(self._names, key, found[0])
         if update is not None and found[0].expected == ask.expected and is_next(known, update):
             wanted = lane.decision
@@ -489,141 +384,56 @@ class Lanes:
         lane.whole = True
         self._ask_back(lane)
 
-    def _adopt(self, lane: _Lane, truth: VerifiedJob) -> None:
+    def _adopt(self, lane: _Lane, found: VerifiedJob) -> None:
         """Take the log's word for the job, and decide the event again."""
         key = lane.key
-        before = self._known.get(key)
-        self._open.pop(lane.token, None)
+        if found.known is not None:
+            self.tally.adopted += 1
+        elif self._jobs.get(key) is not None:
+            self.tally.forgotten += 1
+        self.flight.end(lane)
         lane.append = None
         lane.at_least = 0
-        self._numbers.pop(key, None)
-        self._stand(key, truth.known, truth.since)
-        if truth.known is not None:
-            self.tally.adopted += 1
-        else:
-            if before is not None:
-                self.tally.forgotten += 1
-            if truth.number:
-                self._numbers[key] = truth.number
-        self._announce(key, truth)
+        self._jobs.adopt(key, found)
+        self._announce(key, found)
         self._advance(lane)
 
     # -- asks ---------------------------------------------------------------------------------------------------------
 
     def take(self, now: float) -> list[Append | ReadBack]:
         """What is to be sent now. While the log does not answer, one at a time, when its wait is over."""
-        while self._later and self._later[0][0] <= now:
-            self._outbox.append(heapq.heappop(self._later)[2])
-        outbox = self._outbox
-        if not outbox:
-            return []
-        room = self._flight_max - len(self._asked)
-        if self._failures:
-            if now < self._hold_until or self._asked:
-                return []
-            room = 1
-        asks: list[Append | ReadBack] = []
-        while outbox and room > 0:
-            ask = outbox.popleft()
-            if ask.token in self._open:
-                asks.append(ask)
-                self._asked.add(ask.token)
-                room -= 1
-        return asks
+        return self.flight.take(now)
 
     def wake_at(self) -> float | None:
         """When `take` may have something that it has not now, if nothing comes before. Seconds; None: never."""
-        times = [self._later[0][0]] if self._later else []
-        if self._failures and self._outbox and not self._asked:
-            times.append(self._hold_until)
-        return min(times, default=None)
+        return self.flight.wake_at()
 
     def disconnected(self) -> None:
         """The connection is gone: whatever was sent and not answered is to be sent again."""
-        for token in sorted(self._asked):
-            lane = self._open.get(token)
-            if lane is not None:
-                lane.resent = True
-                self._outbox.append(self._ask_of(lane, token))
-                self.tally.resends += 1
-        self._asked.clear()
+        self.flight.disconnected()
 
     def checkpoint(self) -> None:
         """Have a checkpoint written, if the input is confirmed further than the last one says."""
-        subject = self._names.checkpoint(self._shard)
-        if self._floor in (self._checkpoint_written, NOWHERE) or subject in self._lanes:
+        checkpoint = self._order.checkpoint()
+        if checkpoint is None or self._checkpoint_key in self._lanes:
             return
         self.tally.checkpoints += 1
-        item = _Item(Notice(kind="checkpoint", origin=self._shard, text=""), self._floor)
-        self._waiting += 1
-        lane = self._lanes[subject] = _Lane(JobKey(subject))
-        lane.items.append(item)
-        self._token += 1
-        self._ask_append(
-            lane,
-            Append(
-                token=self._token,
-                subject=subject,
-                filter=subject,
-                expected=self._checkpoint_number,
-                body=entries.encode_checkpoint(self._floor),
-                rollup=True,
-            ),
-        )
+        self._queue(self._checkpoint_key, Item(checkpoint, NOWHERE))
 
     def restore_checkpoint(self, position: InputPosition, number: int) -> None:
         """Take the checkpoint that a start found: *position* of the input, written as the log's entry *number*."""
-        self._checkpoint_written = self._floor = position
-        self._checkpoint_number = number
+        self._order.restore(position, number)
 
     @property
     def floor(self) -> InputPosition:
         """The last position of the input up to which everything is confirmed."""
-        return self._floor
-
-    def _ask_append(self, lane: _Lane, append: Append) -> None:
-        lane.append = append
-        lane.resent = False
-        lane.token = append.token
-        self._open[append.token] = lane
-        self._outbox.append(append)
-        self.tally.appends += 1
+        return self._order.floor
 
     def _ask_back(self, lane: _Lane) -> None:
-        self._open.pop(lane.token, None)
-        self._token += 1
-        lane.token = self._token
-        self._open[self._token] = lane
-        self._outbox.append(self._ask_of(lane, self._token))
-        self.tally.read_backs += 1
-
-    def _ask_later(self, ask: Append | ReadBack, due: float) -> None:
-        heapq.heappush(self._later, (due, ask.token, ask))
-
-    def _ask_of(self, lane: _Lane, token: int) -> Append | ReadBack:
         assert lane.append is not None
-        if lane.append.token == token:
-            return lane.append
-        return ReadBack(token=token, filter=lane.append.filter, whole=lane.whole)
-
-    def _back_off(self, lane: _Lane | None, token: int, now: float) -> None:
-        """No answer: the same again, and the writer as a whole waits; each flight by itself would make a storm."""
-        self.tally.unanswered += 1
-        if lane is not None:
-            lane.resent = True
-            self._outbox.append(self._ask_of(lane, token))
-            self.tally.resends += 1
-        if not self._failures or now >= self._hold_until:
-            self._failures += 1
-            self._hold_until = now + min(BACKOFF_FIRST_S * 2 ** (self._failures - 1), BACKOFF_MAX_S)
-
-
-def _origin(event: Report | Record, rejected: Rejected) -> str:
-    """What makes the rejection of *event* one, whoever rejects it: where in the input or the record it came from."""
-    if isinstance(event, Report):
-        return f"{event.position.sequence}-{event.position.time_ns}"
-    step = event.steps[rejected.step]
-    return f"{step.version}-{step.revision}"
+        self.flight.end(lane)
+        self.flight.send(lane, ReadBack(token=self.flight.next_token(), filter=lane.append.filter, whole=lane.whole))
+        self.tally.read_backs += 1
 
 
 def _says(found: Update, found_input: str, wanted: Update, wanted_input: str) -> bool:

@@ -11,7 +11,7 @@ import structlog
 
 from consumer.core import Decided, Lanes, OrchestratorRead, Published, Readers, ReadHistory, ReadJobs
 from consumer.core.dwell import Dwell
-from consumer.core.lanes import FULL, Tally
+from consumer.core.flight import FULL, Tally
 from consumer.core.options import COST_OF_LISTS, slow_lists_s
 from consumer.core.reads import Missing
 from consumer.daemon.agreement import Agreement

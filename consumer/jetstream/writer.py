@@ -15,7 +15,7 @@ import structlog
 from nats.aio.subscription import Subscription
 
 from consumer.core.appends import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
-from consumer.core.lanes import FULL
+from consumer.core.flight import FULL
 from consumer.errors import ConnectionLostError, JobstateError, LogWentBackError
 from consumer.nats.api import NO_MESSAGE, NO_STREAM, UNAVAILABLE, MessageAnswer, Problem, PubAck, StreamInfo
 from consumer.nats.connection import Connection

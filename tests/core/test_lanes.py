@@ -7,7 +7,9 @@ import msgspec
 import pytest
 
 from consumer.core.appends import Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
-from consumer.core.lanes import BACKOFF_FIRST_S, BACKOFF_MAX_S, BUSY_WAIT_S, HEADERS_MAX, STALE_WAIT_S, Lanes, Tally
+from consumer.core.compose import HEADERS_MAX
+from consumer.core.flight import BACKOFF_FIRST_S, BACKOFF_MAX_S, Tally
+from consumer.core.lanes import BUSY_WAIT_S, STALE_WAIT_S, Lanes
 from consumer.core.verify import VerifiedJob
 from consumer.model import (
     NOWHERE,

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import consumer
 from consumer.bacalhau import tap
-from consumer.core.lanes import FULL, Tally
+from consumer.core.flight import FULL, Tally
 from consumer.daemon import watch
 from consumer.faults import NEXT_STEP
 from consumer.jetstream import writer
@@ -91,7 +91,7 @@ def test_what_begins_at_0_is_what_the_daemon_counts() -> None:
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     notices = [call.keywords for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Notice"]
     kinds = {ast.literal_eval(keyword.value) for keywords in notices for keyword in keywords if keyword.arg == "kind"}
-    assert kinds == {*NOTICE_KINDS, "checkpoint"}, "a checkpoint is written like a notice, and is none"
+    assert kinds == set(NOTICE_KINDS)
     assert {watch.LOG, watch.INPUT, watch.REFUSED, watch.BUCKET} == set(STREAMS)
     assert set(SURPRISES) < set(Tally.__struct_fields__)
     made = [call for call in calls if isinstance(call.func, ast.Name)]

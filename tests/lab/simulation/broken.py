@@ -55,7 +55,7 @@ def _two_in_flight() -> Iterator[Rules]:
 
     def sends_on(self: Any, lane: Any, item: Any, known: LastUpdate | None, update: Update) -> None:
         append_update(self, lane, item, known, update)
-        ask = self._outbox.pop()
+        ask = self.flight._outbox.pop()
         self.__dict__.setdefault("ahead", []).append(ask)
         self._confirm(lane, ask.expected, item.position)
         self.published.clear()
@@ -184,7 +184,7 @@ def _checkpoint_early() -> Iterator[Rules]:
     checkpoint = Lanes.checkpoint
 
     def boasts(self: Any) -> None:
-        for item in self._in_order:
+        for item in self._order._items:
             item.done = True
         checkpoint(self)
 
@@ -291,7 +291,7 @@ def _read_back_for_ever() -> Iterator[Rules]:
     def insists(self: Any, lane: Any, found: Any, now: float) -> None:
         if (found[-1].number if found else 0) < lane.at_least:
             self._ask_back(lane)
-            self._ask_later(self._outbox.pop(), now + 0.02)
+            self.flight.send_later(lane, self.flight._outbox.pop(), now + 0.02)
         else:
             read(self, lane, found, now)
 

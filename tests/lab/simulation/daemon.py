@@ -277,7 +277,7 @@ class Life:
     def assert_nothing_leaks(self) -> None:
         """At rest nothing is open in the lanes."""
         lanes = self.lanes
-        if lanes.active or lanes._open or lanes._outbox or lanes._later or lanes.in_flight:
+        if lanes.active or not lanes.flight.is_empty:
             raise ViolationError(f"{self.name} is at rest, and its lanes are not")
 
 

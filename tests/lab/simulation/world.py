@@ -764,7 +764,7 @@ class World:
         for life in self.lives:
             if life.alive:
                 known = life.lanes.known(book.key)  # type: ignore[arg-type]
-                settled &= book.key not in life.lanes._lanes and (known.sequence if known else 0) == book.count
+                settled &= life.lanes.is_idle(JobKey(book.key)) and (known.sequence if known else 0) == book.count
         settled &= not any(book.key in flight.ask.subject for flight in self.pool)
         book.loose = not settled
 
