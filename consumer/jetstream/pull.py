@@ -85,6 +85,8 @@ class Pull:
         self._count = 0
         self._why = ""
         self._fault: Fault | None = None
+        self._found: list[Pulled] = []
+        """What was taken and not given yet: whoever waits for it may be cancelled, and comes again."""
         self._stripped: list[int] = []
         """Entries without a body whose headers name the size of one."""
         self._owed_since: float | None = None
@@ -148,10 +150,11 @@ class Pull:
             self.owe()  # how long nobody waited here is not the server's fault
         while True:
             self.turns += 1
-            if self._arrived:
-                found = self._take()
+            if self._arrived or self._found:
+                self._found += self._take()
                 await self._require_bodies()
-                if found:
+                if self._found:
+                    found, self._found = self._found, []
                     return found
             if self._why:
                 raise DoubtError(self._why, fault=self._fault)
@@ -185,11 +188,17 @@ class Pull:
         producer may send that header too, so the stream is asked.
         """
         while self._stripped:
-            number = self._stripped.pop()
+            number = self._stripped[-1]
             body = msgspec.json.encode({"seq": number})
-            found = await self._connection.ask(f"$JS.API.STREAM.MSG.GET.{self.stream}", body, MessageAnswer)
+            try:
+                found = await self._connection.ask(f"$JS.API.STREAM.MSG.GET.{self.stream}", body, MessageAnswer)
+            except UnreachableError as error:
+                raise DoubtError(
+                    f"entry {number} of {self.stream} came without its body ({error})", fault=error.fault
+                ) from error
             if found.message is None or found.message.data:
                 raise DoubtError(f"entry {number} of {self.stream} came without its body: its consumer was edited")
+            self._stripped.pop()
 
     def _put_aside(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         self._arrived.append((subject, reply, data, headers))

@@ -12,7 +12,7 @@ import pytest
 
 from consumer.errors import ConnectionLostError, LogWentBackError, UnreachableError
 from consumer.jetstream.input import Break, JetStreamInput, _foreign
-from consumer.jetstream.pull import Pull
+from consumer.jetstream.pull import DoubtError, Pull
 from consumer.jetstream.topology import ensure
 from consumer.model import NOWHERE, InputPosition
 from consumer.nats.address import Address
@@ -22,7 +22,7 @@ from consumer.ports import Delivery
 from consumer.settings import Streams
 from consumer.wire.subjects import Names, job_key
 from tests.jetstream.loss import Loss
-from tests.server import Server, api, keeps_status_lines, pub, speak, version
+from tests.server import Server, api, keeps_status_lines, pub, speak, strip_bodies, version
 from tests.waiting import DEADLINE_S, until
 
 KEY = job_key("default", "j-1")
@@ -719,15 +719,6 @@ async def test_the_time_in_which_nobody_reads_is_not_the_servers(
     assert source.restarts == 0
 
 
-async def strip_bodies(reader: Connection, stream: str) -> None:
-    """Have each consumer of *stream* deliver headers alone from now on."""
-    for name in json.loads(await api(reader, f"CONSUMER.NAMES.{stream}"))["consumers"]:
-        config = json.loads(await api(reader, f"CONSUMER.INFO.{stream}.{name}"))["config"]
-        wanted = {"stream_name": stream, "config": {**config, "headers_only": True}, "action": "update"}
-        answer = json.loads(await api(reader, f"CONSUMER.CREATE.{stream}.{name}", json.dumps(wanted).encode()))
-        assert answer["config"]["headers_only"]
-
-
 async def test_a_consumer_that_somebody_edited_to_leave_out_bodies_is_replaced(
     source: JetStreamInput, reader: Connection, names: Names
 ) -> None:
@@ -750,3 +741,38 @@ async def test_a_producer_may_send_the_header_of_a_left_out_body(
     await put(reader, names, 2, 2)
     assert [delivery.data for delivery in await take(source, 2)] == [b"", b"2"]
     assert source.restarts == 0
+
+
+async def test_who_stops_waiting_loses_no_entry_that_is_asked_about(
+    source: JetStreamInput, reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits may be cancelled while the stream is asked whether it has a body; without an answer we doubt."""
+    await source.start(None)
+    await put(reader, names, 1, 1)
+    await reader.publish(names.report(KEY), b"", headers={"Nats-Msg-Size": "7"})
+    pull, real, asking = Pull(reader, names.input), reader.ask, asyncio.Event()
+
+    async def wait_for_ever(*_: object) -> None:
+        asking.set()
+        await asyncio.Event().wait()
+
+    async def give_up(*_: object) -> None:
+        raise UnreachableError("no answer")
+
+    try:
+        await pull.open({"deliver_policy": "all"})
+        monkeypatch.setattr(reader, "ask", wait_for_ever)
+        waiting = asyncio.create_task(pull.batch())
+        async with asyncio.timeout(DEADLINE_S):
+            await asking.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        monkeypatch.setattr(reader, "ask", give_up)
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(DoubtError, match=r"entry 2 of .* came without its body \(no answer\)"):
+                await pull.batch()
+            monkeypatch.setattr(reader, "ask", real)
+            assert [data for _, _, _, data, _ in await pull.batch()] == [b"1", b""]
+    finally:
+        await pull.close()

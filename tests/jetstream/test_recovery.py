@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from consumer.core.appends import Append, Entry, Stored
 from consumer.core.verify import verify_all, verify_last
 from consumer.errors import LogWentBackError
 from consumer.jetstream import recovery
+from consumer.jetstream.pull import Pull
 from consumer.jetstream.recovery import probe, recover
 from consumer.jetstream.topology import ensure
 from consumer.jetstream.writer import JetStreamWriter, open_writer
@@ -23,7 +25,7 @@ from consumer.wire.subjects import Names, job_key
 from consumer.wire.update import encode_update
 from tests.cli.conftest import life
 from tests.ports.log_suite import carry
-from tests.server import Server, api
+from tests.server import Server, api, strip_bodies
 from tests.waiting import DEADLINE_S, until
 
 MIB = 1 << 20
@@ -236,6 +238,26 @@ async def test_a_log_that_is_made_anew_while_it_is_read_is_read_again(
     monkeypatch.setattr(recovery, "_read_jobs", read_and_remake)
     with pytest.raises(LogWentBackError, match="made anew"):
         await recover(reader, names)
+
+
+async def test_a_log_whose_consumer_leaves_out_bodies_is_read_again(
+    writer: JetStreamWriter, reader: Connection, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Edited as soon as it is made: nothing is judged by an entry without its body."""
+    await live(writer, names, "j-1", "Pending", "Running")
+    real = Pull.open
+    stripped: list[str] = []
+
+    async def open_and_edit(pull: Pull, start: dict[str, Any], filters: Sequence[str] = ()) -> None:
+        await real(pull, start, filters)
+        if not stripped:
+            stripped.append(pull.stream)
+            await strip_bodies(reader, pull.stream)
+
+    monkeypatch.setattr(Pull, "open", open_and_edit)
+    found = await recover(reader, names)
+    assert stripped == [names.log]
+    assert [bool(entry.body) for entry in found.entries[job_key("default", "j-1")]] == [True, True]
 
 
 async def test_a_log_that_is_not_there_is_said(reader: Connection, names: Names) -> None:

@@ -19,6 +19,7 @@ from tests.bacalhau.servers import nats_server
 from tests.cli.conftest import Stage, life, make_streams, staged
 from tests.jetstream.loss import Loss
 from tests.loopback import free_port
+from tests.server import strip_bodies
 from tests.waiting import DEADLINE_S, until
 
 KEY = job_key("default", "j-1")
@@ -100,6 +101,19 @@ async def test_an_entry_that_is_lost_on_the_way_is_asked_for_again(
 
     assert numbers == list(range(1, 101))
     assert loss.lost == [21, 70]
+
+
+async def test_a_follower_whose_consumer_leaves_out_bodies_goes_on_with_whole_entries(
+    stage: Stage, connection: Connection, view: View
+) -> None:
+    """Edited to `headers_only`: the next entry comes whole, from a new consumer."""
+    await store(stage, 1)
+    async with asyncio.timeout(DEADLINE_S), view.follow(stage.names.states(KEY), start=FIRST) as entries:
+        assert (await anext(entries)).number == 1
+        await strip_bodies(connection, stage.names.log)
+        await store(stage, 2)
+        given = [await anext(entries) for _ in range(2)]
+    assert [(entry.number, bool(entry.body)) for entry in given] == [(2, True), (3, True)]
 
 
 async def test_a_follower_says_that_the_server_is_frozen_and_that_it_goes_on(

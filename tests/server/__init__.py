@@ -1,6 +1,7 @@
 """Real nats-servers for tests, and what a test does to them: freeze, cut, speak their protocol by hand."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -108,3 +109,12 @@ def pub(subject: bytes, body: bytes = b"", headers: bytes | None = None, reply: 
 async def api(connection: Connection, subject: str, body: bytes = b"") -> bytes:
     """One request to JetStream's API, its answer as it came."""
     return bytes((await connection.request(f"$JS.API.{subject}", body, timeout=DEADLINE_S)).data)
+
+
+async def strip_bodies(connection: Connection, stream: str) -> None:
+    """Have each consumer of *stream* deliver headers alone from now on, as one does that may alter it."""
+    for name in json.loads(await api(connection, f"CONSUMER.NAMES.{stream}"))["consumers"]:
+        config = json.loads(await api(connection, f"CONSUMER.INFO.{stream}.{name}"))["config"]
+        wanted = {"stream_name": stream, "config": {**config, "headers_only": True}, "action": "update"}
+        answer = json.loads(await api(connection, f"CONSUMER.CREATE.{stream}.{name}", json.dumps(wanted).encode()))
+        assert answer["config"]["headers_only"]
