@@ -37,6 +37,11 @@ _ALONE: Final = 10074
 _TOO_FEW: Final = 10005
 _NO_ROOM: Final = {10002, 10023, 10026, 10027, 10047}
 
+SEALED: Final = (
+    "it is sealed: nothing can be stored in it any more, and no edit undoes that; delete it (nats stream rm {}) once "
+    "nothing that it holds is needed, or use another cluster name"
+)
+
 Config = dict[str, Any]
 Survey = Mapping[str, StreamInfo | ServerError | None]
 """How each stream stands, by name: what the server says of it, why it does not, or None: it is not there."""
@@ -232,8 +237,15 @@ async def _make(connection: Connection, names: Names, config: Config) -> None:
         _require(connection, config, info)
 
 
+def is_sealed(info: StreamInfo) -> bool:
+    """Whether nothing can be stored in it any more, for ever."""
+    return bool(info.config.get("sealed"))
+
+
 def _require(connection: Connection, config: Config, info: StreamInfo) -> None:
     differences = tuple(compare(config, info.config))
+    if differences and is_sealed(info):
+        raise TopologyError(f"the stream {config['name']} on {connection.address}: {SEALED.format(config['name'])}")
     if differences:
         raise TopologyError(
             f"the stream {config['name']} on {connection.address} is not what is needed; nothing was altered:\n"

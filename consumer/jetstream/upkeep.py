@@ -117,7 +117,9 @@ class Upkeep:
             if isinstance(state, ServerError):
                 self._complain([stream], OUT_OF_REACH.format(with_step(state)))
         for stream, info in there.items():
-            if self._check(connection, stream, info) and stream != names.bucket_stream:
+            if topology.is_sealed(info) and stream != names.bucket_stream:  # that one is a copy, and is made anew
+                self._complain([stream], topology.SEALED.format(stream))
+            elif self._check(connection, stream, info) and stream != names.bucket_stream:
                 self._settle([stream])
         bucket = there.get(names.bucket_stream)
         if bucket is None or names.log not in there:

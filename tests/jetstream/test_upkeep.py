@@ -142,6 +142,23 @@ async def test_a_stream_that_cannot_be_made_is_named_with_the_reason(reader: Con
     assert upkeep.troubles == {}
 
 
+async def test_a_stream_that_somebody_sealed_is_named_until_it_is_deleted(reader: Connection, names: Names) -> None:
+    """Producers are refused for ever: not ready while we live, refused at a beginning, made anew once it is gone."""
+    upkeep = Upkeep(names, SMALL)
+    await upkeep.begin(reader)
+    config = {**json.loads(await api(reader, f"STREAM.INFO.{names.input}"))["config"], "sealed": True}
+    assert b'"error"' not in await api(reader, f"STREAM.UPDATE.{names.input}", json.dumps(config).encode())
+    await look(upkeep, reader, names)
+    assert list(upkeep.troubles) == [names.input]
+    assert upkeep.troubles[names.input].startswith("it is sealed: ")
+    assert f"nats stream rm {names.input}" in upkeep.troubles[names.input]
+    with pytest.raises(TopologyError, match="it is sealed"):
+        await Upkeep(names, SMALL).begin(reader)
+    await api(reader, f"STREAM.DELETE.{names.input}")
+    await look(upkeep, reader, names)
+    assert upkeep.troubles == {}
+
+
 async def test_with_the_log_the_bucket_is_made_anew(reader: Connection, names: Names) -> None:
     """The log alone was deleted: the next life's bucket has nothing of the old one, and all of the new one."""
     upkeep = Upkeep(names, SMALL)
