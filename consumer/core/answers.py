@@ -143,6 +143,9 @@ class Answers:
                 return
             found = correct(known, part)
         reader.seen, reader.last = part.count, Last(*part.last, self._jobs.rules.is_terminal(part.last[1]))
+        prompt = reader.was_prompt()
+        if prompt is not None:
+            self._jobs.backlog.saw(prompt=prompt)
         self._jobs.set_open(reader, is_open=not reader.last.ends)
         if isinstance(found, Joined) and not found.steps:
             reader.agreed_at = now

@@ -63,6 +63,8 @@ class Listing:
             self._jobs.set_open(reader, is_open=True)
         # One that shows more entries than were seen is no look: whatever they are, the job's turn tells.
         is_look = row.revision <= self._jobs.seen(reader) and reader.claim.kind is None
+        if not is_look:
+            reader.shown_at = left_at
         if not reader.waits:
             return
         if is_look and reader.hinted_at < left_at:
@@ -78,6 +80,7 @@ class Listing:
         if reader is None:
             return
         reader.name_by(row.job)
+        reader.shown_at = left_at
         if reader.halted is not None and not self._lists.sweeps:
             return  # it stands still: whatever comes after waits for an operator, not for us
         if known is not None and known.source != REPORTED and (known.version, known.state) != (row.version, row.state):

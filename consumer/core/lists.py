@@ -109,6 +109,8 @@ class Lists:
         self._seen_from: float | None = None
         """When the last page left that showed what is newest, and was answered."""
         self._found_within_s = 0.0
+        self.quiet_at = ALWAYS
+        """When the last round of changes left: a job that it does not show has not changed since the round before."""
         self.took_s = 0.0
         """What the last page took that was answered."""
 
@@ -255,6 +257,8 @@ class Lists:
                 less = max(read.limit // GROWTH, self._pacing.list_limit)
                 self._first_limit = less if news < less else max(read.limit, self._pacing.list_limit)
             self._list_limit.end_round()
+            if self._newest >= self.high_water and self._seen_from is not None:  # else it is an old answer
+                self.quiet_at = self._seen_from
             self._seen(now)
         elif read.limit < self._list_limit.now:
             self._changes = ReadJobs(limit=min(read.limit * GROWTH, self._list_limit.now))

@@ -33,6 +33,7 @@ class ReadingOptions(msgspec.Struct, frozen=True, kw_only=True):
     `turn_s`: an open job that nobody looked at for so long is read in turn; a little more than `list_every_s`, so that
     quick lists leave nothing to turns. `turn_rate`: turns a second, 0 for none. `turn_each`: one read in so many is a
     turn while hints wait.
+    `read_every_s`: for so long a list that shows no change of a job stands for a read of it.
     `lists`: whether lists come by themselves at all. `list_every_s`: at least so long between two of them, and at least
     `list_share` times what the last one took (20: a twentieth of the time), of which no more than `list_max_s` counts,
     since an answer that took longer was given up. `list_limit`: rows that a round of changes asks for first,
@@ -52,6 +53,7 @@ class ReadingOptions(msgspec.Struct, frozen=True, kw_only=True):
     repeats: tuple[float, ...] = (0.02, 0.1, 1.0)
     watch_s: float = 5.05
     turn_s: float = 1.3
+    read_every_s: float = 10.0
     turn_rate: float = 50.0
     turn_each: int = 8
     lists: bool = True

@@ -8,6 +8,7 @@ is read among many is `consumer.core.schedule`'s, what a history says is `consum
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from consumer.core.backlog import PROMPT_S
 from consumer.core.claim import Claim
 from consumer.core.options import ReadingOptions
 from consumer.core.reads import Scope
@@ -84,9 +85,12 @@ class Reader:
         "not_before",
         "open",
         "pages",
+        "patient",
         "queued",
+        "read_at",
         "said",
         "seen",
+        "shown_at",
         "tail",
     )
 
@@ -105,6 +109,8 @@ class Reader:
         """It may soon have so many: an execution has ended. 0: nothing is hoped for."""
         self.hinted_at = LONG_AGO
         """When the last of these came; of an end, when the record may have followed."""
+        self.patient = False
+        """Lists are the first to show the hoped-for entries."""
         self.seen = 0
         """So many were read."""
         self.last: Last | None = None
@@ -119,7 +125,9 @@ class Reader:
         self.busy = False
         """An event is being written: what was read is not in the log yet."""
         self.looked_at = LONG_AGO
-        """When the last look left: a read, or a list whose row agrees."""
+        """When the last look left: a read, or a list whose row agrees, or that shows no change of the job."""
+        self.read_at = self.shown_at = LONG_AGO
+        """When the last read left, and the last list that showed a change of the job."""
         self.agreed_at: float | None = None
         """When the record was last seen to have nothing that the log has not."""
         self.open = False
@@ -139,9 +147,7 @@ class Reader:
         self.halted: Step | None = None
         """The step that the rules reject: the job stands still before it."""
         # -- the schedule's --
-        self.due = NEVER
-        self.cause = Cause.TURN
-        self.queued = 0
+        self.due, self.cause, self.queued = NEVER, Cause.TURN, 0
 
     def name_by(self, identity: Identity) -> None:
         """Take whose job it is from the record or the log."""
@@ -164,14 +170,30 @@ class Reader:
         """Whether a hint is not answered yet."""
         return bool(self.said or self.hoped)
 
-    def hint(self, at: float, *, said: int = 0, hoped: int = 0) -> None:
-        """Take a hint that came, or is due, at *at*: the record has *said* entries, or may soon have *hoped*."""
+    def hint(self, at: float, *, said: int = 0, hoped: int = 0, patient: bool = False) -> None:
+        """Take a hint that came, or is due, at *at*: the record has *said* entries, or may soon have *hoped*.
+
+        *patient*: lists are the first to show what is hoped for.
+        """
+        self.patient = patient and not self.said
         self.said, self.hoped = max(self.said, said), max(self.hoped, hoped)
         self.hinted_at = max(self.hinted_at, at)
 
     def leaves(self, now: float) -> None:
         """A read of it leaves."""
-        self.flying, self.looked_at, self.pages = True, now, []
+        self.flying, self.looked_at, self.read_at, self.pages = True, now, now, []
+
+    def spare(self, quiet_at: float, options: ReadingOptions) -> bool:
+        """Take the list that left at *quiet_at*, and showed no change of the job, for a look. Gives whether it is one.
+
+        Not where a list has shown a change that was not read since, or an answer is in doubt. And now and then only a
+        read will do: what a list leaves out may be gone, or written by a clock that was set back.
+        """
+        is_settled = self.cause is not Cause.ROW and self.shown_at < self.read_at and self.claim.kind is None
+        if not is_settled or quiet_at <= self.looked_at or quiet_at - self.read_at > options.read_every_s:
+            return False
+        self.looked_at = quiet_at
+        return True
 
     def end_look(self) -> None:
         """A look is over: strike what it has answered. An end answers every hope, and so does the entry hoped for."""
@@ -181,6 +203,14 @@ class Reader:
             self.hoped = 0
         if self.said <= self.seen:
             self.said = 0
+
+    def was_prompt(self) -> bool | None:
+        """Whether the look that is over found the end that was hoped for; None: that is not to be told from it."""
+        if not self.hoped or self.patient or self.cause is not Cause.HINT:
+            return None
+        if self.hoped <= self.seen or (self.last is not None and self.last.ends):
+            return True
+        return False if PROMPT_S <= self.looked_at - self.hinted_at < 10 * PROMPT_S else None
 
     def drop_hints(self) -> None:
         """Nothing more is expected of the record."""
@@ -193,17 +223,19 @@ class Reader:
 
     def next_due(self, now: float, options: ReadingOptions) -> Due | None:
         """When to read again, once nothing is under way; None: not before something comes."""
-        age = self.looked_at - self.hinted_at  # so old was the hint at the last look
         if self.is_asking:
-            return Due(max(self._repeat_at(age, options), now, self.not_before), Cause.HINT)
+            return Due(max(self.hint_due(options), now, self.not_before), Cause.HINT)
         if self.open or self.claim.kind is not None:
             return Due(max(self.looked_at + options.turn_s, now, self.not_before), Cause.TURN)
         return None
 
-    def _repeat_at(self, age: float, options: ReadingOptions) -> float:
-        if age < 0:
+    def hint_due(self, options: ReadingOptions) -> float:
+        """When to look for what the hint tells of, by how old it was at the last look."""
+        age = self.looked_at - self.hinted_at
+        if age < 0 and not self.patient:
             return self.hinted_at  # it came after the last look
-        after = next((each for each in options.repeats if each > age), None)
+        age = max(age, 0.0)
+        after = None if self.patient else next((each for each in options.repeats if each > age), None)
         if after is None:
             # The last look is just behind the time at which Bacalhau has tried again.
             after = min(age + options.turn_s, max(options.watch_s, age + options.repeats[0]))

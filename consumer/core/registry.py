@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from consumer.core.backlog import Backlog
 from consumer.core.options import ReadingOptions
 from consumer.core.reader import Cause, Last, Reader
 from consumer.core.rows import is_left_out
@@ -47,6 +48,7 @@ class Registry:
         self._readers: Final[dict[str, Reader]] = {}
         self._open = 0
         self.schedule: Final = Schedule(options)
+        self.backlog: Final = Backlog()
         self.since_ns: int | None = None
         """When the log begins, by the orchestrator's clock (ns; 0: with the first job of all); None: not agreed yet."""
         self.events: list[Work] = []
@@ -129,9 +131,11 @@ class Registry:
 
     def hint(self, reader: Reader, at: float, *, said: int = 0, hoped: int = 0) -> None:
         """Take a hint that came, or is due, at *at* (`Reader.hint`)."""
-        reader.hint(at, said=said, hoped=hoped)
+        can_wait = bool(hoped) and self.options.lists and self.backlog.can_wait()
+        reader.hint(at, said=said, hoped=hoped, patient=can_wait)
         if reader.waits:
-            self.schedule.put(reader, max(at, reader.not_before), Cause.HINT)
+            due = reader.hint_due(self.options) if reader.patient else at
+            self.schedule.put(reader, max(due, reader.not_before), Cause.HINT)
 
     def after_look(self, reader: Reader, now: float) -> None:
         """A look is over: have the job read again when it is time for that, unless an event is being written."""

@@ -110,7 +110,14 @@ class Requests:
         return self._leaves(reader, now) if reader is not None else None
 
     def _next_reader(self, now: float) -> Reader | None:
-        return self._jobs.schedule.next(now) if self._jobs.since_ns is not None else None
+        """The job to read now. One that a list has just shown to be unchanged waits for its next time."""
+        if self._jobs.since_ns is None:
+            return None
+        while (reader := self._jobs.schedule.next(now)) is not None:
+            if not reader.spare(self._lists.quiet_at, self._jobs.options):
+                break
+            self._jobs.plan(reader, now)
+        return reader
 
     def _leaves(self, reader: Reader, now: float) -> OrchestratorRead:
         reader.leaves(now)
