@@ -10,7 +10,7 @@ QUOTED_MAX: Final = 60
 
 
 class ExitCode(IntEnum):
-    """What the process's exit code says. Documented in docs/operations/exit-codes.md."""
+    """The exit codes of the process. Documented in docs/operations/exit-codes.md."""
 
     OK = 0
     WRONG = 1
@@ -18,13 +18,13 @@ class ExitCode(IntEnum):
     USAGE = 2
     """The command line or the configuration cannot be understood."""
     NO_INPUT = 3
-    """What was named is not there or not what it should be: no recording, no such job."""
+    """A named thing is not there or of another kind: not a recording, no such job."""
     TIMEOUT = 4
     """The time that was given is over."""
     OUTPUT = 5
-    """What was to be written could not be: the disk is full. The work itself may have been done."""
+    """The output could not be written: the disk is full. The work itself may have been done."""
     AMBIGUOUS = 6
-    """What was named may be several things: several jobs of that name, several ids that begin so."""
+    """A name fits several things: several jobs of that name, several ids that begin with it."""
     TOPOLOGY = 10
     """A stream differs from what is needed, or belongs to other rules or another format."""
     SERVER = 11
@@ -111,7 +111,7 @@ class ServerError(JobstateError):
 
 
 class RefusedError(ServerError):
-    """The NATS server does not let us in. Asking again helps once somebody has mended the credential, there or here."""
+    """The NATS server rejects our credentials. Asking again helps once somebody has mended them, there or here."""
 
 
 class UnreachableError(ServerError):
@@ -119,7 +119,7 @@ class UnreachableError(ServerError):
 
 
 class ConnectionLostError(JobstateError):
-    """The writer's connection is gone. What was sent may or may not be stored; only the log itself can tell."""
+    """The writer's connection is gone. A sent message may or may not be stored; only the log itself can tell."""
 
     exit_code = ExitCode.SERVER
 
@@ -145,13 +145,13 @@ class OrchestratorError(JobstateError):
 
 
 class AbsentError(JobstateError):
-    """What was named is not there: no log of that cluster, no such job. Says where it was looked for."""
+    """A named thing is not there: no log of that cluster, no such job. Says where it was looked for."""
 
     exit_code = ExitCode.NO_INPUT
 
 
 class AmbiguousError(JobstateError):
-    """What was named may be several things. Names them, a line each."""
+    """A name fits several things. Names them, a line each."""
 
     exit_code = ExitCode.AMBIGUOUS
 

@@ -1,4 +1,4 @@
-"""What the daemon asks of the world: input, log, tap, orchestrator, clock. Adapters implement these, so do fakes.
+"""The ports of the daemon: input, log, tap, orchestrator, clock. Adapters implement these, so do fakes.
 
 Everything comes in batches of what is there, so that no event costs a task, a future or a timer.
 """
@@ -69,7 +69,7 @@ class Tap(Protocol):
 
 
 class Orchestrator(Protocol):
-    """The authority. Raises `OrchestratorError` for an answer that is none; never invents a state."""
+    """The authority. Raises `OrchestratorError` for an invalid response; never invents a state."""
 
     async def history(self, read: ReadHistory) -> HistoryPage | Missing: ...
 

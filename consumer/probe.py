@@ -11,12 +11,12 @@ import sys
 FILE = "JOBSTATE_HTTP__ADDRESS_FILE"
 """The variable that names the file."""
 ANSWER_S = 4
-"""So long an answer is waited for."""
+"""Seconds to wait for an answer."""
 _MAX = 64 * 1024
 
 
 def ask(url: str) -> str:
-    """What `/livez` of the daemon at *url* answers if it does not live; empty if it does. Raises `OSError`."""
+    """Ask `/livez` of the daemon at *url*: its answer if it does not live, else an empty text. Raises `OSError`."""
     host, _, port = url.removeprefix("http://").rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S) as connection:
         connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")

@@ -42,7 +42,7 @@ class _Answer(NamedTuple):
 class Resolver(AbstractResolver):
     """Looks up names, and remembers the lookups that are under way: one name has one lookup, however many wait for it.
 
-    Whoever connects to the same place again and again keeps one of these. It is aiohttp's resolver, too.
+    A client that connects to the same place again and again keeps one of these. It is aiohttp's resolver, too.
     """
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ def _look_up(host: str, family: int, lookup: Future[_Answer]) -> None:
 
 
 def _spelled(sockaddr: tuple[object, ...]) -> str:
-    """The address with its scope, where it has one: a link-local address is none without it."""
+    """The address with its scope, where it has one: a link-local address needs it."""
     scope = sockaddr[3] if len(sockaddr) > 3 else 0  # noqa: PLR2004 - (address, port, flow, scope) of IPv6
     return f"{sockaddr[0]}%{scope}" if scope else str(sockaddr[0])
 

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 LOOK_S: Final = 1.0
 AGAIN_S: Final = 60.0
 AGAIN_MAX_S: Final = 3_600.0
-"""A credential may be good for jobs alone: what is refused once is asked for ever more seldom."""
+"""A credential may be good for jobs alone: after a refusal it is asked less and less often."""
 
 
 async def compare_names(

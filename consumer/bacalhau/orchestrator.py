@@ -1,6 +1,6 @@
-"""Bacalhau's REST side, asked over HTTP: one request, one answer, and a name for every answer that is none.
+"""Bacalhau's REST side, asked over HTTP: one request, one answer, and a name for every invalid response.
 
-What bodies mean is `consumer.wire.rest`; what to ask and when is `consumer.core`. Here are
+`consumer.wire.rest` reads the bodies; `consumer.core` decides what to ask and when. Here are
 the bounds: time, bytes, no redirects, no cookies, no compression. A body never gets into an error: it may hold secrets.
 """
 
@@ -47,13 +47,13 @@ LIST_TIMEOUT_S: Final = 30.0
 PROBES: Final = 1
 """A connection more than reads may be under way: for the probe, while those before it hang."""
 NODE_TIMEOUT_S: Final = 2.0
-"""So long the node may take to say who it is. It is less than what makes an orchestrator count as silent."""
+"""Seconds that the node may take to say who it is; fewer than what makes an orchestrator count as silent."""
 NODE_EVERY_S: Final = 60.0
 """Where there is no list, the node is asked once in so long whether it is one that has none."""
 COMPUTE: Final = "Compute"
 """A node of this type has no list of jobs, unless it is the orchestrator too."""
 ONE_JOB_SHARE: Final = 16
-"""So many times smaller than a list's is the bound of a job and of a page of its history."""
+"""Limit for one job, and for a page of its history: the list's limit divided by this."""
 _CHUNK: Final = 64 * 1024
 _JOB_ID_MAX: Final = 1024
 _RETRY_AFTER_MAX_S: Final = 60.0
@@ -62,7 +62,7 @@ _OTHER_NAMESPACES: Final = ("*", f"nobody-{secrets.token_hex(16)}")
 somebody may submit jobs to it; the second nobody can know.
 """
 WAYS: Final = 1 + len(_OTHER_NAMESPACES)
-"""In so many ways a job may be asked for."""
+"""Number of ways to ask for one job."""
 _NAMED_MAX: Final = 1000
 """Jobs whose id is known to be another's name."""
 _STATUS: Final[dict[int, OrchestratorFault]] = {401: "unauthorized", 403: "forbidden", 429: "throttled"}
@@ -72,12 +72,12 @@ _OF_CREDENTIAL: Final[frozenset[OrchestratorFault]] = frozenset({"unauthorized",
 _WANTS_TLS: Final = b"Client sent an HTTP request to an HTTPS server."
 """All that Go's server says, with status 400, to plain HTTP where it speaks TLS (Go, `net/http/server.go`)."""
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"})
-"""What OpenSSL's versions call bytes that are no TLS."""
+"""OpenSSL's names, by version, for bytes that are not TLS."""
 
 _REASON_MAX: Final = 4096
 """Bytes of an error document that is read for its reason."""
 _REASON_S: Final = 2.0
-"""So long that may take: it comes with the head of the answer."""
+"""Seconds that it may take: it comes with the head of the answer."""
 _MEANT_BY_500: Final[tuple[tuple[OrchestratorFault, re.Pattern[str]], ...]] = (
     ("forbidden", re.compile(r"user '.*' does not have the required capability '[a-z:*]{1,50}'", re.DOTALL)),
     (
@@ -89,7 +89,7 @@ _MEANT_BY_500: Final[tuple[tuple[OrchestratorFault, re.Pattern[str]], ...]] = (
         ),
     ),
 )
-"""What Bacalhau 1.7.0 says with status 500 where it means 403 or 401 (its `pkg/authz`). Of OAuth2 only "not configured"
+"""Texts of Bacalhau 1.7.0 with status 500 where it means 403 or 401 (its `pkg/authz`). For OAuth2 only "not configured"
 was tried on a real one.
 """
 
@@ -121,7 +121,7 @@ class OrchestratorOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, settings: OrchestratorSettings) -> Self:
-        """What the settings say; the bounds that they do not name stay as they are here."""
+        """Take the bounds from the settings; the others keep their defaults."""
         return cls(
             url=settings.url,
             token=settings.token,
@@ -168,7 +168,7 @@ def api_base(url: str) -> URL:
 class Orchestrator:
     """`consumer.ports.Orchestrator` over HTTP. Use as `async with`; many reads may be under way at once.
 
-    Raises `OrchestratorError` for every answer that is none, by kind, each with its next step
+    Raises `OrchestratorError` for every invalid response, by kind, each with its next step
     (`consumer.faults`):
     unresolved, unreachable, tls, tls-expired, tls-too-early, not-tls, needs-tls, slow, not-http, headers, redirect,
     unauthorized, forbidden, throttled, server-error, refused (another 4xx), wrong-status, not-an-api (a 404 that is
@@ -205,13 +205,13 @@ class Orchestrator:
         self.version: str = ""
         """Bacalhau's version, as its last answer said (`v1.9.3`); empty until one did."""
         self.clock_ns = 0
-        """What its last answer said of its clock (header `Date`, whole seconds), Unix ns; 0 if nothing."""
+        """The clock in its last answer (header `Date`, whole seconds), Unix ns; 0 if unknown."""
 
     @property
     def silent_s(self) -> float:
         """For how long requests have been under way while none came to an end, in seconds; 0 if none is.
 
-        Of a list only what is more than twice the time that the last one took.
+        For a list only the part above twice the time of the last one counts.
         """
         if not self._under_way:
             return 0.0
@@ -261,7 +261,7 @@ class Orchestrator:
         """Have *read* answered by *ask*, with one request; another job than asked for is an error.
 
         Since 1.8 Bacalhau looks for a job of that *name* in the namespace first, and only then for the id, in all
-        (`pkg/jobstore/boltdb/store.go`, `GetJobByIDOrName`). So whoever names a job as another's id would hide that
+        (`pkg/jobstore/boltdb/store.go`, `GetJobByIDOrName`). A job that is named as another's id would hide that
         one. After such an answer it is asked for in another namespace, and after the last of these in its own again.
         That is the next read's: a second request in this one would go out beneath the pace.
         """
@@ -387,13 +387,13 @@ class Orchestrator:
 
     def _tls_fault(self, error: aiohttp.ClientSSLError) -> tuple[OrchestratorFault, str]:
         """Kind and detail of a handshake that failed: what answers may speak no TLS at all."""
-        # Of aiohttp's two, one has OpenSSL's error within it and the other one not.
+        # One of aiohttp's two errors has OpenSSL's within it, the other one has not.
         if getattr(getattr(error, "os_error", None), "reason", "") in _NO_TLS:
             return "not-tls", f"{self._base.origin()}: no TLS is spoken there"
         return of_certificate(error.os_error) or "tls", f"{self._base.origin()}: {_why(error)}"
 
     def _hear_version(self, response: aiohttp.ClientResponse) -> None:
-        """Keep what an answer of the API says of itself. What is no version tells nothing, and is as if not said."""
+        """Keep the version and the clock of an answer of the API. An invalid version counts as absent."""
         self.clock_ns = _clock_ns(response.headers.get(hdrs.DATE, ""))
         said = _VERSION_WORD.fullmatch(response.headers.get(_VERSION, ""))
         if said is None or said[0] == self.version:
@@ -486,7 +486,7 @@ async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 def _clock_ns(date: str) -> int:
-    """The header `Date` as ns since 1970; 0 if it is none: whoever stands between may write what he likes."""
+    """The header `Date` as ns since 1970; 0 if it is invalid: a proxy may write anything."""
     try:
         return max(int(parsedate_to_datetime(date).timestamp()) * 1_000_000_000, 0)
     except (ValueError, OverflowError):

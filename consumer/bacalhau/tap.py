@@ -1,7 +1,7 @@
 """Bacalhau's subjects, listened to: what comes is put aside, unread, until `batch` takes it.
 
-An observer and nothing else: it publishes nothing, answers nothing, takes part in no queue group, makes no stream. What
-a frame says is `consumer.wire`; what a gap asks for is `consumer.core`.
+An observer and nothing else: it publishes nothing, answers nothing, is in no queue group, makes no stream. Frames
+are read by `consumer.wire`; `consumer.core` reacts to a gap.
 """
 
 import asyncio
@@ -104,7 +104,7 @@ class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, settings: BacalhauSettings) -> Self:
-        """What the settings say; the bounds that they do not name stay as they are here."""
+        """Take the bounds from the settings; the others keep their defaults."""
         return cls(
             urls=faults.addresses(settings.url),
             token=settings.token,
@@ -142,7 +142,7 @@ class _Listener(MendedClient):
         self.lame_duck = False
         """Whether the server has said that it will go. It serves on until it closes the connection."""
         self.denied: Exception | None = None
-        """What the server said when it refused a subscription, or took one away: it keeps the connection."""
+        """The server's words when it refused a subscription, or took one away: it keeps the connection."""
 
     def when_deaf(self, tell: Callable[[], None]) -> None:
         """Call *tell* when the task that reads has ended, for whatever reason."""
@@ -183,7 +183,7 @@ class _Listener(MendedClient):
         raise AssertionError("an observer publishes nothing")
 
     async def _process_msg(self, _sid: int, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
-        # What headers say is in the body too (design/bacalhau.md 2.3), and nobody is answered.
+        # The headers' contents are in the body too (design/bacalhau.md 2.3), and nobody is answered.
         self._take(subject, data)
 
 
@@ -205,7 +205,7 @@ class Tap:
         self._token()
         self._frames: list[RawFrame] = []
         self._held: list[RawFrame] = []
-        """What a connection that does not listen yet has brought: it may come after a gap that is still to be told."""
+        """Messages of a connection that does not listen yet: they may come after a gap that is still to be told."""
         self._bytes = 0
         self._gap_told = False
         self._something: Final = asyncio.Event()
@@ -277,7 +277,7 @@ class Tap:
     async def run(self) -> NoReturn:
         """Listen until cancelled, on one connection after the other.
 
-        Raises ServerError if Bacalhau's NATS refuses us before it ever let us in; refused later, it is tried again.
+        Raises ServerError if Bacalhau's NATS rejects our credentials at first; later the tap tries again.
         Raises SettingsError for an address that no client can try.
         """
         failures = 0
@@ -391,7 +391,7 @@ class Tap:
             self._held.clear()  # the gap that is told next covers it
 
     def _begin(self, server: Server, url: str) -> None:
-        """*server* has our subscriptions. What was said since the last one had them was missed, and why."""
+        """*server* has our subscriptions. Messages since the last one had them were missed, and why."""
         before, self.server = self.server, server
         cause = self._missed_by
         if cause == RECONNECT and server.id != before.id:

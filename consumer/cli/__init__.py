@@ -24,12 +24,11 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 def main() -> None:
     """Run the command line. An error of ours is one line on stderr and its exit code, never a traceback.
 
-    Whoever reads us may have had enough (`| head`), or listen to nothing at all: neither is an error. A disk that is
-    full is one.
+    The reader of the output may stop reading (`| head`), or never have read: neither is an error. A full disk is one.
     """
     if os.getpid() == 1:
-        # The process 1 of a container: the kernel ignores each signal that it has no handler for. So SIGTERM does here
-        # what it does everywhere else, until a verb has something better to do.
+        # The process 1 of a container: the kernel ignores each signal that it has no handler for. SIGTERM does here
+        # as it does everywhere else, until a verb has something better to do.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(_TERMINATED))
     prepare()
     try:

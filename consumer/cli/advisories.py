@@ -83,7 +83,7 @@ async def _list(limit: int, where: Where, shown: Shown) -> ExitCode:
 
 
 def _read(entry: "Entry") -> "Advisory | None":
-    """What the entry says; None if it is none of ours: whoever may publish there can store anything."""
+    """Read the entry's body; None if no daemon wrote it: anybody who may publish there can store anything."""
     from consumer.wire.entries import decode_advisory  # noqa: PLC0415
 
     try:

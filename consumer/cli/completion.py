@@ -72,7 +72,7 @@ def _verbs() -> Iterator[_Verb]:
 
 
 def _words_of(verb: str) -> tuple[str, ...]:
-    """What the arguments of a verb may be, where that is a word of ours."""
+    """List the words that the verb's arguments may be, where they are fixed words."""
     return {"completion": SHELLS, "send": load().states}.get(verb, ())
 
 

@@ -29,16 +29,16 @@ from consumer.wire import encode_update
 from consumer.wire.display import printable
 
 SETTLE_S = 10.0
-"""So long nothing may come after the last frame or change of the record while the log is not right yet."""
+"""Seconds without an update after the last frame or change, until a wrong log counts as wrong."""
 
 TELL_S = 10.0
-"""So long the daemon may take to write its lines; what a killed one did not write is never told."""
+"""Seconds that the daemon may take to write its lines; a killed daemon never writes the rest."""
 
 INTERRUPTED = 130
 """The exit code of a demo that was ended before its verdict, as a shell has it for Ctrl-C."""
 
 DEFAULT: Final = Path(consumer.replay.__path__[0], "recordings", "rerun")
-"""What is played where nothing is named: the one recording that the program carries."""
+"""The recording that is played by default: the one that the program carries."""
 
 
 def _read_speed(text: str) -> float | None:
@@ -114,7 +114,7 @@ class _Demo:
         self._change = asyncio.Event()
 
     async def run(self, *, keep: bool) -> bool | None:
-        """Play, show, judge; None if it was told to end before that. Whatever comes, server and daemon are ended."""
+        """Play, show, judge; None if it was told to end before that. It always ends server and daemon."""
         folder = Path(tempfile.mkdtemp(prefix="jobstate-demo-"))
         told = asyncio.Event()
         end_at_signals(told)
@@ -210,7 +210,7 @@ class _Demo:
         )
 
     async def _causes(self, stage: Stage) -> dict[tuple[str, int], str]:
-        """What the daemon says of the updates; of the last one a moment after the log has it."""
+        """Read from the daemon's lines what caused each update; the last line comes a moment after its update."""
         deadline = asyncio.get_running_loop().time() + TELL_S
         # A log file has no event to wait for.
         while len(causes := stage.causes()) < len(self._came) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110

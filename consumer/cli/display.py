@@ -1,6 +1,6 @@
 """How entries are shown: a line of JSON, tab-separated text, or on a terminal a table. Nothing is read or asked here.
 
-What others wrote (messages, names, namespaces) goes through `printable` before a person sees it; a line of JSON is
+Text of others (messages, names, namespaces) goes through `printable` before a person sees it; a line of JSON is
 plain ASCII, so no terminal acts on it.
 """
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}
 WIDTH = 20
-"""Of the name of a check."""
+"""Columns for the name of a check."""
 
 
 def doctor(
@@ -84,7 +84,7 @@ async def _doctor(plan: "Plan", *, as_json: bool) -> ExitCode:
     from consumer.observe.log import configure  # noqa: PLC0415
     from consumer.settings import Log  # noqa: PLC0415
 
-    # What a connection goes through is told as a finding.
+    # Troubles of a connection become findings, not log lines.
     configure(Log(level="error", format="console"))
     if as_json:
         findings = await examine(plan, lambda finding: write_json(_line(finding)))

@@ -293,7 +293,7 @@ async def _announced(view: "View") -> set[int]:
 
 
 async def _true_last(view: "View", entry: "Entry", announced: set[int]) -> "tuple[Entry, Update | None, bool]":
-    """What a job's last *entry* stands for: an entry, its update, and whether it is foreign.
+    """Find what to show for a job whose last entry is *entry*: an entry, its update, and whether it is foreign.
 
     Where there is a doubt, all of the job's entries are read and judged.
     """

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 ASK_DOCTOR: Final = "is a daemon running? jobstate doctor"
 """Ends the word on a job that does not come: a verb sees the log, and not whether anybody writes it."""
 NAMED_MAX: Final = 5
-"""Of several in a sentence so many are named."""
+"""At most this many are named in a sentence."""
 CANDIDATES_MAX: Final = 20
-"""Of the jobs that may be meant so many are listed."""
+"""At most this many candidates are listed."""
 _BEGINNING: Final = re.compile(r"j-[0-9a-f]{2,8}(?:-[0-9a-f]{0,4}){0,3}(?:-[0-9a-f]{0,12})?\Z")
-"""The beginning of an id as Bacalhau makes them. What looks so and is one is not looked for among the names."""
+"""The beginning of an id as Bacalhau makes them. Such a text is no name if it begins an id."""
 _SHORT_ID: Final = re.compile(r"j-[0-9a-f]{8}\Z")
 
 
@@ -100,7 +100,7 @@ async def _find_names(view: "View", jobs: Sequence[str]) -> "dict[str, list[JobK
         wanted.setdefault((None, job), []).append(job)
         for slash in re.finditer("/", job):  # a name may have some of its own
             wanted.setdefault((job[: slash.start()], job[slash.end() :]), []).append(job)
-    # Of an update that we wrote the name is spelled so. To decode each of a million would take minutes.
+    # An update of ours spells the name like this. To decode each of a million would take minutes.
     spelled = re.compile(b"|".join(re.escape(b'"Name":' + msgspec.json.encode(name)) for _, name in wanted))
     async with view.present() as present:
         async for entry in present:
@@ -117,8 +117,8 @@ async def _find_names(view: "View", jobs: Sequence[str]) -> "dict[str, list[JobK
 async def find_patterns(view: "View", jobs: Sequence[str]) -> "list[JobKey]":
     """As `find_key` of each, but a job that is not known yet is taken at its word: a whole id, in any or its namespace.
 
-    What comes back for such a job is the pattern of its key, `*.<job>` if no namespace was named; and it is told, since
-    silence would look as if it were there.
+    For such a job it returns the pattern of its key, `*.<job>` if no namespace was named. It says so on standard error,
+    since silence would look as if the job were there.
     """
     patterns: dict[JobKey, None] = {}
     for job, keys in (await find_keys(view, jobs)).items():

@@ -1,4 +1,4 @@
-"""What the verbs share: where the log is, how it is shown, and how what is typed is read.
+"""The options that verbs share: where the log is, how it is shown, and how what is typed is read.
 
 A reader of what is typed (`read_…`) raises typer's usage error: it quotes the text and says what may be written.
 Importing this is cheap on purpose (`jobstate VERB --help`): what talks to NATS is imported when it is used.
@@ -75,13 +75,13 @@ FILES_MIN: Final = 32
 _COUNT: Final = re.compile(r"[0-9]{1,20}\Z")
 _COUNT_MAX: Final = 2**63 - 1
 _OURS: Final = ("JOBSTATE_NATS__", "JOBSTATE_CLUSTER", "JOBSTATE_RULES__FILE")
-"""What the variables begin with that a reader goes by."""
+"""Prefixes of the variables that a reading verb uses."""
 
 
 OPEN: Final = "open"
-"""What `--state` takes for every state in which a job has not ended."""
+"""The word of `--state` for every state in which a job has not ended."""
 TERMINAL: Final = "terminal"
-"""What `--state` takes for every state that ends a job."""
+"""The word of `--state` for every state that ends a job."""
 
 
 def read_output(text: str) -> str:
@@ -179,19 +179,19 @@ def read_text(text: str) -> str:
 
 
 def read_path(text: str) -> str:
-    """What names a file or folder: anything that is not blank, and on Linux any bytes."""
+    """Read a name of a file or folder: anything that is not blank, and on Linux any bytes."""
     if not text.strip():
         raise typer.BadParameter(f"{quoted(text)} names nothing: write text that is not blank")
     return text
 
 
 def read_name(text: str) -> str:
-    """What names a namespace or a job: any text that is not blank."""
+    """Read a name of a namespace or a job: any text that is not blank."""
     return read_text(read_path(text))
 
 
 def read_job(text: str) -> str:
-    """What names a job: an id, the beginning of one, a name, or one of these after its namespace and a slash."""
+    """Read a name of a job: an id, the beginning of one, a name, or one of these after its namespace and a slash."""
     namespace, slash, job = text.rpartition("/")
     if slash and not (namespace.strip() and job.strip()):
         raise typer.BadParameter(f"{quoted(text)} names no job: write an id, a name, or NAMESPACE/JOB with both")
@@ -322,7 +322,7 @@ def called() -> str:
 
 
 class Where(NamedTuple):
-    """The options that say where the log is. What is None comes from the environment, the file or the default."""
+    """The options that say where the log is. None: from the environment, the file or the default."""
 
     nats: str | None
     cluster: str | None
@@ -369,7 +369,7 @@ async def connected(where: Where, within_s: float | None = None) -> AsyncIterato
     from consumer.wire.subjects import Names  # noqa: PLC0415
 
     settings = where.settings()
-    # What a connection goes through is the daemon's log's; a verb tells it in a sentence of its own.
+    # Troubles of a connection belong into the daemon's log; a verb says them in a sentence of its own.
     configure(Log(level="error", format="console"))
     for sentence in settings.warnings:
         tell(sentence)

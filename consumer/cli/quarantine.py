@@ -100,7 +100,7 @@ def show_refused(
 
 
 class _Place(NamedTuple):
-    """What the subject of a refused entry says."""
+    """The parts of the subject of a refused entry."""
 
     kind: str
     reason: str
@@ -177,7 +177,7 @@ async def _find_origin(view: "View", begun: str) -> str:
 
 
 def _body(entry: "Entry") -> dict[str, object]:
-    """What the entry says, as it says it; {} if that is no object: then somebody else wrote it."""
+    """Decode the entry's body; {} if it is not an object: then somebody else wrote it."""
     try:
         body = json.loads(entry.body)
     except (ValueError, RecursionError):  # ValueError: not JSON, not UTF-8

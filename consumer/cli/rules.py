@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from consumer.cli.shapes import ExplainedLine, RulesLine
 
 NEW: Final = ("new", "none", "-")
-"""What `--explain` takes for a job that nobody knew."""
+"""The words of `--explain` for a new job."""
 
 _APART: Final = (
     ("--check", "--file"),

@@ -123,7 +123,7 @@ def _place(namespace: str | None, job: str) -> tuple[str, str]:
 
 
 def _check(rules: "Rules", state: str, job_type: str, *, any_state: bool) -> None:
-    """Refuse what is a slip of the hand. What the daemon reads goes as it was typed: any case, any alias."""
+    """Refuse a mistyped state or type. Spellings that the daemon reads go as they were typed: any case, any alias."""
     if not any_state:
         read_state(rules, state, "STATE", else_=" (--any-state sends it all the same)")
     if job_type and job_type not in rules.job_types:

@@ -1,4 +1,4 @@
-"""What `--json` writes: the shape of each line, by verb. The keys are promised; new ones may come.
+"""The shapes of the lines that `--json` writes, by verb. The keys are promised; new ones may come.
 
 The verbs' own functions return these types, so mypy holds them to it. docs/reference/cli.md is made of them, and
 `tests/cli/test_shapes.py` lays real output beside them. No verb imports this when it runs.

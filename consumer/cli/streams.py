@@ -16,8 +16,8 @@ _NAMES: Final = {1: "stdout", 2: "stderr"}
 def prepare() -> None:
     """Make all three usable, before anything opens a file.
 
-    A descriptor that is closed leads to nowhere: a socket would get its number, and with it what is written there. So
-    does an output that was opened for reading only. Characters that an output cannot spell are escaped. Where
+    A descriptor that is closed leads to nowhere: a socket would get its number, and with it what is written there. An
+    output that was opened for reading only leads to nowhere too. Characters that an output cannot spell are escaped. If
     an encoding (`PYTHONIOENCODING`) cannot do that, or begins each text of stderr anew, the output is UTF-8.
     """
     for descriptor in range(3):

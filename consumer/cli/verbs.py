@@ -1,4 +1,4 @@
-"""Which verbs there are, and where each one lives. What a verb does stands in its module.
+"""Which verbs there are, and where each one lives. Each verb has its own module.
 
 A verb's module is imported when that verb is used: the list of verbs costs no import, and no verb pays for what another
 needs.

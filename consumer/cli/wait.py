@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from consumer.wire.subjects import Names
 
 ENDED: Final = "terminal"
-"""What `--for` takes besides states: any of those that end a job."""
+"""The word of `--for` for any state that ends a job."""
 REACHED: Final = "reached"
 OTHERWISE: Final = "ended otherwise"
 REPLACED: Final = "replaced"
@@ -48,7 +48,7 @@ Outcome = Literal["reached", "ended otherwise", "replaced", "timeout"]
 
 
 class _Target(NamedTuple):
-    """What is waited for: a state, or `ENDED`; of the life *version*, or (None) of the one that is open."""
+    """The goal of waiting: a state, or `ENDED`, in the version *version*, or (None) in the open one."""
 
     state: str
     version: int | None
@@ -162,7 +162,7 @@ class _Awaited:
         return bool(self._judges)
 
     def judge(self, rules: "Rules", target: _Target) -> Outcome | None:
-        """What the job's last update says of waiting for *target*; None: nothing yet."""
+        """Judge by the job's last update how waiting for *target* ended; None: it goes on."""
         if self.update is not None:
             ended = rules.is_terminal(self.update.StateType)
             if self.update.StateType == target.state or (target.state == ENDED and ended):
@@ -220,7 +220,7 @@ def _alike(patterns: "list[JobKey]") -> list[str]:
 async def _settle(
     rules: "Rules", target: _Target, awaited: list[_Awaited], entries: "Reading", *, as_json: bool
 ) -> None:
-    """Take entries until every job is settled. What was before now counts only by what it led to."""
+    """Take entries until every job is settled. For entries from before now only the last state of a job counts."""
     told = False
     async for entry in entries:
         before = [job.latest for job in awaited]

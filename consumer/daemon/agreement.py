@@ -14,7 +14,7 @@ from consumer.model import HistoryPage, ReadCause
 from consumer.ports import Answered
 
 DOUBT_JOBS: Final = 3
-"""So many jobs in a row that frames named and the record does not know: it is no coincidence."""
+"""After this many jobs in a row that frames named and the orchestrator does not know, it is no coincidence."""
 KEPT_MAX: Final = 1_000
 
 
@@ -37,7 +37,7 @@ class Agreement:
 
     @property
     def doubt(self) -> str:
-        """What an operator should look at; empty while there is nothing."""
+        """A sentence about what an operator should look at; empty while there is nothing."""
         if len(self._unknown) < DOUBT_JOBS:
             return ""
         return (

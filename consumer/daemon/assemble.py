@@ -1,4 +1,4 @@
-"""The daemon, put together: one life after the other, each recovered from the log. What each part does is elsewhere.
+"""The daemon, put together: one life after the other, each recovered from the log. Each part is elsewhere.
 
 A life (`consumer.daemon.life`) ends when it is told to stop, or when the log is not the one that it was recovered from;
 then another begins.
@@ -166,7 +166,7 @@ class _Daemon(Estate):
             return ExitCode.OK if drained else ExitCode.DRAIN
 
     async def tell_recovery(self, server: EmbeddedServer) -> NoReturn:
-        """Say whenever the server of our own recovers its streams: in /readyz at once, in the log ever more seldom."""
+        """Say that our own server recovers its streams: in /readyz at once, in the log less and less often."""
         outage = Outage("server")
         while True:
             self.server_recovery = server.recovery
@@ -179,7 +179,7 @@ class _Daemon(Estate):
             await asyncio.sleep(RETRY_S)
 
     def tell_of_server(self, event: str, sentence: str) -> None:
-        """What was found of the server of our own (`EmbeddedServer.mend`)."""
+        """Log a finding about our own server (`EmbeddedServer.mend`)."""
         log.warning(event, reason=sentence)
         self.watch.server_trouble = sentence if event == DISK_FULL else ""
 

@@ -1,7 +1,7 @@
 """The loops that carry: from input, tap and orchestrator to the core, and from there to the log.
 
 They decide nothing. Every loop waits for one port, hands what came to the core, and `_follow` carries out what
-came of it. So the daemon is this file's handful of loops, and all that can be right or wrong about states is elsewhere.
+came of it. The daemon is this file's handful of loops; everything that can be right or wrong about states is elsewhere.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ def tell_ahead(told_ns: int, now_ns: int, next_step: str) -> None:
 
 
 class Watcher(Protocol):
-    """Whoever is told what happens: metrics, health, log. Never decides, never raises."""
+    """An observer of all that happens: metrics, health, log. Never decides, never raises."""
 
     def frame(self, frame: Frame) -> None:
         """A frame was read."""
@@ -74,7 +74,7 @@ class Watcher(Protocol):
 
 
 class Sources:
-    """What one life of the daemon listens to: without an orchestrator no *reads*, with reports only no *tap* either."""
+    """The sources of one life of the daemon: without an orchestrator no *reads*, with reports only no *tap* either."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Carrier:
         self._watcher: Final = watcher
         self._events_max: Final = events_max
         self._message_max: Final = message_max
-        # What comes of a report must fit into a message too: else one report would stop the daemon, for ever.
+        # The update of a report must fit into a message too: else one report would stop the daemon, for ever.
         self._report_max: Final = max(message_max - UPDATE_ROOM, message_max // 2)
         self._checkpoint_every_s: Final = checkpoint_every_s
         self._to_send: Final = asyncio.Event()

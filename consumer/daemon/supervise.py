@@ -16,7 +16,7 @@ log = structlog.get_logger()
 Loop = Callable[[], Coroutine[Any, Any, None]]
 
 AGAIN_S: Final = 1.0
-"""So long a cancelled task may take to end; then it is taken to have swallowed that, and cancelled again."""
+"""Seconds that a cancelled task may take to end; then it counts as having swallowed that, and is cancelled again."""
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ async def run_until(  # noqa: PLR0913 - each is one part of a life, given once
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What *work* gives, or None if *stop* comes before it does: then it is ended."""
+    """Await *work* and return its result, or None if *stop* comes first: then *work* is ended."""
     task = asyncio.ensure_future(work)
     stopped = asyncio.ensure_future(stop.wait())
     try:
@@ -74,7 +74,7 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
 
 
 async def beside(work: Coroutine[Any, Any, T], companion: Coroutine[Any, Any, None]) -> T:
-    """What *work* gives, with *companion* beside it: ended with it, and if it ends before, its error ends the work."""
+    """Await *work* with *companion* beside it: both end together, and an error of *companion* ends *work*."""
     task = asyncio.ensure_future(work)
     other = asyncio.ensure_future(companion)
     try:
@@ -88,7 +88,7 @@ async def beside(work: Coroutine[Any, Any, T], companion: Coroutine[Any, Any, No
 
 
 async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel *tasks*, and return when all have ended. What they came to is for others to ask.
+    """Cancel *tasks*, and return when all have ended. Their results are for others to read.
 
     Cancelled again and again: `asyncio.wait_for` of Python 3.11 swallows a cancellation that comes with its result, and
     so does nats-py where a publish is blocked. Such a loop would go on for ever. Who is cancelled while it waits here

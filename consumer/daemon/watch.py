@@ -35,19 +35,19 @@ STUCK_S: Final = 10.0
 """Events wait and nothing was confirmed for so long: the daemon is not ready, whatever its connections say."""
 
 FRESH_S: Final = 5.0
-"""What was seen longer ago says nothing of now."""
+"""Seconds after which an observation says nothing of now."""
 
 BEHIND_S: Final = 2.0
 """Reads that wait for so long are held back by `orchestrator.max_rate`, which somebody should know."""
 
 WRONG_IN_ROW: Final = 3
-"""So many lists, or reads of one job each, in a row that failed, however well the others go: not ready."""
+"""After this many failed lists, or reads of one job each, in a row: not ready, however well the others go."""
 
 READ_AGAIN_S: Final = 120.0
 """A job that fails is read at least once a minute (`ReadingOptions.retry_max_s`): an older error is over."""
 
 WORDS: Final = {"log": "the log", "refused": "the stream of what was refused"}
-"""What is said of the streams that are appended to."""
+"""The texts about the streams that are appended to."""
 
 
 class _Failures:
@@ -58,7 +58,7 @@ class _Failures:
         self._in_row = 0
         self._last_at = float("-inf")
         self.error = ""
-        """What the last one said."""
+        """The text of the last one."""
 
     def add(self, error: OrchestratorError, now: float) -> None:
         """One more failed."""
@@ -75,7 +75,7 @@ class _Failures:
 
 
 class _Life:
-    """What is known of one life of the daemon's core, and goes with it."""
+    """Facts about one life of the daemon's core; they end with it."""
 
     def __init__(
         self, lanes: Lanes, source: Readers | Derivation | None, dwell: Dwell, outcomes: Mapping[tuple[str, str], int]
@@ -85,7 +85,7 @@ class _Life:
         self.dwell: Final = dwell
         self.outcomes: Final = outcomes
         self.tally = Tally()
-        """What of the lanes' tally is told."""
+        """The part of the lanes' tally that was told."""
         self.outcomes_told: Counter[tuple[str, str]] = Counter()
         self.full: set[str] = set()
         """The streams that have no room."""
@@ -94,7 +94,7 @@ class _Life:
         self.failed_lists: Final = _Failures(fresh_s=float("inf"))
         """A list that failed is asked for again whatever happens, if ten minutes later (`consumer.core.lists`)."""
         self.failed_jobs: Final = _Failures(fresh_s=READ_AGAIN_S)
-        """What is read of one job, the job itself or its history: who fails with one may be read by the other next."""
+        """Reads of one job, the job itself or its history: a job that fails with one may be read by the other next."""
 
 
 class Watch:
@@ -117,7 +117,7 @@ class Watch:
         self.look_at = "the server's own log and its disk"
         """Where to look when nothing is confirmed."""
         self.server_trouble = ""
-        """What is known to be wrong with the server: it takes nothing until that is mended. Empty: nothing."""
+        """The known fault of the server: it takes nothing until that is mended. Empty: nothing."""
         self._lags: Final = {cause: metrics.lag(cause) for cause in (*ReadCause, "report")}
 
     def follow_life(
@@ -426,5 +426,5 @@ def _was_asked(one: Answered) -> bool:
 
 
 def _cause(event: Event) -> str:
-    """What made us look: "hint" or "scan" of a record, else "report"."""
+    """The cause of an event: "hint" or "scan" for a record, else "report"."""
     return event.cause if isinstance(event, Record) else "report"

@@ -41,7 +41,7 @@ Probe = Callable[[], Awaitable[Finding]]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What is examined: the daemon's *settings* (or why there are none), how long to listen, a monitoring port."""
+    """The daemon's *settings* (or why there are none), how long to listen, a monitoring port."""
 
     settings: Settings | JobstateError
     listen_s: float = 5.0
@@ -133,7 +133,7 @@ class _Examination:
         }
 
     async def make(self, check: Check) -> Finding:
-        """Make *check*, within its time. Whatever goes wrong with it is its finding."""
+        """Make *check*, within its time. Any error in it becomes its finding."""
         bound_s = BOUND_S + self._plan.listen_s + 2 * self._settings.orchestrator.timeout_s
         try:
             async with asyncio.timeout(bound_s):

@@ -1,4 +1,4 @@
-"""What the probes bring: facts, not judged. No field holds a secret or what a job carries. Pure."""
+"""The facts that the probes bring, not judged. No field holds a secret or contents of a job. Pure."""
 
 import msgspec
 
@@ -32,7 +32,7 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Permissions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user may publish and subscribe, as the server says: patterns; None: whatever is not denied."""
+    """The permissions of a user, as the server says: patterns; None: everything that is not denied."""
 
     publish_allow: tuple[str, ...] | None = None
     publish_deny: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Permissions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """What JetStream says of our account; -1 is "no limit". `level`: of the API (0: older than 2.11)."""
+    """JetStream's limits and usage of our account; -1 is "no limit". `level`: of the API (0: older than 2.11)."""
 
     level: int
     streams: int = 0
@@ -94,7 +94,7 @@ class Streams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Monitor(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server's monitoring port says of its JetStream (`/jsz`); `fault`: why it says nothing."""
+    """JetStream as the server's monitoring port shows it (`/jsz`); `fault`: why it says nothing."""
 
     fault: str = ""
     sync_always: bool = False
@@ -166,7 +166,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """What the newest job's history is: how many states. `kind`: as of an `Answer`, `missing` for a 404."""
+    """The history of the newest job: how many states. `kind`: as of an `Answer`, `missing` for a 404."""
 
     job: str
     kind: str = ""
@@ -176,7 +176,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
-    """What came while it listened. `jobs`: (id, namespace) that frames named, each once; empty namespace: unknown."""
+    """The frames that came. `jobs`: (id, namespace) that frames named, each once; empty namespace: unknown."""
 
     seconds: float
     frames: int = 0
@@ -216,7 +216,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
-    """What answers at the daemon's own address. `away`: nobody does, and why. `alien`: it is no daemon of ours.
+    """The answer at the daemon's own address. `away`: nobody does, and why. `alien`: it is no daemon of ours.
 
     `cluster`: whose log it writes; empty: it did not say.
     """

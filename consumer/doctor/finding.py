@@ -1,4 +1,4 @@
-"""What a check came to, which checks there are, and what each needs before it makes sense. Pure."""
+"""The checks, the checks that each one needs first, and their findings. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ CHECKS: Final = (
     # -- our NATS --
     Check("nats.reach", "a NATS server answers at `nats.url`", ("settings",)),
     Check("nats.tls", "TLS, where it is asked for; no secret in the clear", ("nats.reach",)),
-    Check("nats.auth", "it lets us in", ("nats.tls",)),
+    Check("nats.auth", "it accepts our credentials", ("nats.tls",)),
     Check("nats.version", "nats-server 2.11 or later, on every server of the cluster", ("nats.auth",)),
     Check("nats.asks", "this user may ask JetStream's API", ("nats.version",)),
     Check("nats.writes", "this user may publish what the daemon publishes", ("nats.version",)),
@@ -63,7 +63,7 @@ CHECKS: Final = (
     # -- Bacalhau's NATS --
     Check("bacalhau.reach", "a NATS server answers at `bacalhau.url`", ("settings",)),
     Check("bacalhau.tls", "TLS, where it is asked for; no secret in the clear", ("bacalhau.reach",)),
-    Check("bacalhau.auth", "it lets us in", ("bacalhau.tls",)),
+    Check("bacalhau.auth", "it accepts our credentials", ("bacalhau.tls",)),
     Check("bacalhau.subscribe", "all subjects may be subscribed", ("bacalhau.auth",)),
     Check("bacalhau.version", "which server it is", ("bacalhau.subscribe",)),
     # -- the orchestrator --

@@ -1,7 +1,7 @@
 """How large our streams may become on this account: which bounds it requires, and which it allows (design/nats.md 2).
 
-Hosted NATS has accounts whose every stream must say its `max_bytes`, with a largest one. What such an account would
-refuse is found before the first stream is made, so that no part of the set is left behind.
+Hosted NATS has accounts whose every stream must say its `max_bytes`, with a largest one. It finds everything
+that such an account would refuse before the first stream is made, so that no part of the set is left behind.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ jobs; the server adds to each where it came from, some 150 bytes to the 590 of a
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the account says of its streams; -1 is "no limit"."""
+    """The account's limits for streams; -1 is "no limit"."""
 
     max_storage: int = -1
     storage_max_stream_bytes: int = -1

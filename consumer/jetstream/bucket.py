@@ -1,7 +1,7 @@
 """Whether the KV bucket has a copy of what the log has. The server copies; it tells nobody what the bucket lacks.
 
-A bucket can lack jobs of the log for good: it was purged, its sources were taken away, or its source stands still. What
-a bucket must be is `consumer.jetstream.topology`; who makes it anew, `consumer.jetstream.upkeep`.
+A bucket can lack jobs of the log for good: it was purged, its sources were taken away, or its source stands still. The
+configuration of a bucket is in `consumer.jetstream.topology`; `consumer.jetstream.upkeep` makes it anew.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ STUCK_S: Final = 60.0
 VERIFIED: Final = 20
 """Jobs that the bucket seems to lack, and that are looked up in the log before that is believed."""
 SUBJECTS_MAX: Final = 200_000
-"""Of a log with more subjects `find_lack` does not compare every job: the server would be busy for seconds."""
+"""In a log with more subjects `find_lack` does not compare every job: the server would be busy for seconds."""
 CATCH_UP_S: Final = 20.0
 LOOK_S: Final = 0.2
 FRESH_NS: Final = 10 * 10**9
@@ -48,7 +48,7 @@ class BucketCheck:
     """Looks for what the bucket lacks, once for each look of its owner at the streams.
 
     It costs one request at most. It is exact: at one look the bucket had taken the last update of so many jobs, and at
-    the next one it has fewer. So neither a burst nor a bucket that is being filled looks faulty.
+    the next one it has fewer. In this way neither a burst nor a bucket that is being filled looks faulty.
     """
 
     def __init__(self, names: Names) -> None:
@@ -63,7 +63,7 @@ class BucketCheck:
         self._copied = 0
         self._moved_at = asyncio.get_running_loop().time() if created else 0.0
         self._last = 0  # the log's last update at the look before
-        self._must_have = self._up_to = 0  # so many jobs, the updates up to this one, had been taken then
+        self._must_have = self._up_to = 0  # this number of jobs, the updates up to this one, had been taken then
         self._excused = 0
 
     async def find(
@@ -162,7 +162,7 @@ async def find_fault_of_bucket(connection: Connection, names: Names) -> str:
 
 
 async def find_lack(connection: Connection, names: Names) -> str:
-    """What the bucket lacks of the log, for whoever has no memory of it: all jobs of both are listed and compared.
+    """Find the jobs that the bucket lacks, without a memory of it: all jobs of both are listed and compared.
 
     Waits until the bucket has copied what the log has now, for `CATCH_UP_S` at most. Empty: it lacks nothing, or the
     log has more than `SUBJECTS_MAX` subjects and only how far the bucket has copied was seen. Raises `ServerError`.

@@ -102,7 +102,7 @@ async def open_format(  # noqa: PLR0913 - what a recovery found, given once
 
 
 def read_format(entry: Entry) -> Format | None:
-    """What *entry* says of the log; None if it is none of ours."""
+    """Decode *entry*; None if no daemon wrote it."""
     if not is_guarded(entry):
         return None
     try:
@@ -125,7 +125,7 @@ class _Log:
         return await last_entry(self._connection, self.names, self.names.format)
 
     async def told(self, entry: Entry | None, stamp: RulesStamp) -> Format:
-        """What the log says, where *entry* stands last; of a new one what is to be said. Raises `TopologyError`.
+        """The format of the log whose last one is *entry*; for a new log the format to write. Raises `TopologyError`.
 
         Ours replaces what was before it, so behind a stranger's entry it is the first, if it is there at all. Where it
         is not (the stranger replaced it), the log begins when it was made: a job too many is no harm, one too few is.

@@ -1,7 +1,7 @@
 """The input stream, read in order from a position, without acknowledgements (design/design.md 7.5): `ports.Input`.
 
 It begins, and begins again after whatever happened, in one way: if the entry at the last position is still the one with
-its time, after it; else from the first. What an entry says is `consumer.wire`; what it does is `consumer.core`.
+its time, after it; else from the first. `consumer.wire` reads an entry; `consumer.core` decides.
 """
 
 import asyncio
@@ -99,7 +99,7 @@ class JetStreamInput:
         await self._begin()
 
     async def stop(self) -> None:
-        """End the consumer. What was not taken is not lost: the next start reads it."""
+        """End the consumer. Entries that were not taken are not lost: the next start reads them."""
         pull, self._pull = self._pull, None
         if pull is not None:
             self._turns += pull.turns

@@ -1,7 +1,7 @@
 """One ephemeral pull consumer without acknowledgements: a stream's entries in order, until it is in doubt.
 
 Deleted, lost with its server, cut off, silent or stalled: for all of it there is one answer, `DoubtError`, and its
-owner begins again after the last entry it got (design/nats.md 1.4). What the entries mean is the owner's.
+owner begins again after the last entry it got (design/nats.md 1.4). The owner interprets the entries.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ LAST_S: Final = 60.0
 STALL_S: Final = 15.0
 """Entries wait, and only heartbeats have come for so long: the consumer is given up."""
 STALL_BEATS: Final = 5
-"""And at least so many heartbeats: a process that was stopped, or was busy, has heard none meanwhile."""
+"""And at least this many heartbeats: a process that was stopped, or was busy, has heard none meanwhile."""
 
 Pulled = tuple[int, int, bytes, bytes, bytes | None]
 """(stream sequence, time in ns, subject, body, header block or None): a tuple, because there are many."""
@@ -52,7 +52,7 @@ _STATUS: Final = slice(9, 12)
 
 
 class DoubtError(JobstateError):
-    """The consumer may be gone, or something was lost on the way. What was not given yet must be asked for again."""
+    """The consumer may be gone, or something was lost on the way. Ask again for the entries that were not given yet."""
 
 
 class StallError(DoubtError):
@@ -205,7 +205,7 @@ class Pull:
         self._something.set()
 
     def _take(self) -> list[Pulled]:
-        """What has arrived, up to the first hole in the consumer's count."""
+        """Take the arrived entries, up to the first hole in the consumer's count."""
         arrived, self._arrived = self._arrived, []
         found: list[Pulled] = []
         count = self._count
@@ -236,7 +236,7 @@ class Pull:
         return found
 
     def _hear(self, headers: bytes) -> None:
-        """What the server says of our requests (design/nats.md 1.4)."""
+        """Read the server's status for our requests (design/nats.md 1.4)."""
         status = headers[_STATUS]
         words = headers[13 : headers.find(b"\r\n")].decode("utf-8", "replace")
         if status == b"100":

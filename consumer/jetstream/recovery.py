@@ -1,4 +1,4 @@
-"""What a start finds in the log: where the input was confirmed to, by which format, and the last entries of each job.
+"""Reads the log at a start: where the input was confirmed to, by which format, and the last entries of each job.
 
 Reads in the order that design/design.md 7.4 needs; judges nothing: which entries are true is `consumer.core.verify`.
 """
@@ -20,7 +20,7 @@ from consumer.wire.subjects import Names
 
 TRIES: Final = 3
 FILTERS_MAX: Final = 128
-"""Of so many jobs at most their own entries are read; of more those of all jobs: one pass over the log either way."""
+"""For at most this many jobs only their entries are read; for more, those of all jobs: always in one pass."""
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +110,7 @@ async def read_whole(
 async def _entries_of_jobs(
     connection: Connection, names: Names, policy: str, filters: tuple[str, ...], until: int
 ) -> AsyncIterator[tuple[JobKey, Entry]]:
-    """What a consumer with *policy* and *filters* has of jobs, until it has come to the entry *until* or behind it."""
+    """Read jobs' entries by a consumer with *policy* and *filters*, until it has reached the entry *until*."""
     pull = Pull(connection, names.log)
     try:
         await pull.open({"deliver_policy": policy}, filters)
@@ -167,7 +167,7 @@ def read_checkpoint(entry: Entry | None) -> InputPosition | None:
 async def _read_jobs(connection: Connection, names: Names, last_seq: int) -> dict[JobKey, list[Entry]]:
     """The last entry of each subject, from a consumer that has seen *last_seq*.
 
-    It may be on a server that is behind the leader. So it reads the log's other subjects too: the entry at *last_seq*
+    It may be on a server that is behind the leader. It reads the log's other subjects too: the entry at *last_seq*
     is the last of its subject, and when it or a later one has come, so has everything before it.
     """
     found: dict[JobKey, list[Entry]] = {}

@@ -34,7 +34,7 @@ POLL_S: Final = 0.01
 AGAIN_S: Final = 0.5
 AGAIN_MAX_S: Final = 10.0
 FAILURES_MAX: Final = 10
-"""So many starts in a row that came to nothing, over a minute in all: it will not go on by itself."""
+"""After this many failed starts in a row, over a minute in all, it will not recover by itself."""
 CALM_S: Final = 10.0
 """A server that ended sooner than that after its start counts as one that did not start."""
 LOOK_S: Final = 0.1
@@ -47,7 +47,7 @@ ROOM_BYTES: Final = 1024 * 1024
 
 RESTARTED: Final = "server.restarted"
 DISK_FULL: Final = "server.disk_full"
-"""What `mend` tells of."""
+"""The events of `mend`."""
 
 _ANOTHER: Final = "no folder can be there: name another"
 _NEXT_STEP: Final = {
@@ -59,7 +59,7 @@ _NEXT_STEP: Final = {
     errno.ENOSPC: "the disk is full: make room there, or name another folder",
     errno.EDQUOT: "the disk is full: make room there, or name another folder",
 }
-"""What to do about a folder that cannot be used."""
+"""The next step for a folder that cannot be used."""
 
 _PDEATHSIG: Final = 1
 _LOG_LINES: Final = 5
@@ -112,7 +112,7 @@ class EmbeddedServer:
 
     @property
     def recovery(self) -> str:
-        """What it is at while it runs and takes no connections yet, with the last line of its log; else empty."""
+        """Its progress while it runs and takes no connections yet, with the last line of its log; else empty."""
         for_s = time.monotonic() - self._started_at
         if self.pid is None or self._ready_at is not None or for_s < RECOVERY_S:
             return ""
@@ -285,7 +285,7 @@ class EmbeddedServer:
                 continue
             tell(RESTARTED, f"it has confirmed nothing for {waited_s:.0f} s, and its disk has room")
             await self._end()
-            # If that was not it, ever more seldom.
+            # If that did not help, less and less often.
             pause_s = after_s if since_s > 2 * MEND_AFTER_MAX_S else min(pause_s * 2.0, MEND_AFTER_MAX_S)
             ended_at, full = loop.time(), False
 
@@ -374,7 +374,7 @@ def _quoted(path: Path) -> str:
 
 
 def end_with_parent() -> Callable[[], None] | None:
-    """What a child does before it becomes another program: ask Linux for SIGTERM when its parent is gone."""
+    """For a child before it becomes another program: ask Linux for SIGTERM when its parent is gone."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl

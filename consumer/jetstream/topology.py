@@ -1,6 +1,6 @@
 """The streams of one cluster: made if absent, refused if different, never altered (design/design.md 4).
 
-What they must be stands here and nowhere else. What they hold is read and written elsewhere.
+Their configuration stands here and nowhere else. Their contents are read and written elsewhere.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ def configs(names: Names, streams: Streams, *, bucket: bool = True) -> tuple[Con
         "name": names.input,
         "subjects": [f"{names.in_prefix}*.*"],
         **common,
-        # What is covered is not needed any more; full must not mean that producers are refused.
+        # Covered reports are not needed any more; full must not mean that producers are refused.
         "discard": "old",
         "max_bytes": streams.input_max_bytes or -1,
         # `Nats-Rollup: all` from a producer would empty it (1.5).
@@ -161,7 +161,7 @@ async def remake(connection: Connection, names: Names, streams: Streams, missing
 async def remake_bucket(connection: Connection, names: Names, streams: Streams) -> None:
     """Delete the KV bucket and make it anew: the server fills it from the log's first entry on. Raises as `ensure`.
 
-    Whoever watches the bucket loses it, and has to begin again.
+    Programs that watch the bucket lose it, and have to begin again.
     """
     wanted = [config for config in configs(names, streams) if config["name"] == names.bucket_stream]
     before, freed = await look_at(connection, names.bucket_stream), 0
@@ -200,7 +200,7 @@ def _all(names: Names) -> tuple[str, ...]:
 
 
 async def look_at(connection: Connection, name: str, *, patience_s: float = PATIENCE_S) -> StreamInfo | None:
-    """What the server says of the stream *name*; None if there is none. Raises `ServerError`."""
+    """Ask the server for the stream *name*; None if there is none. Raises `ServerError`."""
     info = await _ask(connection, f"$JS.API.STREAM.INFO.{name}", b"", patience_s)
     if info.error is None:
         return info
@@ -262,7 +262,7 @@ def require(connection: Connection, names: Names, streams: Streams, name: str, i
 
 
 def compare(wanted: Mapping[str, Any], found: Mapping[str, Any], path: str = "") -> Iterator[Difference]:
-    """Where *found* differs from *wanted*, field by field. What *wanted* does not name may be anything."""
+    """Where *found* differs from *wanted*, field by field. A field that *wanted* does not name may be anything."""
     for key, value in wanted.items():
         yield from _compare(value, found.get(key), f"{path}{key}")
 

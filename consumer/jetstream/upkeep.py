@@ -1,6 +1,6 @@
 """The cluster's streams while the daemon lives: one that is lost is made anew, or named where it is not ours to make.
 
-What a stream must be is `consumer.jetstream.topology`. Whether the log is still the one that is known, the daemon
+`consumer.jetstream.topology` has the streams' configuration. Whether the log is still the one that is known, the daemon
 itself looks: nothing can mend that but to begin again.
 """
 
@@ -31,7 +31,7 @@ NOT_COPIED: Final = "has it room (max_bytes), and does its server reach the log'
 
 
 class Memory(NamedTuple):
-    """What a life knows of the log: its *jobs*; how *many* they were, up to which *last* entry, before a look at it."""
+    """Known of the log: its *jobs*; how *many* they were, up to which *last* entry, before a look at it."""
 
     jobs: Mapping[JobKey, LastUpdate]
     many: int

@@ -46,18 +46,18 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 FIRST: Final = Start(deliver_policy="all")
 """From the first entry."""
 NEW: Final = Start(deliver_policy="new")
-"""What is stored from now on."""
+"""Entries that are stored from now on."""
 LAST: Final = Start(deliver_policy="last_per_subject")
 """The last entry of each subject, in the order of the stream, and then what is stored from now on."""
 
 
 def after(number: int) -> Start:
-    """What was stored after entry *number*."""
+    """Entries that were stored after entry *number*."""
     return Start(deliver_policy="by_start_sequence", opt_start_seq=number + 1)
 
 
 def since(time: datetime) -> Start:
-    """What was stored at *time* (with a zone) or later, by the server's clock."""
+    """Entries that were stored at *time* (with a zone) or later, by the server's clock."""
     return Start(deliver_policy="by_start_time", opt_start_time=time.astimezone(UTC))
 
 
@@ -133,7 +133,7 @@ class View:
         return Present(Reading(self, self.names.log, filters, LAST, live=False), self.names)
 
     async def keys(self, namespace: str = "*", job: str = "*") -> list[JobKey]:
-        """The keys of all jobs in the log whose tokens match. Of one *job* one quick request; of all as `present`."""
+        """The keys of all jobs in the log that match. One request for one *job*; for all as slow as `present`."""
         if job == "*":
             async with self.present(*(() if namespace == "*" else (namespace,))) as entries:
                 found = [self.names.key_of_state(entry.subject) async for entry in entries]
@@ -167,7 +167,7 @@ class View:
         return answer.seq
 
     async def info(self, stream: str, *, filter: str = "", offset: int = 0) -> _StreamPage:  # noqa: A002 (its name there)
-        """What the server says of *stream*. Raises `AbsentError` if there is none."""
+        """Ask the server for *stream*. Raises `AbsentError` if there is none."""
         body = msgspec.json.encode({"subjects_filter": filter, "offset": offset}) if filter else b""
         page = await self._ask_info(stream, body)
         await self._check(page.error, stream, f"the stream {stream}")

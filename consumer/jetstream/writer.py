@@ -24,14 +24,14 @@ from consumer.wire.subjects import Names
 log = structlog.get_logger()
 
 ANSWER_S: Final = 2.0
-"""So long an answer is waited for; then the lanes ask again."""
+"""Seconds to wait for an answer; then the lanes ask again."""
 LOOK_S: Final = 1.0
 """Between two looks whether a stream that nobody answers for is still there."""
 GET: Final = "$JS.API.STREAM.MSG.GET."
 CHUNK: Final = 64 * 1024
 """Bytes that go to the socket at once: the server stores the first while the next are made."""
 
-# What an append came to: one of these, or `FULL` (the stream, or its server, has no room).
+# The result of an append: one of these, or `FULL` (the stream, or its server, has no room).
 STORED: Final = "stored"
 """It was confirmed."""
 REFUSED: Final = "refused"
@@ -60,7 +60,7 @@ _FAULTS: Final = {
 
 
 _NONE: Final[list[Entry]] = []
-"""Of what reads nothing."""
+"""The result of reading nothing."""
 _pub_ack: Final = msgspec.json.Decoder(PubAck)
 _message: Final = msgspec.json.Decoder(MessageAnswer)
 _info: Final = msgspec.json.Decoder(StreamInfo)
@@ -116,7 +116,7 @@ class JetStreamWriter:
         return self._connection.deaf
 
     async def close(self) -> None:
-        """End the connection. What is open may or may not be stored."""
+        """End the connection. An open append may or may not be stored."""
         for opened in self._open.values():
             self._count(opened, LOST)
         self._open.clear()
@@ -194,7 +194,7 @@ class JetStreamWriter:
                 try:
                     await self._connection.send_raw(more)
                 except ConnectionLostError as error:
-                    # What was answered before counts; that the connection is gone, the next call raises.
+                    # Earlier answers count; the next call raises that the connection is gone.
                     log.debug("writer.lost", reason=str(error))
             if not found:
                 if not self._connection.is_connected:
@@ -217,7 +217,7 @@ class JetStreamWriter:
         self._something.set()
 
     def _expire(self) -> list[tuple[int, Answer]]:
-        """What waited too long: all wait equally long, so the oldest stand first."""
+        """Take the requests that waited too long: all wait equally long, so the oldest stand first."""
         now = asyncio.get_running_loop().time()
         over = []
         for serial, opened in self._open.items():
@@ -240,7 +240,7 @@ class JetStreamWriter:
             self._outcomes[opened.ask.stream, outcome] += 1
 
     def _read(self) -> tuple[list[tuple[int, Answer]], bytes]:
-        """What has arrived, and what is to be asked next because of it. Nothing is waited for: no answer gets lost."""
+        """Take the arrived answers, and the requests that follow. It does not wait, so no answer gets lost."""
         arrived, self._arrived = self._arrived, []
         self._connection.answered()
         found: list[tuple[int, Answer]] = []
@@ -274,7 +274,7 @@ class JetStreamWriter:
         return found, b"".join(more)
 
     def _refusal(self, stream: str, problem: Problem | None) -> Answer:
-        """What an error says of an append (design/nats.md 2)."""
+        """Read the meaning of an error for an append (design/nats.md 2)."""
         if problem is None:
             return Unanswered("an answer without a sequence")
         code = problem.err_code
@@ -345,7 +345,7 @@ async def open_writer(
 
     Before it sends anything, its owner checks whether the log went back (design/design.md 7.7).
     *within_s*: see `ANSWER_S`.
-    *outcomes* counts what each append came to, by stream ("log", "refused") and outcome (`STORED` and those after it);
+    *outcomes* counts results of appends, by stream ("log", "refused") and outcome (`STORED` and those after it);
     one that was sent twice, twice.
     """
     writer = JetStreamWriter(connection, names, created, within_s, Counter() if outcomes is None else outcomes)

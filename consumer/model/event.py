@@ -35,7 +35,7 @@ NOWHERE = InputPosition(0, 0)
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Whose job it is, as far as the one who speaks knows. Empty strings where unknown."""
+    """The job's identity, as far as its source knows it. Empty strings where unknown."""
 
     id: str
     namespace: str
@@ -44,7 +44,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class LastUpdate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What the next decision about a job needs: its last confirmed update, in short.
+    """The last confirmed update of a job, in short: all that the next decision needs.
 
     `number` is the stream sequence that the next compare-and-set expects: the job's last entry's, ours or foreign.
     `input_time_ns` and `input_sequence` are the last report that is covered, (0, 0) if there was none. `time_ns`:
@@ -181,7 +181,7 @@ NOTICE_KINDS: Final = (
     "gap",
     "undecided",
 )
-"""What a notice that is announced may be of. docs/guide/promise.md says of each what it means and what to do."""
+"""The kinds of announced notices. docs/guide/promise.md says of each what it means and what to do."""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
@@ -210,10 +210,10 @@ REJECTED_REASONS: Final = (
 """Why an event is refused, as the subjects in quarantine spell it."""
 
 Event = Record | Report | Malformed
-"""What comes from outside and ends in exactly one decision."""
+"""An input from outside; it ends in exactly one decision."""
 
 Work = Event | Notice
-"""What a lane carries: events, and what we have to say ourselves."""
+"""A lane's items: events, and our own notices."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -31,7 +31,7 @@ _HOST: Final = ("http.host", "set http.host (JOBSTATE_HTTP__HOST) to an address 
 
 
 class Health:
-    """What the parts say of themselves. *now* gives seconds that never go back."""
+    """The state of each part, as it reports it. *now* gives seconds that never go back."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now

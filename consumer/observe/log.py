@@ -1,6 +1,6 @@
 """The daemon's log lines: structlog, set up by `configure`. Dotted event names, facts as fields, on standard error.
 
-What goes through here is bounded (lines a second of one kind, length of a value) and fit to be shown: no terminal
+Every line is bounded (lines a second of one kind, length of a value) and fit to be shown: no terminal
 escapes, no secrets in URLs or in fields that are named after one. Lines of libraries come the same way. What is worth a
 line is decided where it happens.
 """
@@ -78,7 +78,7 @@ class RateBound:
         return event
 
     def take(self, *, at_end: bool = False) -> dict[str, LeftOut]:
-        """What was left out of which event since it was last told; each event at most once in `LEFT_OUT_EVERY_S`.
+        """Counts of lines left out, by event, since they were last told; each event at most once in `LEFT_OUT_EVERY_S`.
 
         *at_end*: all of it, however short ago the last one was.
         """
@@ -93,7 +93,7 @@ class RateBound:
 
 
 _NOISE: Final = "returning true from eof_received() has no effect when using ssl"
-"""What asyncio and uvloop warn of whenever a server ends a connection with TLS: nothing is wrong, nothing to do."""
+"""The warning of asyncio and uvloop whenever a server ends a connection with TLS: nothing is wrong, nothing to do."""
 
 
 class _Library(logging.Handler):

@@ -39,9 +39,9 @@ prometheus_values.ValueClass = prometheus_values.MutexValue
 
 OTHER: Final = "other"
 STREAMS: Final = ("log", "input", "refused", "bucket")
-"""What our streams are called where a label names one."""
+"""The streams as labels name them."""
 SURPRISES: Final = ("adopted", "forgotten", "foreign", "stale")
-"""What the log may have that was not expected of it, as `consumer.core.lanes` counts it."""
+"""The kinds of surprises in the log, as `consumer.core.lanes` counts it."""
 TAP_GAPS: Final = (
     "late",
     "reconnect",
@@ -55,15 +55,15 @@ TAP_GAPS: Final = (
 )
 """Why frames may have been missed, as `consumer.bacalhau.tap` counts it."""
 PROFILES: Final = ("1.5", "1.5.0", "1.5.2", "1.6-1.7", "1.8+", "ncl")
-"""What a frame says of the release that it comes from (`consumer.model.Frame`)."""
+"""The releases that frames show (`consumer.model.Frame`)."""
 CONNECTIONS: Final = ("writer", "reader", "tap")
 """Our connections to NATS; the tap's is to Bacalhau's."""
 OUTCOMES: Final = ("stored", "refused", "busy", "full", "unanswered", "lost")
-"""What an append comes to, as `consumer.jetstream.writer` counts it."""
+"""The results of an append, as `consumer.jetstream.writer` counts it."""
 READS: Final = (("list", "scan"), *product(("history", "job"), ("hint", "scan")))
-"""What is read of the orchestrator, and why."""
+"""The reads of the orchestrator, and their causes."""
 ANSWERS: Final = ("answered", "missing")
-"""What a read comes to that does not fail."""
+"""The results of a read that does not fail."""
 LABEL_MAX: Final = 64
 """Characters: whoever can choose a label's value must not choose its size."""
 
@@ -132,7 +132,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.registry.register(_LostLines())
 
-        # What events came to.
+        # The decisions of events.
         decisions = (
             ("accepted", ""),
             *(("unchanged", reason) for reason in UNCHANGED_REASONS),
@@ -140,7 +140,7 @@ class Metrics:
             *(("undecodable", reason) for reason in sorted(REASONS)),
         )
         self.decisions: Final = self._counters(
-            "decisions", "Events by what they came to.", "decision", "reason", known=decisions
+            "decisions", "Events by their decision.", "decision", "reason", known=decisions
         )
         self.updates: Final = self._counters(
             "updates",
@@ -197,7 +197,7 @@ class Metrics:
         # The log's side.
         self.appends: Final = self._counters(
             "appends",
-            "Entries sent, by what each came to.",
+            "Entries sent, by their result.",
             "stream",
             "outcome",
             known=product(("log", "refused"), OUTCOMES),
@@ -205,7 +205,7 @@ class Metrics:
         self.resends: Final = self._counter("resends", "Asks of the log sent again because no answer came.")
         self.read_backs: Final = self._counter("read_backs", "Times a job was read back from the log.")
         self.surprises: Final = self._counters(
-            "surprises", "What the log had that was not expected of it.", "kind", known=product(SURPRISES)
+            "surprises", "Surprises in the log, by kind.", "kind", known=product(SURPRISES)
         )
         self.reports: Final = self._counter("reports", "Entries of the input that were read.")
         self.input_restarts: Final = self._counter(

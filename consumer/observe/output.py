@@ -1,7 +1,7 @@
 """Standard error of the daemon: who writes to it never waits for who reads it.
 
 A pipe takes 64 KiB; then a write waits until its reader goes on. That reader may stand still: a pager, Ctrl-S, a log
-driver that blocks. So a thread writes. What waits for it is bounded; what comes beyond that is dropped and counted.
+driver that blocks. So a thread writes. Waiting lines are bounded; lines beyond that are dropped and counted.
 """
 
 import functools
@@ -29,7 +29,7 @@ WHOLE: Final = select.PIPE_BUF
 class QueuedStream(io.TextIOBase):
     """A text stream in place of *out*, on the same descriptor. Its thread ends with the process.
 
-    Characters that *out* cannot spell are escaped. *say_lost* makes the line that tells of so many lost lines (empty:
+    Characters that *out* cannot spell are escaped. *say_lost* makes the line about lost lines (empty:
     not now); the thread calls it as soon as something can be written again.
     """
 
@@ -108,7 +108,7 @@ class QueuedStream(io.TextIOBase):
                 texts, self._texts = self._texts, []
                 untold, self._asked = self._untold, False
             written = self._write_all(texts)
-            # What was lost came after these, and before what has come since.
+            # The lost lines came after these, and before what has come since.
             said = self._say_lost(untold) if untold and written else ""
             told = bool(said) and self._write_all([said], count=False)
             with self._changed:

@@ -25,14 +25,14 @@ from consumer.wire.display import printable
 from consumer.wire.subjects import Names, job_key
 
 SETTLE_S: Final = 30.0
-"""So long after the last frame every verdict is either told or announced."""
+"""Seconds after the last frame until every verdict is either published or announced."""
 
 COMPLETED: Final = "Completed"
 STOPPED: Final = "Stopped"
 
 
 class DerivedOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay came to: updates and notices in the order of the log."""
+    """The result of a replay: updates and notices in the order of the log."""
 
     published: tuple[tuple[str, Published], ...]
     notices: tuple[Notice, ...]

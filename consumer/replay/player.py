@@ -76,7 +76,7 @@ class Player:
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
             self._clock.advance(t_ns)
             if frame is not None:
-                # What nats-py puts aside while it reconnects would land in one heap, or not at all.
+                # Messages that nats-py puts aside while it reconnects would land in one heap, or not at all.
                 await _until_connected(client)
                 reply = client.new_inbox() if frame.reply else ""
                 await client.publish(frame.subject, frame.data, reply=reply, headers=frame.headers)

@@ -1,4 +1,4 @@
-"""What the orchestrator's record of a job was at any time of a recording, and so what the log has to say: the oracle.
+"""The oracle: a job's record at any time of a recording, and so the updates that the log must have.
 
 Read from the recording's final documents, in other hands than the daemon's: nothing here comes from `consumer.wire`, so
 that what is misread there cannot be misread here in the same way. No log, no verdict, no HTTP.
@@ -21,7 +21,7 @@ TERMINAL: Final = frozenset({"Completed", "Failed", "Stopped"})
 """States after which a version of a job changes no more (design/bacalhau.md 4.2)."""
 
 UPDATED: Final = "Job update requested by user"
-"""What an update writes into `State.Message` without saying so in its history entry (recording `update`, 1.9.3)."""
+"""The `State.Message` of an update; its history entry does not say it (recording `update`, 1.9.3)."""
 
 _JOB_PATH: Final = re.compile(r"/api/v1/orchestrator/jobs/([^/]+)(/history)?")
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
@@ -84,7 +84,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def expected(self) -> tuple[Change, ...]:
-        """What the log must hold: the changes in order, equal neighbours (version and state) merged into the first."""
+        """The updates that the log must hold: the changes, with equal neighbours (version and state) merged."""
         steps: list[Change] = []
         for change in self.changes:
             if not steps or (steps[-1].version, steps[-1].state) != (change.version, change.state):
@@ -178,7 +178,7 @@ def read_records(documents: Mapping[str, Document]) -> tuple[JobRecord, ...]:
     """The record of every job in a recording's final *documents* (by request path), oldest job first.
 
     Pages of one history are joined, whatever else their paths ask. Raises ValueError with the reason (msgspec's
-    ValidationError, where a document has not the shape it should have, is none: the caller catches both).
+    a ValidationError for a document of the wrong shape is not: the caller catches both).
     """
     jobs: dict[str, Document] = {}
     histories: dict[str, dict[int, tuple[_Row, Document]]] = {}
@@ -238,7 +238,7 @@ def _read_record(document: Document, history: Mapping[int, tuple[_Row, Document]
 
 def _read_changes(job: _Job, rows: Sequence[_Row], times: Sequence[int]) -> Iterator[Change]:
     entries = [(row, time) for row, time in zip(rows, times, strict=True) if row.Type == "JobLevel"]
-    # More entries than revisions: so many of them share the revision of the equal one before them.
+    # More entries than revisions: the surplus ones share the revision of the equal one before them.
     shared = len(entries) - job.Revision
     revision = 0
     before: tuple[int, str] | None = None

@@ -1,6 +1,6 @@
 """One recording of a real Bacalhau network, read from its folder (`tests/recordings/README.md` has the form).
 
-The frames, and the orchestrator's last word. What the record was at a time is `consumer.replay.record`.
+The frames, and the orchestrator's last word. `consumer.replay.record` says what the record was at a time.
 """
 
 import codecs
@@ -122,7 +122,7 @@ def _read_frames(file: Path) -> tuple[RecordedFrame, ...]:
 
 
 def _bytes_of(file: Path) -> bytes:
-    """What *file* holds, without a byte-order mark."""
+    """The bytes of *file*, without a byte-order mark."""
     return file.read_bytes().removeprefix(codecs.BOM_UTF8)
 
 

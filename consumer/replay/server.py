@@ -1,4 +1,4 @@
-"""The simulated orchestrator as an HTTP server on the loopback. What it answers is `consumer.replay.simulated`."""
+"""The simulated orchestrator as an HTTP server on the loopback. `consumer.replay.simulated` makes the answers."""
 
 import asyncio
 from collections import Counter
@@ -30,7 +30,7 @@ class OrchestratorServer:
         self.reads_by: Final[Counter[str]] = Counter()
         """Requests so far, by what they asked for: "list", "job", "history", "other"."""
         self.fault: Callable[[web.BaseRequest], Awaitable[web.StreamResponse | None]] | None = None
-        """What answers in place of the record while it is set, where it answers at all: to see what becomes of that."""
+        """Answers in place of the record while it is set: to see what becomes of that."""
         self.asked_at: Final[list[float]] = []
         """When each of them came, by the loop's clock."""
         self.cost_s = 0.0
@@ -81,7 +81,7 @@ class OrchestratorServer:
 
 
 def _kind(path: str) -> str:
-    """What a request asks for: the path's last word tells lists and histories, what stands before it a job."""
+    """Parse a request: the path's last word tells lists and histories, what stands before it a job."""
     *_, before, last = ["", *path.rstrip("/").split("/")]
     if before == "orchestrator" and last == "jobs":
         return "list"

@@ -22,9 +22,9 @@ HISTORY_LIMIT: Final = 100
 """Rows of a page of history where nobody asks for another number."""
 
 READ_COST_S: Final = 0.0008
-"""What one job, or its history, costs a real orchestrator, whatever it stores (design/bacalhau.md 6.3; 1.9.3)."""
+"""The time of one job, or its history, on a real orchestrator, whatever it stores (design/bacalhau.md 6.3; 1.9.3)."""
 LIST_COST_S: Final = 40e-6
-"""What a list costs it for each job that it has ever stored, whatever page is asked for."""
+"""The time that a list costs it for each job that it has ever stored, whatever page is asked for."""
 
 _BASE: Final = "/api/v1"
 _SHORT_ID: Final = re.compile(r"[a-z]-[0-9a-f]{8}")
@@ -52,14 +52,14 @@ class Reply(msgspec.Struct, frozen=True):
 class SimulatedOrchestrator:
     """The orchestrator of one or several recordings, played on one time line: the recorded wall clock (Unix ns).
 
-    So no time in an answer is ever changed. Raises RecordingError if a job is in two recordings.
+    No time in an answer is ever changed. Raises RecordingError if a job is in two recordings.
     """
 
     def __init__(self, recordings: Sequence[Recording]) -> None:
         if not recordings:
             raise RecordingError("there is no recording to serve")
         self.release: Final = recordings[0].release
-        """What `X-Bacalhau-Git-Version` says: the first recording's."""
+        """The value of `X-Bacalhau-Git-Version`: the first recording's."""
         self._version: Final = recordings[0].documents[f"{_BASE}/agent/version"]
         self._records: Final[dict[str, JobRecord]] = {}
         for recording in recordings:
@@ -175,7 +175,7 @@ class SimulatedOrchestrator:
 
 
 class _Page(NamedTuple):
-    """What `NextToken` spells: `SortBy:Y|N:Limit:Offset`."""
+    """The parts of `NextToken`: `SortBy:Y|N:Limit:Offset`."""
 
     order: str
     reverse: bool
@@ -188,7 +188,7 @@ class _Page(NamedTuple):
 
 
 def _page(query: Query) -> _Page | None:
-    """What page is asked for; a token replaces what else the query says. None if it cannot be understood."""
+    """Parse which page is asked for; a token replaces what else the query says. None if it cannot be understood."""
     limit = _number(query.get("limit", ""))
     if limit is None:
         return None

@@ -1,6 +1,6 @@
 """The demo's stage: a real nats-server, the simulated orchestrator, the player, and the real daemon as its own process.
 
-Daemon and server are kept alive as an operator would keep them: one that dies is started again, and that is told. So a
+Daemon and server are kept alive as an operator would keep them: one that dies is started again, and that is told. A
 person, or a test, may kill either at any moment and see that the log comes out the same.
 """
 
@@ -47,7 +47,7 @@ STREAMS: Final = Streams(log_max_bytes=256 * MIB, input_max_bytes=64 * MIB, refu
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True):
-    """What is read of the daemon's own log lines: where it serves, and which update came by which cause."""
+    """Facts from the daemon's own log lines: where it serves, and which update came by which cause."""
 
     event: str = ""
     http: str = ""

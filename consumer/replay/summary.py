@@ -1,4 +1,4 @@
-"""What a replay or a demo says in the end: the verdict as one JSON object and as lines for people."""
+"""The end of a replay or a demo: the verdict as one JSON object and as lines for people."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ SHOWN_MAX = 10
 
 
 class Tallies(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted on the way. Lags are milliseconds from the record's change to the log.
+    """The counts of a replay. Lags are milliseconds from the record's change to the log.
 
     `reads_by`: the reads by what made us read; `cost_s`: how long they would have kept a core of a real orchestrator.
     `derived`: updates from a frame, of which there must be none; `corrected`: updates that take another one back.

@@ -1,6 +1,6 @@
 """Whether a log says what the record says: the judge of `jobstate replay` and `jobstate demo`. Pure.
 
-It compares; it knows neither rules nor how the log came to be. What is expected is `consumer.replay.record`.
+It compares; it knows neither rules nor how the log came to be. `consumer.replay.record` makes the expected updates.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,23 +13,23 @@ from consumer.model import Update
 from consumer.replay.record import Change, JobRecord
 
 TIME_TOLERANCE: Final = timedelta(milliseconds=10)
-"""So far an update's `Time` may be from the record's."""
+"""The largest distance of an update's `Time` from the record's."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a log came to, beside the record. Items read like `j-… v1 r2 Queued`, with the reason where there is one."""
+    """A log compared with the record. Items read like `j-… v1 r2 Queued`, with the reason where there is one."""
 
     jobs: int
     updates: int
     expected: int
     missing: tuple[str, ...]
-    """What the record says and the log does not."""
+    """Updates that the record has and the log has not."""
     surplus: tuple[str, ...]
-    """What the log says and the record does not, or says otherwise, or once less."""
+    """Updates that the log has and the record has not, or has otherwise, or once less."""
     misordered: tuple[str, ...]
-    """What stands in the log before what it follows, or has not its number in `Sequence`."""
+    """Updates that stand before the one they follow, or have a wrong `Sequence`."""
 
     @property
     def ok(self) -> bool:
@@ -63,7 +63,7 @@ def judge(records: Iterable[JobRecord], updates: Iterable[Update]) -> Verdict:
 
 
 class _Findings:
-    """What was found so far, job after job."""
+    """The findings so far, job after job."""
 
     def __init__(self) -> None:
         self.missing: list[str] = []

@@ -39,15 +39,15 @@ NOT_FOUND: Final = 404
 READ_S: Final = 0.01
 """How long a read takes, in virtual time: the record is taken as it is when the read is answered."""
 BEFORE_S: Final = 1.0
-"""So long before the first happening the daemon is up, as it is when a demo is played: it misses nothing."""
+"""Seconds by which the daemon is up before the first happening, as it is when a demo is played: it misses nothing."""
 SETTLE_S: Final = 10.0
-"""So long after the last frame or change of the record the log must be right, and stay so."""
+"""Seconds after the last frame or change within which the log must be right, and stay so."""
 LAST_LIST_S: Final = 7.0
 """With `scan` off: when the one list comes, after the last happening; every hint has been given up by then."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay came to: the updates in the order of the log, and the counts of the summary."""
+    """The result of a replay: the updates in the order of the log, and the counts of the summary."""
 
     published: tuple[tuple[str, Published], ...]
     rejected: int

@@ -1,7 +1,7 @@
 """A rules file, read and checked: one way in, one error out. After that nobody checks the rules again.
 
 A file that loads has: every state reachable from the initial one, ends that nothing follows, from everywhere a way to
-an end, and dwell limits that can be over. What it decides is `table.py`.
+an end, and dwell limits that can be over. `table.py` decides by it.
 """
 
 import difflib

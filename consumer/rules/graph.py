@@ -32,7 +32,7 @@ def transitions(rules: Rules) -> str:
 
 
 def notes(rules: Rules) -> str:
-    """What the tables do not show: ends, restrictions, aliases, dwell limits, the stamp."""
+    """List what the tables do not show: ends, restrictions, aliases, dwell limits, the stamp."""
     ends = [state for state in rules.states if rules.is_terminal(state)]
     lines = [f"Final: {', '.join(ends)}. A new version of the job begins again, at {rules.initial}."]
     lines += [f"{one.state} only for jobs of type {', '.join(one.only)} ({one.source})." for one in rules.restrictions]

@@ -18,7 +18,7 @@ NEW: Final = "1.5.2"
 EITHER: Final = "1.5"
 
 _STOP: Final = "job has been stopped"
-"""What 1.5.0 says in a cancel's `Justification` when a user stopped the job (design/bacalhau.md 3.4)."""
+"""The `Justification` of a cancel on 1.5.0 when a user stopped the job (design/bacalhau.md 3.4)."""
 _ZERO_TIME: Final = b'"0001-01-01T00:00:00Z"'
 
 

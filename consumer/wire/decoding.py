@@ -1,7 +1,7 @@
 """The one way in: bytes to structs, and `DecodeError` for whatever is not as it should be.
 
-Nothing else in this package catches what the decoder raises, and nothing after it checks again. What is here speaks of
-reasons and paths, never of what the bytes said: a detail goes to logs and streams, the bytes may hold secrets.
+Nothing else in this package catches what the decoder raises, and nothing after it checks again. Errors here name
+reasons and paths, never the bytes' contents: a detail goes to logs and streams, the bytes may hold secrets.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ TEXT_MAX: Final = 128 * 1024
 UINT64_MAX: Final = 2**64 - 1
 
 Id = Annotated[str, msgspec.Meta(max_length=ID_MAX)]
-"""An id or a namespace; a longer one is none."""
+"""The largest length of an id or a namespace; a longer one is refused."""
 
 Unsigned = Annotated[int, msgspec.Meta(ge=0)]
 """A Go uint64. The decoder checks the lower bound; it has none as high as the upper: see `check_counts`."""
@@ -102,7 +102,7 @@ def _unreadable(decoder: msgspec.json.Decoder[T], data: bytes | memoryview | msg
     """Whether *data*, which cannot be read, is no JSON at all, or JSON with a text that is not UTF-8.
 
     Releases of msgspec do not agree on the error for the latter: before 0.23 it was a UnicodeDecodeError, since then
-    it is the same as for what is no JSON, but for its words. So this asks whether *data* can be read once each wrong
+    it is the same as for what is no JSON, but for its words. This asks whether *data* can be read once each wrong
     byte is replaced.
     """
     try:

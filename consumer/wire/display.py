@@ -1,4 +1,4 @@
-"""Text of others, made fit to be shown to a person. What is stored and sent is never changed."""
+"""Makes text of others fit to be shown to a person. Stored and sent text is never changed."""
 
 
 def printable_lines(text: str) -> str:

@@ -97,7 +97,7 @@ class ExecutionDocument(msgspec.Struct, frozen=True):
 
 
 class EventDocument(msgspec.Struct, frozen=True):
-    """What happened to an execution, as a node tells it (design/bacalhau.md 4.7). `Message`: see `reason_of`."""
+    """The result of an execution, as a node reports it (design/bacalhau.md 4.7). `Message`: see `reason_of`."""
 
     Message: msgspec.Raw = NO_TEXT
     Timestamp: msgspec.Raw = NO_TIME
@@ -109,7 +109,7 @@ def reason_of(event: EventDocument | None) -> str:
 
 
 def snapshot_of(job: JobDocument) -> Snapshot:
-    """What *job* says, read. Raises `DecodeError` (`no-job`, `out-of-range`, `unknown-state`)."""
+    """Read *job*. Raises `DecodeError` (`no-job`, `out-of-range`, `unknown-state`)."""
     if not job.ID:
         raise DecodeError("no-job", "the job's id is empty")
     check_place(job.Version, job.Revision)
@@ -129,7 +129,7 @@ def snapshot_of(job: JobDocument) -> Snapshot:
 
 
 def job_of(execution: ExecutionDocument) -> tuple[str, Snapshot | None]:
-    """Whose execution it is, and the job as it comes along. Raises `DecodeError`, also if the two differ."""
+    """Read the identity of an execution, and the job in it. Raises `DecodeError`, also if the two differ."""
     check_place(execution.JobVersion, 0)
     snapshot = snapshot_of(execution.Job) if execution.Job is not None else None
     job = execution.JobID or (snapshot.job.id if snapshot is not None else "")

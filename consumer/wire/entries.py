@@ -48,7 +48,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobName(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose job an advisory is about."""
+    """The job that an advisory is about."""
 
     ID: str
     Namespace: str
@@ -177,7 +177,7 @@ def decode_format(data: bytes) -> Format:
 
 
 def encode_advisory(notice: Notice) -> bytes:
-    """The body of *notice*. Of a name that is a digest in subjects the digest stands."""
+    """The body of *notice*. A name that is a digest in subjects stays a digest."""
     job = None
     if notice.key is not None:
         namespace, _, name = notice.key.partition(".")

@@ -46,7 +46,7 @@ _decoder: Final = msgspec.json.Decoder(_Body)
 _NOBODY: Final = _Job()
 
 
-def decode_report(  # noqa: PLR0913 - what a delivery is made of
+def decode_report(  # noqa: PLR0913 - the parts of a delivery
     names: Names,
     subject: str,
     data: bytes,
@@ -58,7 +58,7 @@ def decode_report(  # noqa: PLR0913 - what a delivery is made of
     """Read the report *data* that stands at *position* of the input under *subject*. Raises `DecodeError`.
 
     The subject names the job. A body that says otherwise, or that owes us what the subject has only a digest of,
-    makes a report with a `problem`. `foreign`: the subject is none that a producer's job makes.
+    makes a report with a `problem`. `foreign`: no producer's job has such a subject.
     """
     if not 0 < len(data) <= max_bytes:
         check_size(data, max_bytes)

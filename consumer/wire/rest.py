@@ -27,7 +27,7 @@ KNOWN_VERSIONS: Final = ((1, 5), (1, 9))
 """The first and the last release whose bodies are known."""
 
 UPDATE_MESSAGE: Final = "Job update requested by user"
-"""What the job's own `State.Message` says after an update; the entry has no reason (recording 1.9.3 `update`)."""
+"""The job's own `State.Message` after an update; the entry has no reason (recording 1.9.3 `update`)."""
 
 _PENDING: Final = JobStateType.PENDING.value
 _QUEUED: Final = JobStateType.QUEUED.value
@@ -58,7 +58,7 @@ class _JobList(msgspec.Struct, frozen=True):
 
 
 class _AnyJob(msgspec.Struct, frozen=True):
-    """What can be told of a job that could not be read."""
+    """The readable part of a job that could not be read."""
 
     ID: str
     ModifyTime: msgspec.Raw = NO_TIME
@@ -211,7 +211,7 @@ def _state_by_message(number: int, event: _Event) -> str:
 
 
 def _message(state: str, event: _Event, details: _Details) -> str:
-    """What the job's own `State.Message` says after this entry (design/bacalhau.md 4.3)."""
+    """The job's own `State.Message` after this entry (design/bacalhau.md 4.3)."""
     if state in {_QUEUED, _FAILED}:
         return event.Message
     if state == _PENDING:

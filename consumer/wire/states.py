@@ -1,4 +1,4 @@
-"""How Bacalhau spells a job's state. What a state may become is none of this module's business."""
+"""How Bacalhau spells a job's state. It does not know transitions."""
 
 from typing import Final
 

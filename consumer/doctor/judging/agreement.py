@@ -40,7 +40,7 @@ def same_server(bacalhau: Contact, answer: Answer) -> Finding:
 
 
 def heard(found: Heard, version: str) -> Finding:
-    """What came, and whether it is of the release that the orchestrator says. *version* empty: it said nothing."""
+    """Judge the frames that came, and whether they fit the orchestrator's release. *version* empty: it said nothing."""
     check = "frames.heard"
     if not found.frames:
         return skipped(
@@ -110,7 +110,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 def compare(pair: Pair) -> Standing:
     """Lay a job's updates beside its history: each must be the step that it names, and they must follow each other.
 
-    What came before a correction is not compared: the log had been wrong, and said so.
+    Updates before a correction are not compared: the log had been wrong, and said so.
     """
     part = Part.after(None, pair.entries or ())
     entries = part.entries
@@ -187,7 +187,7 @@ def agrees(sample: Sample, now: datetime) -> Finding:
 
 
 def ready(found: Readiness | None, failed: tuple[str, ...], cluster: str) -> Finding:
-    """What a daemon says of itself. *failed*: checks before; a daemon that says the same is no second fault.
+    """Judge a daemon's own answers. *failed*: checks before; a daemon that says the same is no second fault.
 
     *cluster*: ours; one that follows another's says nothing of it.
     """

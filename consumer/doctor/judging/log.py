@@ -1,4 +1,4 @@
-"""What is in our streams: by which rules it was made, who wrote last, what waits, what was refused and announced."""
+"""Judges the streams' contents: rules, last writer, waiting reports, rejections and advisories."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -86,7 +86,7 @@ def refused(quarantined: int, undecodable: int) -> Finding:
 
 
 def advisories(told: Sequence[Told]) -> Finding:
-    """What the daemons had to announce."""
+    """Judge the advisories of the daemons."""
     check = "log.advisories"
     if not told:
         return ok(check, "nothing was announced")

@@ -10,10 +10,10 @@ from consumer.doctor.judging.streams import say_ahead
 from consumer.wire.rest import KNOWN_VERSIONS
 
 LIST_COST_S: Final = 40e-6
-"""What a list costs an orchestrator for each job that it has ever stored (design/bacalhau.md 6.3)."""
+"""The time that a list costs an orchestrator for each job that it has ever stored (design/bacalhau.md 6.3)."""
 CLOCK_WARN_S: Final = 5.0
 CLOCK_FAIL_S: Final = 60.0
-"""Of jobs that stand still a minute is the precision (docs/operations/troubleshooting.md, a job is stuck)."""
+"""A minute is the precision for jobs that stand still (docs/operations/troubleshooting.md, a job is stuck)."""
 
 _REACH: Final = frozenset({"unreachable", "unresolved"})
 _TLS: Final = frozenset({"tls", "tls-expired", "tls-too-early", "not-tls", "needs-tls"})

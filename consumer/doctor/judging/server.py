@@ -1,4 +1,4 @@
-"""A NATS server, ours or Bacalhau's: does it answer, is it safe to talk to, does it let us in, what may we do there."""
+"""Judges a NATS server, ours or Bacalhau's: its answers, its safety, our credentials and permissions."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -51,7 +51,7 @@ def tls(side: saying.Side, contact: Contact) -> Finding:
 
 
 def auth(side: saying.Side, contact: Contact) -> Finding:
-    """Whether it lets us in."""
+    """Judge whether it accepts our credentials."""
     check = f"{side}.auth"
     if contact.fault in {saying.REFUSED, saying.BACALHAUS}:
         ours = "our credential" if contact.secret else "us: it wants a credential, and we have none"
@@ -172,7 +172,7 @@ _GRANT: Final = "grant what docs/operations/running.md (permissions) lists for t
 
 
 def step_for_denied(denied: Denied | None, asked: str = "") -> str:
-    """What to do where a permission is missing; empty where none is.
+    """The next step if a permission is missing; else empty.
 
     *asked*: the subject of the request, as the permission has to name it (our client hears it in lower case).
     """

@@ -149,7 +149,7 @@ def replicas(found: Streams) -> Finding:
 
 
 def sync(found: Streams, monitor: Monitor | None) -> Finding:
-    """What a power loss takes (design/nats.md 5). A process crash takes nothing that was acknowledged."""
+    """Judge the loss in a power failure (design/nats.md 5). A process crash takes nothing that was acknowledged."""
     check, copies = "nats.sync", found.log.copies
     if monitor is not None and monitor.fault:
         return warn(check, f"the monitoring port says nothing: {monitor.fault}", "check --monitor (http://host:8222)")

@@ -32,7 +32,7 @@ AGAIN_S: Final = 1.5
 
 
 async def hear(listening: Listening, listen_s: float, message_max: int) -> Heard:
-    """What came since it listens, once that is *listen_s* long."""
+    """Return the frames that came since it listens, once that is *listen_s* long."""
     loop, tap = asyncio.get_running_loop(), listening.tap
     await asyncio.sleep(max(0.0, listening.began_at + listen_s - loop.time()))
     frames = await tap.batch() if tap.taken else []
@@ -40,7 +40,7 @@ async def hear(listening: Listening, listen_s: float, message_max: int) -> Heard
 
 
 def read_frames(frames: list[RawFrame], seconds: float, message_max: int, gaps: int) -> Heard:
-    """What *frames* say: kinds, profiles, jobs, and how many could not be read. Nothing that a job carries."""
+    """Sum up *frames*: kinds, profiles, jobs, and how many could not be read. Nothing that a job carries."""
     kinds, profiles, unread = Counter[str](), Counter[str](), Counter[str]()
     jobs: dict[str, str] = {}
     for raw in frames:

@@ -37,7 +37,7 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Knock(msgspec.Struct, frozen=True, kw_only=True):
-    """What one address said before anybody asked. `fault`: as of a `Contact`; None with `info` None: not told."""
+    """The greeting of one address. `fault`: as of a `Contact`; None with `info` None: not told."""
 
     where: str
     fault: NatsFault | None = None
@@ -151,7 +151,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 def _met(knocks: list[Knock], *, private: bool, secret: bool) -> Contact:
-    """What the knocks come to: it is enough if one address answers."""
+    """Sum up the knocks: it is enough if one address answers."""
     there = [one for one in knocks if not one.fault] or knocks
     best = there[0]
     urls = [one.where if "://" in one.where else f"nats://{one.where}" for one in there]

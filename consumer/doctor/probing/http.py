@@ -36,7 +36,7 @@ class _Jsz(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_readiness(http: Http) -> Readiness | None:
-    """What the daemon at the configured address says of itself; None where no port is configured."""
+    """Ask the daemon at the configured address about itself; None where no port is configured."""
     if not http.port:
         return None
     url = URL(url_of(http.host, http.port))
@@ -55,7 +55,7 @@ async def read_readiness(http: Http) -> Readiness | None:
 
 
 async def read_monitor(url: str) -> Monitor:
-    """What `/jsz` of the monitoring port at *url* says."""
+    """Ask `/jsz` of the monitoring port at *url*."""
     try:
         said = msgspec.json.decode(await _get(URL(url).with_path("/jsz")), type=_Jsz)
     except (aiohttp.ClientError, msgspec.MsgspecError, TimeoutError, OSError, ValueError) as error:

@@ -98,7 +98,7 @@ class _Info(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_permissions(connection: Connection) -> Permissions | None:
-    """What our user may do; None where the server does not tell."""
+    """Ask for our user's permissions; None if the server does not tell."""
     try:
         user = (await connection.ask("$SYS.REQ.USER.INFO", b"", _User, within_s=ANSWER_S)).data
     except ServerError:
@@ -223,7 +223,7 @@ async def count_refused(connection: Connection, names: Names) -> tuple[int, int]
 
 
 async def read_advisories(connection: Connection, names: Names, server_s: float) -> tuple[Told, ...]:
-    """What was announced, by kind. *server_s*: the server's clock now."""
+    """Count the advisories, by kind. *server_s*: the server's clock now."""
     told: list[Told] = []
     for kind in NOTICE_KINDS:
         subjects = names.advisory(kind, "*")

@@ -76,7 +76,7 @@ def _ahead(clock_ns: int, ours_s: float) -> float | None:
 
 
 async def _ask(ask: Callable[[R], Awaitable[T]], read: R) -> T:
-    """What *ask* gives for *read*; again where another job has its id for its name, then it is asked otherwise."""
+    """Return the result of *ask* for *read*; ask in another way if another job has its id for its name."""
     for _ in range(WAYS - 1):
         try:
             return await ask(read)
@@ -142,7 +142,7 @@ async def read_history(orchestrator: Orchestrator, job: str, namespace: str) -> 
         entries += page.entries
         items += page.items
         before, token = token, page.next_token
-        # Of an open job a token comes for ever (design/bacalhau.md 6.3): a page that is not full is the last one.
+        # An open job's pages have a token for ever (design/bacalhau.md 6.3): a page that is not full is the last one.
         if not token or not page.items or page.items < HISTORY_LIMIT:
             return HistoryPage(entries=tuple(entries), items=items, next_token="")
         if token == before:
