@@ -1,7 +1,7 @@
-"""jobstate: Bacalhau's missing push feed. NATS is the fast hint, the orchestrator the truth, the log what came of both.
+"""jobstate follows a Bacalhau cluster: messages are hints, the orchestrator's histories the truth, the log the result.
 
-The way of the data: frame -> record -> event -> decision -> update -> log. Imports go down the list in DESIGN order:
-`model`, `rules`, `wire`, `fold`, `core`, `derive` are pure; everything that touches the world stands after them.
+How data flows: frame -> record -> event -> decision -> update -> log. `model`, `rules`, `wire`,
+`core` and `derive` are pure; everything that touches the world imports them. `pyproject.toml` says who may import whom.
 """
 
 __version__ = "0.1.0"

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[1]
 
-ALLOWED: Final = 185
+ALLOWED: Final = 150
 """Findings in consumer/ that are still to be mended. The number only goes down."""
 
 _START: Final = r"(?:\A|(?<=[.!?:;*] )|(?<=\| )|(?<=^[-#*] )|(?<=\) ))(?:\*\*)?"

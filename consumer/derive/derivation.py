@@ -1,7 +1,7 @@
 """Without an orchestrator: what Bacalhau's frames prove (design/bacalhau.md 6.1, design/design.md 6.7).
 
 Frames are folded into executions in memory, and what those say of their job becomes a `Record` of source "derived".
-What they cannot say becomes a `Notice`, once per job and version. Pure: frames and the time go in, events come out.
+A state that they cannot tell becomes a `Notice`, once per job and version. Pure: frames and time in, events out.
 With an orchestrator `consumer.core.readers` stands in this place; it needs none of this.
 """
 
@@ -92,7 +92,7 @@ class DerivationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DerivationCounts(msgspec.Struct, kw_only=True):
-    """What was made of the frames, since the start."""
+    """Counts of the frames' results, since the start."""
 
     frames: int = 0
     repeats: int = 0
@@ -104,7 +104,7 @@ class DerivationCounts(msgspec.Struct, kw_only=True):
 
 
 class _Question(NamedTuple):
-    """What is left open until *due*: then the job is announced as undecided, for the reason *why*."""
+    """An open verdict until *due*: then the job is announced as undecided, for the reason *why*."""
 
     due: float
     why: str
@@ -128,7 +128,7 @@ class _Execution:
     def __init__(self, frame: Frame, snapshot: Snapshot) -> None:
         self.job = snapshot.job.id
         self.partition = frame.partition
-        # What its end may leave open: another one of its partition answers that; of an ops job only it itself does.
+        # Its end may leave a verdict open: another one of its partition settles it; in an ops job only itself.
         self.about = frame.execution if snapshot.job.type == OPS else str(frame.partition)
         self.runs_at = snapshot.revision + 1
         self.confirms = frame.profile == CONFIRMED
@@ -139,7 +139,7 @@ class _Execution:
 
 
 class _Job:
-    """One job, at its present version. Of a finished one only where it stands is kept."""
+    """One job, at its present version. For a finished one only its last state is kept."""
 
     __slots__ = (
         "announced",
@@ -243,7 +243,7 @@ class Derivation:
     # -- what is known, what was missed -------------------------------------------------------------------------------
 
     def resume(self, job: Identity) -> None:
-        """The log has *job* open. What its executions did before is not known."""
+        """The log has *job* open. Its executions before now are not known."""
         key = job_key(job.namespace, job.id)
         known = self._known(key)
         if known is None or job.id in self._jobs or self._rules.is_terminal(known.state):
@@ -377,7 +377,7 @@ class Derivation:
         if (verdict := job.verdict) is not None:
             job.verdict = None
             self._conclude(job, verdict)
-        # Of an execution that is not known to have ended well the record may say that it failed: a lost node's does.
+        # The record may say of an execution without a known good end that it failed: so it does for a lost node.
         job.failed |= any(
             one.end not in {"completed", "rejected"} or not one.confirmed for one in job.executions.values()
         )
@@ -439,7 +439,7 @@ class Derivation:
         self._weigh(job, execution, frame, now)
 
     def _weigh(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
-        """What the end of an execution means for its job."""
+        """Decide what the end of an execution means for its job."""
         end = execution.end
         assert end is not None
         job.time = frame.event_time
@@ -451,7 +451,7 @@ class Derivation:
             self._wonder(job, execution.about, "unconfirmed" if end == "completed" else end, now, frame.execution)
 
     def _count_completed(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
-        """A batch job is Completed when each partition has completed; on 1.5 and 1.6.0, when so many executions have.
+        """A batch job is Completed when each partition has completed; on 1.5 and 1.6.0, when `Count` executions have.
 
         In a job of several that never showed an index above 0 there are no partitions (design/bacalhau.md 5.3).
         """
@@ -576,7 +576,7 @@ class Derivation:
     def _tell_gap(self, now: float) -> None:
         self._gap = False
         self._heard_since = now
-        # What was heard last names the gap: of two daemons that missed the same, one tells it.
+        # The last frame that was heard names the gap: of two daemons that missed the same, one tells it.
         last = self._heard
         origin = self._start if last is None else f"{escape(last.execution)}-{last.kind}-{last.number or 0}"
         if self._gap_told == origin:
@@ -620,7 +620,7 @@ class Derivation:
                 )
             )
 
-    # -- what the fold came to ----------------------------------------------------------------------------------------
+    # -- decisions of the fold ----------------------------------------------------------------------------------------
 
     def decided(self, event: Event, decision: Decision) -> None:
         """Learn what an event of ours came to. One that does not fit is made anew, after what the log has."""
@@ -643,7 +643,7 @@ class Derivation:
     def _rejoin(self, name: str, job: _Job) -> None:
         """Another daemon wrote first, or the log forgot: say again what it does not know yet, and nothing that it does.
 
-        Of a pair of states that lead to each other either may be the later: then the log's word stands.
+        If two states lead to each other, either may be the later: then the log stands.
         """
         rules, wanted = self._rules, job.state
         known = self._known(job.key)
@@ -711,7 +711,7 @@ class Derivation:
         _put(self._strangers, name, None, self._settings.jobs_max)
 
     def _end_executions(self, job: _Job) -> None:
-        """What is said of them from now on is late, and what they left open is over."""
+        """Later frames of them are late, and open verdicts of them are over."""
         self._asking.discard(job.identity.id)
         for execution in job.executions:
             del self._executions[execution]

@@ -47,8 +47,8 @@ class _SubjectsPage(msgspec.Struct, frozen=True, kw_only=True):
 class BucketCheck:
     """Looks for what the bucket lacks, once for each look of its owner at the streams.
 
-    It costs one request at most. It is exact: at one look the bucket had taken the last update of so many jobs, and at
-    the next one it has fewer. In this way neither a burst nor a bucket that is being filled looks faulty.
+    It costs one request at most. It is exact: at one look the bucket had taken the last update of N jobs, and at
+    the next one of fewer. In this way neither a burst nor a bucket that is being filled looks faulty.
     """
 
     def __init__(self, names: Names) -> None:

@@ -319,8 +319,10 @@ def _refusal(connection: Connection, name: str, problem: Problem) -> Exception:
             "streams.replicas says, each with room? Start them, or set it lower"
         )
     if problem.passes:
-        return UnreachableError(f"the stream {name} cannot be had on {where} now: {problem}: are its servers up?")
-    return ServerError(f"the stream {name} cannot be had on {where}: {problem}: what may this user do, and is it up?")
+        return UnreachableError(f"the stream {name} is not available on {where} now: {problem}: are its servers up?")
+    return ServerError(
+        f"the stream {name} is not available on {where}: {problem}: what may this user do, and is it up?"
+    )
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What the fold is asked to decide, and what it answers: `Event` in, `Decision` out.
+"""The question and the answer of deciding: `Event` in, `Decision` out.
 
 An event names exactly one job, or none at all. Nothing here decides anything (`consumer.core`).
 """
@@ -108,7 +108,7 @@ def log_point_of(known: LastUpdate | None) -> LogPoint:
 
 
 class ReadCause(StrEnum):
-    """What made us read a job's record."""
+    """The cause for reading a job's record."""
 
     HINT = "hint"
     """A frame named the job."""

@@ -1,4 +1,4 @@
-"""What a frame and the orchestrator's answers say, once read: the core's input.
+"""Frames and the orchestrator's answers, decoded: the core's input.
 
 Shapes only. Which bytes become these is `consumer.wire`; what follows from them is `consumer.core`.
 """

@@ -38,7 +38,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, settings: Nats, cluster: str, url: str = "", bacalhau_url: str = "") -> Self:
-        """What the settings say; *url* in place of theirs, if it is given. Reads the secret now.
+        """Take the address from the settings; *url* replaces theirs, if it is given. Reads the secret now.
 
         Raises `SettingsError` where a secret cannot be read, or a credentials file cannot be used.
         *bacalhau_url*: where Bacalhau's own NATS is; who is refused is told if that is the same server.
@@ -75,7 +75,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def inbox_prefix(self) -> str:
-        """What every answer's subject begins with: permissions can name it, and nobody else reads there (8)."""
+        """The prefix of every answer's subject: permissions can name it, and nobody else reads there (8)."""
         return f"_INBOX_jobstate_{self.cluster}"
 
     @property

@@ -1,4 +1,4 @@
-"""What JetStream's API says, as far as it is used here: the shapes of its answers, and how an entry reads on the wire.
+"""The part of JetStream's API that is used here: the shapes of its answers, and how an entry reads on the wire.
 
 Shapes and bytes only; who asks is elsewhere. Errors are known by `err_code`: the texts change (design/nats.md 2).
 """
@@ -130,7 +130,7 @@ def time_ns(text: str) -> int:
 
 
 def header(headers: bytes | None, name: bytes) -> str:
-    """The value of *name* (a constant from above) in a header block, empty if it is not there. Of two the first."""
+    """The value of *name* (a constant from above) in a header block, empty if it is not there. The first of two."""
     start = headers.find(name) if headers else -1
     if start < 0 or headers is None:
         return ""
@@ -153,7 +153,7 @@ def entry_of(subject: str, body: bytes, headers: bytes | None, number: int, time
 
 
 def read_ack(reply: bytes) -> tuple[int, int, int, int] | None:
-    """What the reply subject of a pulled entry says; None if it is none.
+    """Parse the reply subject of a pulled entry; None if it is another subject.
 
     (stream sequence, consumer sequence, time in ns, entries that follow). v1 has 9 tokens, v2 also domain and account
     before them and may have more after (design/nats.md 1.9).

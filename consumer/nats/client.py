@@ -1,6 +1,6 @@
 """nats-py's client, mended where both sides of us need it: no bytes end its reader, and no token goes in the clear.
 
-Whose connection it is, and what happens when it is lost: `consumer.nats.connection`, `consumer.bacalhau.tap`.
+Its owners, who also act when it is lost, are `consumer.nats.connection` and `consumer.bacalhau.tap`.
 The mends lean on private names of nats-py; `consumer.nats.compat` looks whether they still hold.
 """
 
@@ -42,7 +42,7 @@ class MetError(nats.errors.Error):
 class _Transport(TcpTransport):
     """nats-py's, on every event loop alike: what is written to a socket that is gone is dropped, and `drain` says so.
 
-    So asyncio has it, and so nats-py expects it; uvloop raises `RuntimeError`, which would end whoever closes or
+    asyncio does it like this, and nats-py expects it; uvloop raises `RuntimeError`, which would end whoever closes or
     connects at the moment that the server dies. And what is written in pieces is written as one: CPython's own
     `writelines` forgets back pressure in 3.12.0 to 3.12.8 and 3.13.0 to 3.13.1 (its issue 127655), and memory fills.
     A host's name is looked up by *resolver*, so that a name server that hangs delays no end of the process.
@@ -159,7 +159,7 @@ class MendedClient(Client):
     async def connect(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - nats-py's own
         """nats-py's `connect`; where something else than NATS answers, that is an error of NATS too.
 
-        So is whatever it raises before it has *tried* a server.
+        An error that it raises before it has *tried* a server is one too.
         """
         try:
             await super().connect(*arguments, **options)
@@ -172,7 +172,7 @@ class MendedClient(Client):
             raise MetError(faults.ALIEN, f"nats: what answers speaks no NATS ({type(error).__name__})") from error
 
     async def close(self) -> None:
-        """End it. What waits to be sent is sent, unless the server does not take it within a second."""
+        """End it. Waiting messages are sent, unless the server does not take it within a second."""
         try:
             async with asyncio.timeout(CLOSE_S):
                 await super().close()

@@ -1,7 +1,7 @@
 """A NATS connection that is not deaf or dead while it looks alive: nats-py's client, mended (design/nats.md 3).
 
 Two kinds. A *reader* connects again for ever. A *writer* ends with its connection: what the client had put aside would
-land later (design/design.md 7.7), so its owner replaces it. What is sent and read is elsewhere; here is only how.
+land later (design/design.md 7.7), so its owner replaces it. Only the transport is here; the messages are elsewhere.
 
 The mends lean on private names of nats-py; `consumer.nats.compat` refuses to start where they are not as they were.
 """
@@ -37,7 +37,7 @@ RENEW_MAX_S: Final = 15.0
 """The longest pause before a connection to which nothing comes is made anew: each time in a row it doubles."""
 
 Sink = Callable[[bytes, bytes, bytes, bytes | None], None]
-"""What `listen` gives every message to, as it came: subject, reply subject, body, header block."""
+"""The receiver of every message of `listen`, as it came: subject, reply subject, body, header block."""
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Connection(MendedClient):
         super().__init__(tls=tls, resolver=address.resolver)
         self.address: Final = address
         self.credentials: Final = UserString("unread")
-        """What the credentials file held when it was last read: before each connection, first or later."""
+        """The contents of the credentials file when it was last read: before each connection, first or later."""
         self._outage: Final = outage
         self._sinks: dict[int, Sink] = {}
         self._watchers: list[Callable[[], None]] = []
@@ -224,7 +224,7 @@ class Connection(MendedClient):
 
     @property
     def server_version(self) -> str:
-        """What the server says it is, like `2.11.11`."""
+        """The server's own version, like `2.11.11`."""
         return str(self._server_info.get("version", "unknown"))
 
     # -- mends --------------------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ class Connection(MendedClient):
         self._tell()
 
     async def _process_connect_init(self) -> None:
-        # Whoever lets us in may let us do more. Not later: what is refused now is told before it counts as connected.
+        # A server that accepts us may grant more now. Not later: a denial comes before it counts as connected.
         self._forbidden.clear()
         self._unanswered_since = None
         address = self.address

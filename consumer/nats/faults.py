@@ -20,13 +20,13 @@ UNRESOLVED: Final = "unresolved"
 SILENT: Final = "silent"
 """Somebody takes it, and does not say what a NATS server says first."""
 ALIEN: Final = "alien"
-"""What answers is no NATS server."""
+"""The server there does not speak NATS."""
 REFUSED: Final = "refused"
-"""It does not let us in."""
+"""It rejects our credentials."""
 BACALHAUS: Final = "bacalhaus"
-"""It does not let us in, and is Bacalhau's own: `bacalhau.url` names it too."""
+"""It rejects our credentials, and is Bacalhau's own: `bacalhau.url` names it too."""
 DENIED: Final = "denied"
-"""It lets us in, and not do what we must."""
+"""It accepts us but denies a permission that we need."""
 TLS: Final = "tls"
 """The handshake fails."""
 EXPIRED: Final = "tls-expired"
@@ -65,7 +65,7 @@ _STEPS: Final[dict[NatsFault, str]] = {
     "TLS.ServerCert): write nats:// in {side}.url and leave {side}.tls_ca out, or name the proxy before it that ends "
     "TLS, with {side}.tls_first",
 }
-"""What to do about it, where nothing but the section of the settings differs."""
+"""The next steps, where only the section of the settings differs."""
 
 _CHANGED: Final[dict[NatsFault, str]] = {
     AWAY: "is the server up? It has answered at this address before",
@@ -74,7 +74,7 @@ _CHANGED: Final[dict[NatsFault, str]] = {
     ALIEN: "a NATS server has answered at this address before: see what took its place (a proxy, a load balancer?)",
     REFUSED: "it has let us in before: if its credential was changed, change ours too ({secret})",
 }
-"""What to do about it where the address has worked."""
+"""The next steps where the address has worked."""
 
 _DENIED: Final = re.compile(r'permissions violation for ([a-z]+) to "([^"]*)"')
 """nats-server (`server/client.go`: `pubPermissionViolation`, `subPermissionViolation`); nats-py makes it lower case."""

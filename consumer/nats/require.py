@@ -1,4 +1,4 @@
-"""What a NATS server must be so that the log can stand on it: its version, JetStream, the size of its messages."""
+"""The requirements for the NATS server of the log: its version, JetStream, the size of its messages."""
 
 import re
 from typing import Final

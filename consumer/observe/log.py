@@ -1,8 +1,8 @@
 """The daemon's log lines: structlog, set up by `configure`. Dotted event names, facts as fields, on standard error.
 
 Every line is bounded (lines a second of one kind, length of a value) and fit to be shown: no terminal
-escapes, no secrets in URLs or in fields that are named after one. Lines of libraries come the same way. What is worth a
-line is decided where it happens.
+escapes, no secrets in URLs or in fields that are named after one. Lines of libraries come the same way. The place
+where something happens decides whether it is worth a line.
 """
 
 import atexit

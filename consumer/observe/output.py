@@ -1,7 +1,7 @@
 """Standard error of the daemon: who writes to it never waits for who reads it.
 
 A pipe takes 64 KiB; then a write waits until its reader goes on. That reader may stand still: a pager, Ctrl-S, a log
-driver that blocks. So a thread writes. Waiting lines are bounded; lines beyond that are dropped and counted.
+driver that blocks. A thread writes therefore. Waiting lines are bounded; lines beyond that are dropped and counted.
 """
 
 import functools
