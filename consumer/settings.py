@@ -734,7 +734,7 @@ def _is_one_word(text: str) -> bool:
 
 _URL_STEP: Final = (
     "a port is at most 65535, and in a user or password each of `/ # ? @ : [ ]` and each blank is percent-encoded "
-    "(`/` is %2F), or the password stands in a file of its own"
+    "(`/` is %2F), or the password stands in a file of its own; an IPv6 address stands in brackets, without a zone"
 )
 
 

@@ -510,7 +510,9 @@ def test_a_wrong_url_with_a_secret_is_refused_without_showing_it() -> None:
 )
 def test_a_refused_url_is_told_what_to_do(url: str) -> None:
     """A secret's own characters, a port that is none: how to write them, and nothing of the secret."""
-    with pytest.raises(SettingsError, match=r"nats\.url: .*at most 65535.*percent-encoded") as caught:
+    with pytest.raises(
+        SettingsError, match=r"nats\.url: .*at most 65535.*percent-encoded.*IPv6 address stands in brackets"
+    ) as caught:
         load(None, {"JOBSTATE_NATS__URL": url})
     assert "canary" not in str(caught.value)
 

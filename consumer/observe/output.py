@@ -119,7 +119,7 @@ class QueuedStream(io.TextIOBase):
     def _write_all(self, texts: Iterable[str], *, count: bool = True) -> bool:
         """Write *texts*; gives whether all of it was taken. *count*: what was not is counted as lost."""
         lost = 0
-        for piece in _pieces(text.encode(self.encoding, "backslashreplace") for text in texts):
+        for piece in _pieces(_bytes_of(text, self.encoding) for text in texts):
             data = b"\n" + piece if self._torn else piece
             left = self._write(data)
             self._torn = bool(left) and (left != data or self._torn)
@@ -150,6 +150,14 @@ class QueuedStream(io.TextIOBase):
     def _lose(self, lines: int) -> None:
         self.lost += lines
         self._untold += lines
+
+
+def _bytes_of(text: str, encoding: str) -> bytes:
+    """*text* in *encoding*, or in UTF-8 where that cannot even escape: idna does not, and the thread must go on."""
+    try:
+        return text.encode(encoding, "backslashreplace")
+    except UnicodeError:
+        return text.encode("utf-8", "backslashreplace")
 
 
 def _lines(text: str) -> int:

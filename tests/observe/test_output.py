@@ -206,6 +206,15 @@ def test_the_end_waits_for_nobody_who_does_not_read() -> None:
     process.stderr.close()
 
 
+def test_an_encoding_that_cannot_escape_ends_nothing(pipe: Pipe) -> None:
+    """`idna` knows no error handler: such a line is UTF-8, and those after it come too."""
+    stream = queued(pipe.writing, "idna")
+    stream.write(f"a..b {'x' * 64}\n")
+    stream.write("after\n")
+    assert pipe.lines("after") == [f"a..b {'x' * 64}", "after"]
+    assert stream.lost == 0
+
+
 def test_lines_of_one_write_are_whole_in_a_pipe() -> None:
     """As long as they are short: a pipe that several processes write to would mix them otherwise."""
     texts = [bytes([65 + number % 26]) * (number % 300) + b"\n" for number in range(500)]
