@@ -8,7 +8,7 @@ import pytest
 from consumer.bacalhau.orchestrator import OrchestratorOptions
 from consumer.bacalhau.tap import TapOptions
 from consumer.core import Lanes, ReadingOptions
-from consumer.daemon.life import reading_options
+from consumer.daemon.following import reading_options
 from consumer.derive import DerivationSettings
 from consumer.settings import Settings
 

@@ -1,7 +1,7 @@
-"""The daemon, put together: one life after the other, each recovered from the log. Each part is elsewhere.
+"""The daemon, put together: one session after the other, each recovered from the log. Each part is elsewhere.
 
-A life (`consumer.daemon.life`) ends when it is told to stop, or when the log is not the one that it was recovered from;
-then another begins.
+A session (`consumer.daemon.session`) ends when it is told to stop, or when the log is not the one that it was recovered
+from; then another begins.
 """
 
 import asyncio
@@ -20,7 +20,9 @@ from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
 from consumer.core import Lanes
 from consumer.core.dwell import Dwell
 from consumer.core.verify import EntryVerifier, verify_last
-from consumer.daemon.life import ENDING, Estate, Life
+from consumer.daemon.following import Following, follow_frames, follow_orchestrator
+from consumer.daemon.runtime import Runtime
+from consumer.daemon.session import ENDING, Session
 from consumer.daemon.supervise import beside, unless
 from consumer.daemon.watch import LOG
 from consumer.errors import (
@@ -111,9 +113,9 @@ def _tell_restart(sentence: str) -> None:
 
 
 def _settle_memory() -> None:
-    """Have the collector leave alone what is there when a life begins: modules, rules, the jobs that are known.
+    """Have the collector leave alone what is there when a session begins: modules, rules, the jobs that are known.
 
-    It stays as long as the life. To look at all of it takes 8 ms (56,000 objects), and every update waits meanwhile.
+    It stays as long as the session. To look at all of it takes 8 ms (56,000 objects), and every update waits meanwhile.
     """
     gc.unfreeze()
     gc.collect()
@@ -140,19 +142,19 @@ async def _serve(settings: Settings, metrics: Metrics, health: Health) -> AsyncI
         yield port
 
 
-class _Daemon(Estate):
-    """One life after the other."""
+class _Daemon(Runtime):
+    """One session after the other."""
 
     async def run(self, url: str, stop: asyncio.Event) -> ExitCode:
         """Until *stop*, and until all that came in before is confirmed or the drain's deadline is over."""
         while True:
             try:
                 async with contextlib.AsyncExitStack() as stack:
-                    life = await unless(stop, self._begin(url, stack))
-                    if life is None:
+                    session = await unless(stop, self._begin(url, stack))
+                    if session is None:
                         return ExitCode.OK
                     _settle_memory()
-                    drained = await life.run(stop)
+                    drained = await session.run(stop)
             except LogWentBackError as error:
                 log.warning("log.went_back", reason=str(error), next_step="everything is read again")
                 self.health.failing(LOG, f"everything is read again: {error}")
@@ -183,7 +185,7 @@ class _Daemon(Estate):
         log.warning(event, reason=sentence)
         self.watch.server_trouble = sentence if event == DISK_FULL else ""
 
-    async def _begin(self, url: str, stack: contextlib.AsyncExitStack) -> Life:
+    async def _begin(self, url: str, stack: contextlib.AsyncExitStack) -> Session:
         """Connect, see to the streams, and read the log; tried until the server is there."""
         address = Address.of(self.settings.nats, self.settings.cluster, url, self.settings.bacalhau.url)
         while True:
@@ -203,7 +205,7 @@ class _Daemon(Estate):
                 self.say_streams()
                 await asyncio.sleep(RETRY_S)
 
-    async def _recover(self, address: Address, stack: contextlib.AsyncExitStack) -> Life:
+    async def _recover(self, address: Address, stack: contextlib.AsyncExitStack) -> Session:
         settings, names = self.settings, self.names
         writing = await connect_writer(address, "writer", outage=self.outages["writer"])
         stack.push_async_callback(writing.close)
@@ -240,7 +242,13 @@ class _Daemon(Estate):
         log.info("log.recovered", jobs=len(lanes.jobs), last_seq=recovered.mark.last_seq, input=str(reports.position))
         self.outages["log"].end()
         self.health.ready(LOG)
-        life = Life(
+        following = Following()
+        if settings.orchestrator.url:
+            orchestrator = await stack.enter_async_context(Orchestrator(OrchestratorOptions.of(settings.orchestrator)))
+            following = follow_orchestrator(self, lanes, orchestrator, form)
+        elif settings.derives:
+            following = follow_frames(self, lanes, recovered.mark.last_seq)
+        session = Session(
             self,
             address=address,
             mark=recovered.mark,
@@ -250,15 +258,10 @@ class _Daemon(Estate):
             lanes=lanes,
             dwell=dwell,
             reports=reports,
+            following=following,
         )
-        stack.push_async_callback(life.close_writer)
-        if settings.orchestrator.url:
-            orchestrator = Orchestrator(OrchestratorOptions.of(settings.orchestrator))
-            await stack.enter_async_context(orchestrator)
-            life.follow_orchestrator(orchestrator, form)
-        elif settings.derives:
-            life.follow_frames()
-        return life
+        stack.push_async_callback(session.close_writer)
+        return session
 
     async def _learn(self, lanes: Lanes, recovered: Recovered, reading: Connection) -> None:
         """Take in what the log has of each job; where its last entries do not tell, read all of the job's.

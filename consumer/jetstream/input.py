@@ -16,7 +16,7 @@ import structlog
 
 from consumer.errors import ConnectionLostError, UnreachableError
 from consumer.jetstream.pull import DoubtError, Pull, Pulled, StallError, refusal
-from consumer.model import NOWHERE, InputPosition
+from consumer.model import NOWHERE, InputPosition, Notice
 from consumer.nats.api import NO_MESSAGE, TRACEPARENT, MessageAnswer, StreamInfo, header, time_ns
 from consumer.nats.connection import Connection
 from consumer.nats.faults import with_step
@@ -246,3 +246,18 @@ def _foreign(headers: bytes) -> str:
     if b"\r\nNats-Sequence:" in headers and b"\r\nNats-Stream:" in headers:
         return "a server's answer: an entry of another stream"
     return ""
+
+
+def notice_of(found: Break) -> Notice:
+    """What a reader of the log is told of a break of the input."""
+    texts = {
+        "gap": "entries of the input are gone: reports between these two may be missing",
+        "anew": "the input was made anew: it is read from its first entry",
+        "tail": "the input has lost its tail: it is read from its first entry; reports after it may be missing",
+    }
+    return Notice(
+        kind="input",
+        origin=f"{found.kind}-{found.after.sequence}-{found.after.time_ns}-{found.next}",
+        text=texts.get(found.kind, found.kind),
+        facts={"kind": found.kind, "after": str(found.after), "next": found.next},
+    )

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from consumer.bacalhau.tap import Tap
-from consumer.daemon import assemble, life
+from consumer.daemon import assemble, session
 from consumer.errors import ExitCode, LogWentBackError
 from consumer.jetstream.input import JetStreamInput
 from consumer.jetstream.topology import ensure
@@ -55,9 +55,9 @@ async def test_a_life_that_does_not_end_is_not_alive(
                 lives.append("heard nothing")
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(life, "ENDING_S", 0.05)
+    monkeypatch.setattr(session, "ENDING_S", 0.05)
     monkeypatch.setattr(assemble, "RETRY_S", 0.01)
-    monkeypatch.setattr(life.Life, "_stream_loop", deaf)
+    monkeypatch.setattr(session.Session, "_stream_loop", deaf)
     monkeypatch.setattr(JetStreamInput, "batch", go_back)
     async with Server(tmp_path) as server:
         settings = Settings(nats=Nats(url=server.url), http=Http(port=0), streams=SMALL)
@@ -67,7 +67,7 @@ async def test_a_life_that_does_not_end_is_not_alive(
         assert daemon.health.late() == {}
         went_back.set()
         try:
-            await until(lambda: life.ENDING in daemon.health.late(), "a life that does not end")
+            await until(lambda: session.ENDING in daemon.health.late(), "a life that does not end")
             assert not running.done()
             if told:
                 stop.set()
@@ -119,8 +119,8 @@ async def test_the_first_list_waits_for_the_tap(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Tap, "listening", listening)
     monkeypatch.setattr(Tap, "tried", listening)
-    monkeypatch.setattr(life, "STOCK_S", 0.1)
-    monkeypatch.setattr(life, "tell_left_out", lambda: rounds.append("stock"))
+    monkeypatch.setattr(session, "STOCK_S", 0.1)
+    monkeypatch.setattr(session, "tell_left_out", lambda: rounds.append("stock"))
     async with Server(tmp_path) as server, http_server(answer) as url:
         settings = Settings(
             nats=Nats(url=server.url),
@@ -148,7 +148,7 @@ async def test_a_tap_that_fails_keeps_no_list_waiting(tmp_path: Path, monkeypatc
         lists.append(request.query["limit"])
         return web.json_response({"Items": [], "NextToken": ""}, headers={"X-Bacalhau-Git-Version": "v1.9.3"})
 
-    monkeypatch.setattr(life, "LISTEN_S", 1e9)
+    monkeypatch.setattr(session, "LISTEN_S", 1e9)
     async with Server(tmp_path) as server, http_server(answer) as url:
         settings = Settings(
             nats=Nats(url=server.url),

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from aiohttp import web
 
-from consumer.daemon import assemble, life
+from consumer.daemon import assemble, runtime, session
 from consumer.jetstream.input import JetStreamInput
 from consumer.jetstream.writer import JetStreamWriter
 from consumer.nats.connect import connect_reader
@@ -74,10 +74,10 @@ async def daemon(
     server: Server, monkeypatch: pytest.MonkeyPatch, orchestrator: str = "", allowance_s: float = 1.0
 ) -> AsyncIterator[Seen]:
     """A daemon in this process, with rounds of 50 ms and a short patience; its health."""
-    monkeypatch.setattr(life, "Health", Seen)
-    monkeypatch.setattr(life, "STOCK_S", STOCK_S)
-    monkeypatch.setattr(life, "LOOK_S", 0.2)
-    monkeypatch.setattr(life, "ALLOWANCE_S", allowance_s)
+    monkeypatch.setattr(runtime, "Health", Seen)
+    monkeypatch.setattr(session, "STOCK_S", STOCK_S)
+    monkeypatch.setattr(session, "LOOK_S", 0.2)
+    monkeypatch.setattr(session, "ALLOWANCE_S", allowance_s)
     settings = Settings(
         nats=Nats(url=server.url),
         bacalhau=Bacalhau(url=server.url if orchestrator else ""),
@@ -167,7 +167,7 @@ async def test_a_reader_of_the_input_that_hangs_is_named(server: Server, monkeyp
         await forever.wait()
         return await batch(self)
 
-    monkeypatch.setattr(life, "SLOW_ALLOWANCE_S", 0.5)
+    monkeypatch.setattr(session, "SLOW_ALLOWANCE_S", 0.5)
     monkeypatch.setattr(JetStreamInput, "batch", hang)
     async with daemon(server, monkeypatch) as health:
         await until(lambda: "reports" in health.late(), "the alarm")

@@ -30,7 +30,7 @@ import msgspec
 import nats
 
 from consumer.core import Decided
-from consumer.daemon import assemble, life
+from consumer.daemon import assemble, runtime
 from consumer.daemon.watch import Watch
 from consumer.jetstream import topology
 from consumer.jetstream.input import JetStreamInput
@@ -273,7 +273,7 @@ async def follow(part: Part) -> Took | None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     with (
         patch.object(assemble, "JetStreamInput", TimedInput),
-        patch.object(life, "Watch", CountingWatch),
+        patch.object(runtime, "Watch", CountingWatch),
         patch.object(topology, "ensure", functools.partial(ensure, bucket=part.bucket)),
     ):
         await assemble.run_daemon(settings, stop)

@@ -1,15 +1,12 @@
-"""One life of the daemon: its parts, the loops that they make, and what is said of them. What outlives it, too.
+"""One session of the daemon: what is recovered from the log, the loops that go on from there, and what is told of them.
 
-A life is a memory recovered from the log, and all that carries on from it. How it is recovered, and what comes after
-it, is `consumer.daemon.assemble`; what its loops carry, `consumer.daemon.carry`.
+`consumer.daemon.assemble` recovers it, and begins another when it ends; `runtime` is what outlives it, `following` what
+it listens to, `carry` its loops between core and world.
 """
 
 import asyncio
 import contextlib
-import time
 from collections import Counter
-from collections.abc import Iterator
-from random import random
 from typing import Final
 
 import msgspec
@@ -17,34 +14,29 @@ import structlog
 from prometheus_client import Counter as MetricCounter
 
 from consumer.bacalhau.namesake import compare_names
-from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, Orchestrator
-from consumer.bacalhau.reads import Reads
-from consumer.bacalhau.tap import DEAD_READER, Tap, TapOptions
-from consumer.core import Core, Lanes, Readers, ReadingOptions
+from consumer.bacalhau.tap import DEAD_READER
+from consumer.core import Core, Lanes, Readers
 from consumer.core.dwell import Dwell
-from consumer.daemon.carry import AHEAD_NS, Carrier, Sources, tell_ahead
+from consumer.daemon.carry import Carrier, Sources
+from consumer.daemon.following import Following
+from consumer.daemon.runtime import Runtime
 from consumer.daemon.supervise import Loop, run_until
-from consumer.daemon.watch import BUCKET, INPUT, LOG, ORCHESTRATOR, REFUSED, TAP, Watch
-from consumer.derive import Derivation, DerivationSettings
-from consumer.errors import JobstateError, LogWentBackError, RefusedError, ServerError, UnreachableError
+from consumer.daemon.watch import INPUT, ORCHESTRATOR, TAP
+from consumer.errors import LogWentBackError, RefusedError, ServerError, UnreachableError
 from consumer.faults import NEXT_STEP
-from consumer.jetstream.format import LogFormat
-from consumer.jetstream.input import Break, JetStreamInput
+from consumer.jetstream.input import JetStreamInput, notice_of
 from consumer.jetstream.recovery import Mark, mark_of, probe
 from consumer.jetstream.topology import survey
-from consumer.jetstream.upkeep import Memory, Upkeep
+from consumer.jetstream.upkeep import Memory
 from consumer.jetstream.writer import JetStreamWriter, open_writer
-from consumer.model import REPORTED, Identity, JobKey, Notice
+from consumer.model import REPORTED, JobKey
 from consumer.nats import faults
 from consumer.nats.address import Address
 from consumer.nats.api import StreamInfo
 from consumer.nats.connect import connect_writer
 from consumer.nats.connection import Connection
-from consumer.nats.outage import Outage
-from consumer.observe import Health, Metrics, tell_left_out
-from consumer.rules import Rules
-from consumer.settings import Settings
-from consumer.wire.subjects import Names, unescape
+from consumer.observe import tell_left_out
+from consumer.wire.subjects import unescape
 
 log = structlog.get_logger()
 
@@ -72,75 +64,12 @@ SLOW_ALLOWANCE_S: Final = 180.0
 """Added where several answers are waited for in a row, each for as long as a cluster may take to find a leader."""
 
 
-class MonotonicClock:
-    """Implements `ports.Clock`."""
-
-    def now(self) -> float:
-        """Seconds that never go back."""
-        return time.monotonic()
-
-    def wall(self) -> float:
-        """Seconds since 1970."""
-        return time.time()
-
-
-class Estate:
-    """What outlives a life: the numbers, the health, the rules."""
-
-    def __init__(self, settings: Settings, rules: Rules) -> None:
-        self.settings: Final = settings
-        self.rules: Final = rules
-        self.names: Final = Names(settings.cluster)
-        self.clock: Final = MonotonicClock()
-        self.metrics: Final = Metrics(settings.limits.label_values, states=rules.states, read_faults=NEXT_STEP)
-        self.health: Final = Health()
-        self.watch: Final = Watch(self.metrics, self.health, self.clock, settings.log.lines_per_s)
-        self.upkeep: Final = Upkeep(self.names, settings.streams)
-        self.parts: Final = {
-            self.names.log: LOG,
-            self.names.input: INPUT,
-            self.names.refused: REFUSED,
-            self.names.bucket_stream: BUCKET,
-        }
-        self.server_recovery = ""
-        """What a server of our own is at while it recovers its streams; empty: it does not."""
-        self.lost_told: Counter[str] = Counter()
-        self.renewals_told = 0
-        self.outages: Final = {name: Outage(name) for name in ("writer", "reader", "log")}
-        self.health.need(*self.parts.values())
-        if settings.bacalhau.url:
-            self.health.need(TAP)
-        if settings.orchestrator.url:
-            self.health.need(ORCHESTRATOR)
-
-    def wait_for_server(self, address: Address, error: Exception) -> None:
-        """Say that the log cannot be reached, and is waited for."""
-        self.health.failing(LOG, self.server_recovery or faults.with_step(error))
-        is_denied = isinstance(error, JobstateError) and error.is_denied
-        step = faults.next_step("nats", faults.DENIED) if is_denied else "it is tried again until it answers"
-        self.outages["log"].tell("connection.waiting", address, str(error), step)
-
-    def say_streams(self) -> None:
-        """Say which streams are not as they must be. Of log and input their readers say more, while they are there."""
-        for stream, part in self.parts.items():
-            if why := self.upkeep.troubles.get(stream):
-                self.health.failing(part, f"{stream}: {why}")
-            elif part not in {LOG, INPUT}:
-                self.health.ready(part)
-        lost, self.lost_told = self.upkeep.lost - self.lost_told, self.upkeep.lost.copy()
-        for stream, count in lost.items():
-            self.metrics.streams_lost(self.parts[stream]).inc(count)
-        renewals, self.renewals_told = self.upkeep.renewals - self.renewals_told, self.upkeep.renewals
-        self.metrics.bucket_renewals.inc(renewals)
-        self.metrics.bucket_lacks.set(self.upkeep.lacking)
-
-
-class Life:
-    """One life: its parts, and the loops that they make."""
+class Session:
+    """What one recovery found, and the loops that go on from there."""
 
     def __init__(  # noqa: PLR0913 - what a recovery found, given once
         self,
-        estate: Estate,
+        runtime: Runtime,
         *,
         address: Address,
         mark: Mark,
@@ -150,8 +79,9 @@ class Life:
         lanes: Lanes,
         dwell: Dwell,
         reports: JetStreamInput,
+        following: Following,
     ) -> None:
-        self._estate: Final = estate
+        self._runtime: Final = runtime
         self._address: Final = address
         self._mark: Final = mark
         self._reading: Final = reading
@@ -160,11 +90,11 @@ class Life:
         self._lanes: Final = lanes
         self._dwell: Final = dwell
         self._reports: Final = reports
-        self._sources = Sources(reports=reports)
-        self._tap: Tap | None = None
-        self._orchestrator: Orchestrator | None = None
-        self._reads: Reads | None = None
-        self._source: Readers | Derivation | None = None
+        self._following: Final = following
+        self._tap: Final = following.tap
+        self._orchestrator: Final = following.orchestrator
+        self._reads: Final = following.reads
+        self._source: Final = following.source
         self._silent = False
         self._told: dict[MetricCounter, int] = {}
         self._moved: dict[str, int] = {}
@@ -172,81 +102,25 @@ class Life:
         self._input_reached = (0, float("-inf"))
         self._input_read_at = float("-inf")
 
-    def follow_orchestrator(self, orchestrator: Orchestrator, form: LogFormat) -> None:
-        """Read the record too, and listen to Bacalhau's frames if its NATS is named."""
-        settings, estate = self._estate.settings, self._estate
-        backfill = settings.scan.backfill_s
-        backfill_ns = None if backfill == float("inf") else int(backfill * 1e9)
-        since = form.since_ns
-        if since is not None and since > (now_ns := int(estate.clock.wall() * 1e9)) + AHEAD_NS:
-            tell_ahead(
-                since,
-                now_ns,
-                "look at the orchestrator's clock, and at ours; if they are right now, remove the log's entry "
-                f"{estate.names.format} and start again: it then begins with the next list (scan.backfill: earlier)",
-            )
-        self._source = Readers(
-            estate.rules,
-            self._lanes.known,
-            reading_options(settings),
-            since_ns=None if since is None else 0 if backfill_ns is None else max(since - backfill_ns, 0),
-            dice=random,
-        )
-        self._source.hold()  # `_first_look` opens
-        for job in self._open_jobs():
-            self._source.resume(job)
-        self._orchestrator = orchestrator
-        self._reads = Reads(orchestrator, estate.clock)
-        self._tap = Tap(TapOptions.of(settings.bacalhau)) if settings.bacalhau.url else None
-        self._sources = Sources(
-            reports=self._reports,
-            tap=self._tap,
-            reads=self._reads,
-            beginning=form if since is None else None,
-            backfill_ns=backfill_ns,
-        )
-
-    def _open_jobs(self) -> Iterator[Identity]:
-        """The jobs that the log has open.
-
-        One whose name stands in its key as a digest comes back with a list, or the next execution that is asked for.
-        """
-        for key, known in self._lanes.jobs.items():
-            if self._estate.rules.is_terminal(known.state):
-                continue
-            namespace, job = (unescape(token) for token in key.split("."))
-            if namespace is not None and job is not None:
-                yield Identity(id=job, namespace=namespace, name=known.name, type=known.type)
-
-    def follow_frames(self) -> None:
-        """Without an orchestrator: derive from Bacalhau's frames what can be (design/bacalhau.md 6.1)."""
-        settings, estate, lanes = self._estate.settings, self._estate, self._lanes
-        tap = Tap(TapOptions.of(settings.bacalhau))
-        derivation = Derivation(
-            estate.rules,
-            lanes.known,
-            DerivationSettings(executions_max=settings.limits.executions, jobs_max=settings.limits.jobs),
-            hears=lambda: tap.connected,
-            origin=f"start-{self._mark.last_seq}",
-        )
-        for job in self._open_jobs():
-            derivation.resume(job)
-        self._source, self._tap = derivation, tap
-        self._sources = Sources(reports=self._reports, tap=tap)
-
     async def run(self, stop: asyncio.Event) -> bool:
         """Carry on until *stop* and the drain after it; gives whether that came to its end."""
-        estate, settings = self._estate, self._estate.settings
+        runtime, settings = self._runtime, self._runtime.settings
         self._reports.tell = self._say_input
-        estate.watch.follow_life(self._lanes, self._source, self._dwell, self._outcomes)
+        runtime.watch.follow_life(self._lanes, self._source, self._dwell, self._outcomes)
         carrier = Carrier(
-            names=estate.names,
+            names=runtime.names,
             core=Core(self._lanes, self._source),
-            sources=self._sources,
+            sources=Sources(
+                reports=self._reports,
+                tap=self._tap,
+                reads=self._reads,
+                beginning=self._following.beginning,
+                backfill_ns=self._following.backfill_ns,
+            ),
             writer=self._writer,
             reopen=self._reopen,
-            clock=estate.clock,
-            watcher=estate.watch,
+            clock=runtime.clock,
+            watcher=runtime.watch,
             events_max=settings.lanes.events_max,
             message_max=settings.limits.message_bytes,
             checkpoint_every_s=settings.checkpoint.every_s,
@@ -273,7 +147,7 @@ class Life:
             and (asked := self._orchestrator) is not None
             and isinstance(readers := self._source, Readers)
         ):
-            sources["names"] = lambda: compare_names(tap, asked, lambda: readers.turn_s(estate.clock.now()))
+            sources["names"] = lambda: compare_names(tap, asked, lambda: readers.turn_s(runtime.clock.now()))
         try:
             return await run_until(
                 stop,
@@ -281,15 +155,15 @@ class Life:
                 rest={name: self._expected(name, loop, more.get(name, 0.0)) for name, loop in rest.items()},
                 drain=carrier.drain,
                 deadline_s=settings.drain.deadline_s,
-                ending=lambda: estate.health.expect(ENDING, ENDING_S),
+                ending=lambda: runtime.health.expect(ENDING, ENDING_S),
             )
         finally:
             self._export()
-            estate.health.failing(INPUT, "the life that read it has ended")
+            runtime.health.failing(INPUT, "the life that read it has ended")
 
     def _expected(self, name: str, loop: Loop, more_s: float) -> Loop:
         """The same loop; while it runs, it must go round whenever it is not at rest (`_tell_progress`)."""
-        health = self._estate.health
+        health = self._runtime.health
 
         async def run() -> None:
             health.expect(name, ALLOWANCE_S + more_s)
@@ -307,39 +181,39 @@ class Life:
 
     async def _reopen(self, confirmed: int) -> JetStreamWriter:
         """Another connection for the writer, and a look at the log before anything is sent (design/design.md 7.7)."""
-        estate = self._estate
-        estate.metrics.deaf("writer").inc(self._writer.deaf)
+        runtime = self._runtime
+        runtime.metrics.deaf("writer").inc(self._writer.deaf)
         await self._writer.close()
         pause_s = RETRY_S
         while True:
             try:
-                connection = await connect_writer(self._address, "writer", outage=estate.outages["writer"])
+                connection = await connect_writer(self._address, "writer", outage=runtime.outages["writer"])
             except (UnreachableError, RefusedError) as error:
                 # It had let us in: a credential that was changed there is changed here too, sooner or later.
-                estate.wait_for_server(self._address, error)
+                runtime.wait_for_server(self._address, error)
                 await asyncio.sleep(pause_s)
                 if isinstance(error, RefusedError):
                     pause_s = min(2 * pause_s, RETRY_MAX_S)
                 continue
             try:
-                mark = await probe(connection, estate.names)
+                mark = await probe(connection, runtime.names)
                 _compare(mark, msgspec.structs.replace(self._mark, last_seq=max(confirmed, self._mark.last_seq)))
-                writer = await open_writer(connection, estate.names, created=mark.created, outcomes=self._outcomes)
+                writer = await open_writer(connection, runtime.names, created=mark.created, outcomes=self._outcomes)
             except UnreachableError as error:
                 await connection.close()
-                estate.wait_for_server(self._address, error)
+                runtime.wait_for_server(self._address, error)
                 await asyncio.sleep(pause_s)
                 if error.is_denied:  # somebody has to mend that, and each try is two lines of the log
                     pause_s = min(2 * pause_s, RETRY_MAX_S)
                 else:
-                    estate.watch.silent()  # a server of our own is mended by how long that lasts
+                    runtime.watch.silent()  # a server of our own is mended by how long that lasts
                 continue
             except BaseException:
                 await connection.close()
                 raise
             self._writer = writer
-            estate.outages["log"].end()
-            estate.metrics.reconnects("writer").inc()
+            runtime.outages["log"].end()
+            runtime.metrics.reconnects("writer").inc()
             return writer
 
     async def _first_look(self, carrier: Carrier) -> None:
@@ -368,31 +242,31 @@ class Life:
 
     async def _stock_loop(self, carrier: Carrier) -> None:
         """Once a second: how it all stands."""
-        estate = self._estate
+        runtime = self._runtime
         while True:
-            estate.watch.take_stock()
+            runtime.watch.take_stock()
             tell_left_out()
             for found in self._reports.breaks:
-                carrier.announce(_notice_of(found))
+                carrier.announce(notice_of(found))
             self._reports.breaks.clear()
             self._tell_stuck(carrier)
-            estate.say_streams()
+            runtime.say_streams()
             self._say_connections()
             self._export()
             self._tell_progress(carrier)
             await asyncio.sleep(STOCK_S)
 
     def _say_input(self) -> None:
-        health = self._estate.health
+        health = self._runtime.health
         if not self._reading.is_connected:
             health.failing(INPUT, f"the connection is lost ({self._reading.last_trouble}); it is tried again")
         elif self._reports.trouble:
             health.failing(INPUT, f"it is not read, and tried again: {self._reports.trouble}")
-        elif self._estate.names.input not in self._estate.upkeep.troubles:
+        elif self._runtime.names.input not in self._runtime.upkeep.troubles:
             health.ready(INPUT)
 
     def _say_connections(self) -> None:
-        health = self._estate.health
+        health = self._runtime.health
         self._say_input()
         if self._tap is not None:
             if self._tap.connected:
@@ -403,9 +277,9 @@ class Life:
                 reason = f" ({tap.last_error}): {tap.next_step}" if tap.last_error else ""
                 health.failing(TAP, f"{meanwhile}: not connected to {tap.where}{reason}")
         if isinstance(readers := self._source, Readers):
-            now = self._estate.clock.now()
+            now = self._runtime.clock.now()
             waiting, waited_s = readers.waiting(now), readers.waited_s(now)
-            self._estate.watch.reads_wait(waiting, waited_s, readers.in_flight, away=bool(readers.away))
+            self._runtime.watch.reads_wait(waiting, waited_s, readers.in_flight, away=bool(readers.away))
         if self._orchestrator is not None and (silent_s := self._orchestrator.silent_s) > SILENT_S:
             # Given up only later: a list may take long. The next answer makes it ready again.
             health.failing(
@@ -419,7 +293,7 @@ class Life:
 
     def _export(self) -> None:
         """What the parts have counted by themselves: to the metrics."""
-        metrics, reading, tap = self._estate.metrics, self._reading, self._tap
+        metrics, reading, tap = self._runtime.metrics, self._reading, self._tap
         numbers = {
             metrics.reconnects("reader"): max(reading.connects - 1, 0),
             metrics.deaf("reader"): reading.deaf,
@@ -441,7 +315,7 @@ class Life:
 
         What it has moved by is told where it goes round (`Watch.went_round`), or by the part whose loop it is.
         """
-        health, tap, reads = self._estate.health, self._tap, self._reads
+        health, tap, reads = self._runtime.health, self._tap, self._reads
         moves = {"reports": self._reports.turns}
         alive = ["stock", *carrier.at_rest()]
         if tap is not None:
@@ -465,7 +339,7 @@ class Life:
                     await self._look_at_streams()
                 except ServerError as error:
                     log.warning("streams.unanswered", reason=faults.with_step(error))
-            self._estate.health.alive("streams")
+            self._runtime.health.alive("streams")
             await asyncio.sleep(LOOK_S)
 
     async def _look_at_streams(self) -> None:
@@ -473,20 +347,20 @@ class Life:
 
         Between two appends a log can be made anew without any connection being lost: nothing else would show it.
         """
-        estate, names, asked_at = self._estate, self._estate.names, self._estate.clock.now()
+        runtime, names, asked_at = self._runtime, self._runtime.names, self._runtime.clock.now()
         memory = Memory(self._lanes.jobs, len(self._lanes.jobs), self._lanes.last)
         streams = await survey(self._reading, names)
         log_stream = streams[names.log]
         if not isinstance(log_stream, ServerError):
             known = msgspec.structs.replace(self._mark, last_seq=0)
             _compare(mark_of(self._reading, names, log_stream), known)
-        await estate.upkeep.look(self._reading, streams, memory)
-        estate.say_streams()
+        await runtime.upkeep.look(self._reading, streams, memory)
+        runtime.say_streams()
         found = streams[names.input]
         if isinstance(found, StreamInfo):
             place = max(self._reports.position.sequence, found.state.first_seq - 1)  # what was purged is not waited for
             lag = max(found.state.last_seq - place, 0)
-            self._estate.metrics.input_lag.set(lag)
+            self._runtime.metrics.input_lag.set(lag)
             self._input_reached = (found.state.last_seq if lag else 0, asked_at)
             if lag:
                 self._reports.reaches(found.state.last_seq)
@@ -495,7 +369,7 @@ class Life:
         reached, asked_at = self._input_reached
         if self._reports.position.sequence >= reached:
             self._input_read_at = asked_at
-        clock = self._estate.clock
+        clock = self._runtime.clock
         for stuck in self._dwell.take(clock.now(), clock.wall(), self._seen_at):
             carrier.announce(stuck)
 
@@ -510,7 +384,7 @@ class Life:
             job = key.partition(".")[2]
             return self._source.agreed_at(unescape(job) or job)
         # Without an orchestrator nobody can be asked: what the frames say is all that there is to know.
-        return self._estate.clock.now() if self._tap is not None and self._tap.connected else None
+        return self._runtime.clock.now() if self._tap is not None and self._tap.connected else None
 
 
 def _compare(found: Mark, known: Mark) -> None:
@@ -519,32 +393,3 @@ def _compare(found: Mark, known: Mark) -> None:
         raise LogWentBackError(f"the log was made anew at {found.created}")
     if found.last_seq < known.last_seq:
         raise LogWentBackError(f"the log ends at {found.last_seq}, and had confirmed {known.last_seq}")
-
-
-def reading_options(settings: Settings) -> ReadingOptions:
-    """How eagerly the record is read, as the settings say."""
-    chosen = ReadingOptions(
-        turn_rate=settings.scan.rate,
-        concurrency=settings.orchestrator.concurrency,
-        max_rate=settings.orchestrator.max_rate,
-        executions_max=settings.limits.executions,
-        list_max_s=max(settings.orchestrator.timeout_s, LIST_TIMEOUT_S),
-        jobs_max=settings.limits.jobs,
-    )
-    if settings.scan.list == "auto":
-        return chosen
-    return msgspec.structs.replace(chosen, list_every_s=float(settings.scan.list))
-
-
-def _notice_of(found: Break) -> Notice:
-    texts = {
-        "gap": "entries of the input are gone: reports between these two may be missing",
-        "anew": "the input was made anew: it is read from its first entry",
-        "tail": "the input has lost its tail: it is read from its first entry; reports after it may be missing",
-    }
-    return Notice(
-        kind="input",
-        origin=f"{found.kind}-{found.after.sequence}-{found.after.time_ns}-{found.next}",
-        text=texts.get(found.kind, found.kind),
-        facts={"kind": found.kind, "after": str(found.after), "next": found.next},
-    )

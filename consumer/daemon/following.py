@@ -1,0 +1,114 @@
+"""What a session listens to, besides reports: the record and frames, frames alone, or nothing.
+
+Each is made whole from what the log was recovered to; `consumer.daemon.session` runs it.
+"""
+
+from collections.abc import Iterator
+from random import random
+
+import msgspec
+
+from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, Orchestrator
+from consumer.bacalhau.reads import Reads
+from consumer.bacalhau.tap import Tap, TapOptions
+from consumer.core import Lanes, Readers, ReadingOptions
+from consumer.daemon.carry import AHEAD_NS, tell_ahead
+from consumer.daemon.runtime import Runtime
+from consumer.derive import Derivation, DerivationSettings
+from consumer.jetstream.format import LogFormat
+from consumer.model import Identity
+from consumer.rules import Rules
+from consumer.settings import Settings
+from consumer.wire.subjects import unescape
+
+
+class Following(msgspec.Struct, frozen=True, kw_only=True):
+    """The source of events and what feeds it. With reports only there is nothing.
+
+    *beginning* is set while the log has not agreed on where it begins. *backfill_ns*: how far before that finished jobs
+    are taken in; None: all of them.
+    """
+
+    source: Readers | Derivation | None = None
+    tap: Tap | None = None
+    orchestrator: Orchestrator | None = None
+    reads: Reads | None = None
+    beginning: LogFormat | None = None
+    backfill_ns: int | None = 0
+
+
+def follow_orchestrator(runtime: Runtime, lanes: Lanes, orchestrator: Orchestrator, form: LogFormat) -> Following:
+    """Read the record, and listen to Bacalhau's frames if its NATS is named."""
+    settings = runtime.settings
+    backfill = settings.scan.backfill_s
+    backfill_ns = None if backfill == float("inf") else int(backfill * 1e9)
+    since = form.since_ns
+    if since is not None and since > (now_ns := int(runtime.clock.wall() * 1e9)) + AHEAD_NS:
+        tell_ahead(
+            since,
+            now_ns,
+            "look at the orchestrator's clock, and at ours; if they are right now, remove the log's entry "
+            f"{runtime.names.format} and start again: it then begins with the next list (scan.backfill: earlier)",
+        )
+    readers = Readers(
+        runtime.rules,
+        lanes.known,
+        reading_options(settings),
+        since_ns=None if since is None else 0 if backfill_ns is None else max(since - backfill_ns, 0),
+        dice=random,
+    )
+    readers.hold()  # until `Session._first_look`
+    for job in _open_jobs(runtime.rules, lanes):
+        readers.resume(job)
+    return Following(
+        source=readers,
+        tap=Tap(TapOptions.of(settings.bacalhau)) if settings.bacalhau.url else None,
+        orchestrator=orchestrator,
+        reads=Reads(orchestrator, runtime.clock),
+        beginning=form if since is None else None,
+        backfill_ns=backfill_ns,
+    )
+
+
+def follow_frames(runtime: Runtime, lanes: Lanes, last_seq: int) -> Following:
+    """Without an orchestrator: derive from Bacalhau's frames what can be (design/bacalhau.md 6.1)."""
+    settings = runtime.settings
+    tap = Tap(TapOptions.of(settings.bacalhau))
+    derivation = Derivation(
+        runtime.rules,
+        lanes.known,
+        DerivationSettings(executions_max=settings.limits.executions, jobs_max=settings.limits.jobs),
+        hears=lambda: tap.connected,
+        origin=f"start-{last_seq}",
+    )
+    for job in _open_jobs(runtime.rules, lanes):
+        derivation.resume(job)
+    return Following(source=derivation, tap=tap)
+
+
+def _open_jobs(rules: Rules, lanes: Lanes) -> Iterator[Identity]:
+    """The jobs that the log has open.
+
+    One whose name stands in its key as a digest comes back with a list, or the next execution that is asked for.
+    """
+    for key, known in lanes.jobs.items():
+        if rules.is_terminal(known.state):
+            continue
+        namespace, job = (unescape(token) for token in key.split("."))
+        if namespace is not None and job is not None:
+            yield Identity(id=job, namespace=namespace, name=known.name, type=known.type)
+
+
+def reading_options(settings: Settings) -> ReadingOptions:
+    """How eagerly the record is read, as the settings say."""
+    chosen = ReadingOptions(
+        turn_rate=settings.scan.rate,
+        concurrency=settings.orchestrator.concurrency,
+        max_rate=settings.orchestrator.max_rate,
+        executions_max=settings.limits.executions,
+        list_max_s=max(settings.orchestrator.timeout_s, LIST_TIMEOUT_S),
+        jobs_max=settings.limits.jobs,
+    )
+    if settings.scan.list == "auto":
+        return chosen
+    return msgspec.structs.replace(chosen, list_every_s=float(settings.scan.list))
