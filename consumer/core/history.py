@@ -147,10 +147,7 @@ def lay_beside(rules: Rules, known: LastUpdate | None, part: Part) -> Joined | O
         return _lay_beside_derived(known, part)
     if part.count < known.revision or not part.count:
         return None if part.first else Old()
-    there = part.says(known.revision)
-    if there is None:
-        return None
-    if there != (known.version, known.state):
+    if part.says(known.revision) != (known.version, known.state):  # before a page nobody knows
         return None if part.first else correct(known, part)
     if rules.is_terminal(known.state) and (apart := _time_apart(known, part)):
         # An earlier time may be that of an old answer; a later one is of what came since.
