@@ -123,19 +123,15 @@ class _Lossy:
             self._out.flush()
 
 
-_bound: RateBound = RateBound(20)
-_queued: QueuedStream | None = None
-
-
 def never_wait() -> None:
     """Put a stream in the place of standard error that nobody who writes to it waits for (`QueuedStream`).
 
     For the daemon, once and before `configure`. At the end of the process what waits is written if somebody reads.
     """
-    global _queued
-    out, _queued = sys.stderr, QueuedStream(sys.stderr, _render_lost)
-    sys.stderr = _queued
-    atexit.register(_end_waiting, _queued, out)
+    out = sys.stderr
+    queued = QueuedStream(out, _render_lost)
+    sys.stderr = queued
+    atexit.register(_end_waiting, queued, out)
 
 
 def _end_waiting(queued: QueuedStream, out: TextIO) -> None:
@@ -145,7 +141,7 @@ def _end_waiting(queued: QueuedStream, out: TextIO) -> None:
 
 def lost_lines() -> int:
     """Lines that could not be written since the start of the process."""
-    return _queued.lost if _queued is not None else 0
+    return sys.stderr.lost if isinstance(sys.stderr, QueuedStream) else 0
 
 
 def _render_lost(lines: int) -> str:
@@ -157,11 +153,9 @@ def _render_lost(lines: int) -> str:
 
 def configure(settings: Log, stream: TextIO | None = None) -> None:
     """Send every line of the program to *stream* (standard error) as *settings* say. May be called again."""
-    global _bound  # noqa: PLW0603 - there is one log in a process
     out = stream or sys.stderr
     console = settings.format == "console" or (settings.format == "auto" and out.isatty())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
-    _bound = RateBound(settings.lines_per_s)
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
             colors=out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
@@ -174,7 +168,7 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
     )
     structlog.configure(
         processors=[
-            _bound,
+            RateBound(settings.lines_per_s),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,  # text: without the values of local variables
@@ -194,10 +188,12 @@ def tell_left_out(*, at_end: bool = False) -> None:
 
     The line has the level of what was left out: a busy second of ordinary updates is no warning.
     """
-    for event, left_out in _bound.take(at_end=at_end).items():
-        _write(left_out.level, "log.left-out", of=event, lines=left_out.lines)
-    if _queued is not None:
-        _queued.tell_lost()
+    for bound in structlog.get_config()["processors"]:
+        if isinstance(bound, RateBound):
+            for event, left_out in bound.take(at_end=at_end).items():
+                _write(left_out.level, "log.left-out", of=event, lines=left_out.lines)
+    if isinstance(sys.stderr, QueuedStream):
+        sys.stderr.tell_lost()
 
 
 def _write(level: int, event: str, **facts: object) -> None:
