@@ -162,6 +162,7 @@ def test_where_it_is_read_on() -> None:
 def test_the_last_entry_of_a_part() -> None:
     """Here, or the one before it."""
     assert part(*WHOLE).last == (0, "Completed")
+    assert Part.after(None, [entry(1, "Failed"), entry(2, "Pending", 1)]).last == (1, "Pending")
     assert rest(2, "Running").last == (0, "Running")
 
 
@@ -195,3 +196,5 @@ def test_what_had_ended_when_the_log_began(state: str, at_s: float | None, since
     assert ended_before(RULES, part("Pending", state, at_s=at_s), since_ns) is before
     assert ended_before(RULES, part("Pending", state, at_s=at_s), 0) is False
     assert ended_before(RULES, part(), since_ns) is False
+    later = Part.after(None, [entry(1, "Pending", at_s=1.0), entry(2, "Completed", at_s=since_s + 1)])
+    assert ended_before(RULES, later, since_ns) is False
