@@ -21,7 +21,7 @@ class UpdateLine(TypedDict):
         dict[str, object] | None,
         "the [update](streams.md#update) as it is stored; null if the entry's bytes are no update",
     ]
-    foreign: NotRequired[Annotated[Literal[True], "only there if the entry is [foreign](../guide/promise.md#limits)"]]
+    foreign: NotRequired[Annotated[bool, "true; only there if the entry is [foreign](../guide/promise.md#limits)"]]
 
 
 class WaitLine(TypedDict):
@@ -37,7 +37,7 @@ class WaitLine(TypedDict):
     sequence: Annotated[int | None, "its sequence in the stream"]
     stored: Annotated[str | None, "when the log stored it"]
     update: Annotated[dict[str, object] | None, "the job's last [update](streams.md#update)"]
-    foreign: NotRequired[Annotated[Literal[True], "only there if the entry is [foreign](../guide/promise.md#limits)"]]
+    foreign: NotRequired[Annotated[bool, "true; only there if the entry is [foreign](../guide/promise.md#limits)"]]
 
 
 class SentLine(TypedDict):
