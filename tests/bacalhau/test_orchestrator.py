@@ -480,6 +480,7 @@ async def test_connections_that_break_off(answer: bytes, kind: str) -> None:
 )
 async def test_a_trickle_without_end_ends_with_the_total_time(before: bytes, again: bytes) -> None:
     """Chunks of one byte, a header that grows, a promise of an answer again and again: `slow`, and no memory of it."""
+    over = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(ConnectionError):
@@ -489,12 +490,15 @@ async def test_a_trickle_without_end_ends_with_the_total_time(before: bytes, aga
                 writer.write(again)
                 await writer.drain()
                 await asyncio.sleep(0.01)
+        over.set()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with Orchestrator(patient(url, timeout_s=0.3)) as orchestrator:
             with pytest.raises(OrchestratorError) as caught:
                 await orchestrator.history(HISTORY)
+        async with asyncio.timeout(DEADLINE_S):
+            await over.wait()  # or the loop would end before it
     assert checked(caught.value).kind == "slow"
 
 

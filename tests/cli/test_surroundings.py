@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import termios
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -67,13 +68,15 @@ class Daemon:
         port = free_port()
         self._url: Final = f"http://127.0.0.1:{port}"
         command = ["sh", "-c", f'{before}\nexec "$@" {redirect}', "sh", sys.executable, "-m", "consumer", "run"]
+        # A file: a pipe that nobody reads is full one day, and whoever writes to it stands still.
+        self._said: Final = tempfile.TemporaryFile()  # noqa: SIM115 - `kill` closes it
         self.process: Final = subprocess.Popen(
             command,
             env=environment(stage, SMALL_STREAMS | {"JOBSTATE_HTTP__PORT": str(port)} | dict(variables)),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL if redirect else subprocess.PIPE,
+            stderr=self._said,
         )
 
     async def get(self, path: str) -> tuple[int, str]:
@@ -85,20 +88,33 @@ class Daemon:
 
     async def until_ready(self) -> None:
         """Wait until it is."""
-        async with asyncio.timeout(DEADLINE_S):
-            while (await self.get("/readyz"))[0] != 200:
-                assert self.process.poll() is None, self.process.returncode
-                await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while (await self.get("/readyz"))[0] != 200:
+                    assert self.process.poll() is None, f"{self.process.returncode}: {self.said()}"
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pytest.fail(f"never ready: {self.said()}")
 
     def links(self) -> list[str]:
         """Where its three standard descriptors lead; none where the system does not tell."""
         return [str(path.readlink()) for path in Path(f"/proc/{self.process.pid}/fd").glob("[012]")]
 
     async def end(self, sign: signal.Signals) -> tuple[int, str]:
-        """Send it *sign*; its exit code and what was not read yet of its standard error."""
+        """Send it *sign*; its exit code and its standard error, where that was not redirected."""
         self.process.send_signal(sign)
-        _, said = await asyncio.to_thread(self.process.communicate, timeout=DEADLINE_S)
-        return self.process.returncode, (said or b"").decode()
+        await asyncio.to_thread(self.process.wait, DEADLINE_S)
+        return self.process.returncode, self.said()
+
+    def said(self) -> str:
+        """Its standard error, where that was not redirected."""
+        return os.pread(self._said.fileno(), 1 << 24, 0).decode()  # its place in the file is the process's, too
+
+    async def kill(self) -> None:
+        """End it, whatever it does."""
+        self.process.kill()
+        await asyncio.to_thread(self.process.wait)
+        self._said.close()
 
 
 @contextlib.asynccontextmanager
@@ -109,8 +125,7 @@ async def daemon(stage: Stage, *, redirect: str = "", before: str = "", **variab
         await started.until_ready()
         yield started
     finally:
-        started.process.kill()
-        await asyncio.to_thread(started.process.communicate)
+        await started.kill()
 
 
 # -- standard streams --------------------------------------------------------------------------------------------------

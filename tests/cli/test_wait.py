@@ -103,11 +103,12 @@ async def test_a_life_that_begins_before_the_one_waited_for_has_ended(stage: Sta
     first = await stage.live("j-1", "Pending", "Running")
     running = await begin(stage, "j-1")
     numbered = await begin(stage, "j-1", "--version", "0")
+    for each in (running, numbered):  # both have seen the first life
+        assert "job default/j-1 is Running" in await each.complaint()
     second = life("j-1", "Pending", "Completed", version=1, after=first)
     await stage.update(second[0])
 
     assert (await numbered.end())[:2] == (1, "default/j-1\tRunning\treplaced\n")
-    await running.complaint()
     assert await running.complaint() == ("jobstate: job default/j-1 was begun anew: waiting for Completed of version 1")
     await stage.update(second[1])
     assert (await running.end())[:2] == (0, "default/j-1\tCompleted\treached\n")

@@ -238,7 +238,7 @@ async def test_frames_of_jobs_that_nobody_can_be_asked_for_are_no_fault_of_the_o
             await daemon.until_ready()
             for number, job in enumerate(("..", ".", "..")):
                 await client.publish("bacalhau.global.compute.n-1.out.msgs", ended(number, job))
-                await until(lambda sent=number + 1: len(daemon.lines("read.failed")) == sent, "a read of nobody")  # type: ignore[misc]
+                await until(lambda sent=number + 1: len(daemon.lines("read.failed")) >= sent, "a read of nobody")  # type: ignore[misc]
             assert (await daemon.get("/readyz"))[0] == HTTPStatus.OK
             numbers = await daemon.numbers("jobstate_reads_total")
             assert sum(count for labels, count in numbers.items() if "not-askable" in labels) == 3
