@@ -7,11 +7,10 @@ that such an account would refuse before the first stream is made, so that no pa
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
-
 from consumer.errors import ServerError
-from consumer.nats.api import Problem
+from consumer.nats.api import AccountInfo, Limits
 from consumer.nats.connection import Connection
+from consumer.nats.requests import account_info
 from consumer.settings import Streams
 from consumer.wire.subjects import Names
 
@@ -22,28 +21,6 @@ TOO_LARGE: Final = 10122
 BUCKET_SHARE: Final = 1.25
 """Bound of the bucket, where it needs one, as a multiple of the log's. It holds at most one entry for each of the log's
 jobs; the server adds to each where it came from, some 150 bytes to the 590 of an entry."""
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The account's limits for streams; -1 is "no limit"."""
-
-    max_storage: int = -1
-    storage_max_stream_bytes: int = -1
-    max_bytes_required: bool = False
-
-
-class _Tier(msgspec.Struct, frozen=True, kw_only=True):
-    limits: Limits = Limits()
-
-
-class _Account(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of an answer to `$JS.API.INFO` that is used here. *tiers*: by copies, `R1` or `R3`, where there are."""
-
-    error: Problem | None = None
-    storage: int = 0
-    reserved_storage: int = 0
-    limits: Limits = Limits()
-    tiers: dict[str, _Tier] = {}
 
 
 def setting_of(names: Names, stream: str) -> str:
@@ -67,7 +44,7 @@ async def fit(
     """
     if not absent:
         return []
-    account = await connection.ask("$JS.API.INFO", b"", _Account)
+    account = await account_info(connection)
     if account.error is not None:
         raise ServerError(f"{connection.address} does not say what its account allows: {account.error}")
     tier = account.tiers.get(f"R{streams.replicas}")
@@ -101,7 +78,7 @@ def _misfit(names: Names, limits: Limits, config: dict[str, Any]) -> str:
     return ""
 
 
-def _too_much(limits: Limits, account: _Account, made: Sequence[dict[str, Any]], freed: int) -> list[str]:
+def _too_much(limits: Limits, account: AccountInfo, made: Sequence[dict[str, Any]], freed: int) -> list[str]:
     needed = sum(max(config.get("max_bytes", -1), 0) * config["num_replicas"] for config in made)
     left = limits.max_storage - max(account.storage, account.reserved_storage) + freed
     if needed <= left:

@@ -9,14 +9,13 @@ from base64 import b64decode
 from collections.abc import Collection, Mapping
 from typing import Final
 
-import msgspec
-
 from consumer.jetstream.pull import refusal
 from consumer.jetstream.recovery import last_entry
 from consumer.jetstream.topology import look_at
 from consumer.model import JobKey, LastUpdate
-from consumer.nats.api import NO_STREAM, SOURCE, MessageAnswer, Problem, StreamInfo, header, time_ns
+from consumer.nats.api import NO_STREAM, SOURCE, StreamInfo, header, time_ns
 from consumer.nats.connection import Connection
+from consumer.nats.requests import get_message, stream_info
 from consumer.wire.subjects import Names
 
 STUCK_S: Final = 60.0
@@ -32,16 +31,6 @@ FRESH_NS: Final = 10 * 10**9
 
 LACKS: Final = "it lacks {} of the log's {} jobs"
 WITHOUT_SOURCES: Final = "its sources were taken away, so the server copies nothing"
-
-
-class _Subjects(msgspec.Struct, frozen=True, kw_only=True):
-    subjects: dict[str, int] | None = None
-
-
-class _SubjectsPage(msgspec.Struct, frozen=True, kw_only=True):
-    error: Problem | None = None
-    state: _Subjects = _Subjects()
-    total: int = 0
 
 
 class BucketCheck:
@@ -128,8 +117,7 @@ async def copied_until(connection: Connection, names: Names, info: StreamInfo) -
     """
     if (seq := max((source.seq for source in info.sources), default=0)) or not info.state.messages:
         return seq
-    body = msgspec.json.encode({"seq": info.state.last_seq})
-    found = await connection.ask(f"$JS.API.STREAM.MSG.GET.{names.bucket_stream}", body, MessageAnswer)
+    found = await get_message(connection, names.bucket_stream, {"seq": info.state.last_seq})
     if found.message is None:
         return 0
     source = header(b64decode(found.message.hdrs), SOURCE).split(" ")
@@ -199,8 +187,7 @@ async def list_subjects(connection: Connection, stream: str, pattern: str = ">")
     """The subjects of *stream*'s entries that match; none if there is no such stream. 100,000 of them a request."""
     found: list[str] = []
     while True:
-        body = msgspec.json.encode({"subjects_filter": pattern, "offset": len(found)})
-        page = await connection.ask(f"$JS.API.STREAM.INFO.{stream}", body, _SubjectsPage)
+        page = await stream_info(connection, stream, subjects=pattern, offset=len(found))
         if page.error is not None and page.error.err_code != NO_STREAM:
             raise refusal(connection, stream, page.error)
         found += page.state.subjects or ()

@@ -17,9 +17,10 @@ import structlog
 from consumer.errors import ConnectionLostError, UnreachableError
 from consumer.jetstream.pull import DoubtError, Pull, Pulled, StallError, refusal
 from consumer.model import NOWHERE, InputPosition, Notice
-from consumer.nats.api import NO_MESSAGE, TRACEPARENT, MessageAnswer, StreamInfo, header, time_ns
+from consumer.nats.api import NO_MESSAGE, TRACEPARENT, StreamInfo, header, time_ns
 from consumer.nats.connection import Connection
 from consumer.nats.faults import with_step
+from consumer.nats.requests import get_message, stream_info
 from consumer.ports import Delivery
 from consumer.wire.subjects import Names
 
@@ -159,7 +160,7 @@ class JetStreamInput:
             self._pull.doubt("the connection was lost, or is another")
 
     async def _begin(self) -> None:
-        info = await self._connection.ask(f"$JS.API.STREAM.INFO.{self._stream}", b"", StreamInfo)
+        info = await stream_info(self._connection, self._stream)
         if info.error is not None:
             raise refusal(self._connection, self._stream, info.error)
         first = await self._first(info)
@@ -182,8 +183,7 @@ class JetStreamInput:
         place = self._place
         if place == NOWHERE:
             return 0
-        body = msgspec.json.encode({"seq": place.sequence})
-        found = await self._connection.ask(f"$JS.API.STREAM.MSG.GET.{self._stream}", body, MessageAnswer)
+        found = await get_message(self._connection, self._stream, {"seq": place.sequence})
         if found.message is not None and time_ns(found.message.time) == place.time_ns:
             return place.sequence + 1
         if found.error is not None and found.error.err_code != NO_MESSAGE:

@@ -17,15 +17,16 @@ from consumer.errors import JobstateError, LogWentBackError, ServerError, Unreac
 from consumer.faults import Fault
 from consumer.nats.api import (
     BODY_SIZE,
+    CONSUMER_DELETE,
+    CONSUMER_NEXT,
     NO_STREAM,
     PENDING,
-    ConsumerInfo,
-    MessageAnswer,
     Problem,
     header,
     read_ack,
 )
 from consumer.nats.connection import REQUEST_S, Connection
+from consumer.nats.requests import create_consumer, get_message
 from consumer.patience import patience
 
 BATCH: Final = 1000
@@ -75,7 +76,7 @@ class Pull:
         size = max(BATCH_BYTES, 2 * connection.max_payload)
         self._request: Final = _request(size, EXPIRES_S, HEARTBEAT_S)
         self._next = _request(size, 2 * HEARTBEAT_S, min(PROOF_S, HEARTBEAT_S))
-        self._subject: Final = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{self._name}"
+        self._subject: Final = CONSUMER_NEXT.format(stream, self._name)
         self._tell: Final = tell
         self._heard = False
         self._subscription: Subscription | None = None
@@ -109,11 +110,9 @@ class Pull:
             **({"filter_subjects": list(filters)} if filters else {}),
             **start,
         }
-        body = msgspec.json.encode({"stream_name": self.stream, "config": config, "action": "create"})
         self._subscription = await self._connection.listen(self._inbox, self._put_aside)
-        subject = f"$JS.API.CONSUMER.CREATE.{self.stream}.{self._name}"
         within_s = LAST_S if start.get("deliver_policy") == "last_per_subject" else REQUEST_S
-        made = await self._connection.ask(subject, body, ConsumerInfo, within_s=within_s)
+        made = await create_consumer(self._connection, self.stream, config, within_s=within_s)
         if made.error is not None:
             raise refusal(self._connection, self.stream, made.error)
         self.pending, self.reached = made.num_pending, made.delivered.stream_seq
@@ -128,7 +127,7 @@ class Pull:
         try:
             await self._connection.unlisten(subscription)
             if self._connection.is_connected:
-                await self._connection.publish(f"$JS.API.CONSUMER.DELETE.{self.stream}.{self._name}", b"")
+                await self._connection.publish(CONSUMER_DELETE.format(self.stream, self._name), b"")
         except nats.errors.Error:
             return  # the connection is gone, and with it what was to be ended
 
@@ -189,9 +188,8 @@ class Pull:
         """
         while self._stripped:
             number = self._stripped[-1]
-            body = msgspec.json.encode({"seq": number})
             try:
-                found = await self._connection.ask(f"$JS.API.STREAM.MSG.GET.{self.stream}", body, MessageAnswer)
+                found = await get_message(self._connection, self.stream, {"seq": number})
             except UnreachableError as error:
                 raise DoubtError(
                     f"entry {number} of {self.stream} came without its body ({error})", fault=error.fault

@@ -13,8 +13,9 @@ from consumer.core.verify import is_guarded
 from consumer.errors import DecodeError, LogWentBackError
 from consumer.jetstream.pull import DoubtError, Pull, refusal
 from consumer.model import InputPosition, JobKey
-from consumer.nats.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, StreamInfo, entry_of
+from consumer.nats.api import NO_MESSAGE, NO_STREAM, Problem, StreamInfo, entry_of
 from consumer.nats.connection import Connection
+from consumer.nats.requests import get_message, stream_info
 from consumer.wire.entries import decode_checkpoint
 from consumer.wire.subjects import Names
 
@@ -49,7 +50,7 @@ async def probe(connection: Connection, names: Names) -> Mark:
 
     Raises `LogWentBackError` if there is none, `UnreachableError` where it is worth trying again.
     """
-    info = await connection.ask(f"$JS.API.STREAM.INFO.{names.log}", b"", StreamInfo)
+    info = await stream_info(connection, names.log)
     if info.error is not None:
         raise refusal(connection, names.log, info.error)
     return Mark(created=info.created, last_seq=info.state.last_seq)
@@ -143,7 +144,7 @@ async def last_entry(connection: Connection, names: Names, subject: str) -> Entr
 
 
 async def _get(connection: Connection, stream: str, which: dict[str, str | int]) -> Entry | None:
-    found = await connection.ask(f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(which), MessageAnswer)
+    found = await get_message(connection, stream, which)
     if found.message is not None:
         return found.message.entry()
     if found.error is not None and found.error.err_code != NO_MESSAGE:

@@ -4,10 +4,10 @@ Their configuration stands here and nowhere else. Their contents are read and wr
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import structlog
 
 from consumer.errors import MissingStreamError, ServerError, TopologyError, UnreachableError
@@ -19,6 +19,7 @@ from consumer.nats.api import (
     StreamInfo,
 )
 from consumer.nats.connection import Connection
+from consumer.nats.requests import create_stream, delete_stream, stream_info
 from consumer.settings import Streams
 from consumer.wire.subjects import Names
 
@@ -170,7 +171,7 @@ async def remake_bucket(connection: Connection, names: Names, streams: Streams) 
         freed = bound * before.config.get("num_replicas", 1)
     # Before it is deleted: one that is behind is better than none.
     wanted = await fit(connection, names, streams, wanted, freed=freed)
-    deleted = await _ask(connection, f"$JS.API.STREAM.DELETE.{names.bucket_stream}", b"")
+    deleted = await _ask(partial(delete_stream, connection, names.bucket_stream))
     if deleted.error is not None and deleted.error.err_code != NO_STREAM:
         raise _refusal(connection, names.bucket_stream, deleted.error)
     for config in wanted:
@@ -201,7 +202,7 @@ def _all(names: Names) -> tuple[str, ...]:
 
 async def look_at(connection: Connection, name: str, *, patience_s: float = PATIENCE_S) -> StreamInfo | None:
     """Ask the server for the stream *name*; None if there is none. Raises `ServerError`."""
-    info = await _ask(connection, f"$JS.API.STREAM.INFO.{name}", b"", patience_s)
+    info = await _ask(partial(stream_info, connection, name), patience_s)
     if info.error is None:
         return info
     if info.error.err_code == NO_STREAM:
@@ -211,7 +212,7 @@ async def look_at(connection: Connection, name: str, *, patience_s: float = PATI
 
 async def _make(connection: Connection, names: Names, config: Config) -> None:
     name = config["name"]
-    made = await _ask(connection, f"$JS.API.STREAM.CREATE.{name}", msgspec.json.encode(config))
+    made = await _ask(partial(create_stream, connection, config))
     problem = made.error
     if problem is not None and problem.err_code in {REQUIRED, TOO_LARGE}:  # the account was changed just now
         raise ServerError(
@@ -283,13 +284,13 @@ def _sorted(values: list[Any]) -> list[Any]:
     return sorted(values) if all(isinstance(value, str) for value in values) else values
 
 
-async def _ask(connection: Connection, subject: str, body: bytes, patience_s: float = PATIENCE_S) -> StreamInfo:
+async def _ask(request: Callable[[], Awaitable[StreamInfo]], patience_s: float = PATIENCE_S) -> StreamInfo:
     """Ask until the cluster can answer: it may be choosing a leader."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience_s
     while True:
         try:
-            info = await connection.ask(subject, body, StreamInfo)
+            info = await request()
         except UnreachableError:
             if loop.time() > deadline:
                 raise

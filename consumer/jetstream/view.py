@@ -24,8 +24,9 @@ from consumer.jetstream.pull import DoubtError, Pull, Pulled
 from consumer.model import JobKey
 from consumer.nats import connect
 from consumer.nats.address import Address
-from consumer.nats.api import NO_STREAM, Problem, PubAck, entry_of
+from consumer.nats.api import NO_STREAM, Problem, PubAck, StreamInfo, entry_of
 from consumer.nats.connection import Connection
+from consumer.nats.requests import stream_info
 from consumer.settings import Nats as NatsSettings
 from consumer.wire.subjects import Names
 
@@ -59,20 +60,6 @@ def after(number: int) -> Start:
 def since(time: datetime) -> Start:
     """Entries that were stored at *time* (with a zone) or later, by the server's clock."""
     return Start(deliver_policy="by_start_time", opt_start_time=time.astimezone(UTC))
-
-
-class _StreamState(msgspec.Struct, frozen=True, kw_only=True):
-    last_seq: int = 0
-    subjects: dict[str, int] = {}
-
-
-class _StreamPage(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of an answer to `STREAM.INFO` that is used here."""
-
-    error: Problem | None = None
-    created: str = ""
-    state: _StreamState = _StreamState()
-    total: int = 0
 
 
 async def connect_reader(settings: NatsSettings, cluster: str, *, within_s: float = CONNECT_S) -> Connection:
@@ -166,10 +153,9 @@ class View:
             raise ServerError(f"{self._where} did not store the report: {answer.error}")
         return answer.seq
 
-    async def info(self, stream: str, *, filter: str = "", offset: int = 0) -> _StreamPage:  # noqa: A002 (its name there)
+    async def info(self, stream: str, *, filter: str = "", offset: int = 0) -> StreamInfo:  # noqa: A002 (its name there)
         """Ask the server for *stream*. Raises `AbsentError` if there is none."""
-        body = msgspec.json.encode({"subjects_filter": filter, "offset": offset}) if filter else b""
-        page = await self._ask_info(stream, body)
+        page = await stream_info(self.connection, stream, subjects=filter, offset=offset)
         await self._check(page.error, stream, f"the stream {stream}")
         return page
 
@@ -178,12 +164,9 @@ class View:
         found: list[str] = []
         while True:
             page = await self.info(stream, filter=pattern, offset=len(found))
-            found += page.state.subjects
+            found += page.state.subjects or ()
             if not page.state.subjects or len(found) >= page.total:
                 return found
-
-    async def _ask_info(self, stream: str, body: bytes = b"") -> _StreamPage:
-        return await self.connection.ask(f"$JS.API.STREAM.INFO.{stream}", body, _StreamPage)
 
     async def _check(self, problem: Problem | None, stream: str, what: str) -> None:
         if problem is None:
@@ -196,7 +179,7 @@ class View:
         """The error that says that *stream* is not there: it alone, or the whole log of the cluster."""
         names = self.names
         if stream != names.log:
-            page = await self._ask_info(names.log)
+            page = await stream_info(self.connection, names.log)
             if page.error is None:
                 return AbsentError(
                     f"the stream {stream} is gone from {self._where}, and the log {names.log} is there: `jobstate run` "

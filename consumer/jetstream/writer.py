@@ -17,7 +17,17 @@ from nats.aio.subscription import Subscription
 from consumer.core.appends import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
 from consumer.core.flight import FULL
 from consumer.errors import ConnectionLostError, JobstateError, LogWentBackError
-from consumer.nats.api import NO_MESSAGE, NO_STREAM, UNAVAILABLE, MessageAnswer, Problem, PubAck, StreamInfo
+from consumer.nats.api import (
+    MESSAGE_GET,
+    NO_MESSAGE,
+    NO_STREAM,
+    STREAM_INFO,
+    UNAVAILABLE,
+    MessageAnswer,
+    Problem,
+    PubAck,
+    StreamInfo,
+)
 from consumer.nats.connection import Connection
 from consumer.wire.subjects import Names
 
@@ -27,7 +37,6 @@ ANSWER_S: Final = 2.0
 """Seconds to wait for an answer; then the lanes ask again."""
 LOOK_S: Final = 1.0
 """Between two looks whether a stream that nobody answers for is still there."""
-GET: Final = "$JS.API.STREAM.MSG.GET."
 CHUNK: Final = 64 * 1024
 """Bytes that go to the socket at once: the server stores the first while the next are made."""
 
@@ -173,7 +182,7 @@ class JetStreamWriter:
     def _get(self, ask: ReadBack, opened: _Open, first: int | None) -> bytes:
         """The request for the last entry under the filter, or for the first at or after number *first*."""
         which = {"last_by_subj": ask.filter} if first is None else {"seq": first, "next_by_subj": ask.filter}
-        return self._request(f"{GET}{opened.stream}", msgspec.json.encode(which), opened)
+        return self._request(MESSAGE_GET.format(opened.stream), msgspec.json.encode(which), opened)
 
     def _request(self, subject: str, body: bytes, opened: _Open) -> bytes:
         self._serial += 1
@@ -323,7 +332,7 @@ class JetStreamWriter:
             return b""
         self._looks[stream] = now + LOOK_S
         opened = _Open(now + self._within_s, None, stream, _NONE)
-        return self._request(f"$JS.API.STREAM.INFO.{stream}", b"", opened)
+        return self._request(STREAM_INFO.format(stream), b"", opened)
 
     def _see(self, stream: str, data: bytes) -> None:
         info = _decode(data, _info, stream)
@@ -355,7 +364,7 @@ async def open_writer(
 
 def _subject(opened: _Open) -> str:
     """Where the request went."""
-    return opened.ask.subject if type(opened.ask) is Append else f"{GET}{opened.stream}"
+    return opened.ask.subject if type(opened.ask) is Append else MESSAGE_GET.format(opened.stream)
 
 
 def _outcome(answer: Answer) -> str:

@@ -1,6 +1,7 @@
-"""The part of JetStream's API that is used here: the shapes of its answers, and how an entry reads on the wire.
+"""The part of JetStream's API that is used here: subjects, the shapes of answers, and an entry on the wire.
 
-Shapes and bytes only; who asks is elsewhere. Errors are known by `err_code`: the texts change (design/nats.md 2).
+Shapes and bytes only; who asks is `consumer.nats.requests`. Errors are known by `err_code`: the texts change
+(design/nats.md 2).
 """
 
 from base64 import b64decode
@@ -18,6 +19,16 @@ OFFLINE: Final = 10118
 """The servers that hold the stream are away."""
 UNAVAILABLE: Final = 503
 """Class of the errors that pass by themselves (`Problem.code`)."""
+
+ACCOUNT_INFO: Final = "$JS.API.INFO"
+STREAM_INFO: Final = "$JS.API.STREAM.INFO.{}"
+STREAM_CREATE: Final = "$JS.API.STREAM.CREATE.{}"
+STREAM_DELETE: Final = "$JS.API.STREAM.DELETE.{}"
+MESSAGE_GET: Final = "$JS.API.STREAM.MSG.GET.{}"
+CONSUMER_CREATE: Final = "$JS.API.CONSUMER.CREATE.{}.{}"
+CONSUMER_DELETE: Final = "$JS.API.CONSUMER.DELETE.{}.{}"
+CONSUMER_NEXT: Final = "$JS.API.CONSUMER.MSG.NEXT.{}.{}"
+"""Where requests go: to be formatted with the stream, and the consumer."""
 
 INPUT: Final = b"\r\nJobstate-Input:"
 EXPECTED: Final = b"\r\nNats-Expected-Last-Subject-Sequence:"
@@ -49,13 +60,48 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         return self.err_code in {NO_QUORUM, OFFLINE} or self.code == UNAVAILABLE
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account allows its streams; -1 is "no limit"."""
+
+    max_storage: int = -1
+    max_streams: int = -1
+    storage_max_stream_bytes: int = -1
+    max_bytes_required: bool = False
+
+
+class Tier(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of streams with so many copies."""
+
+    limits: Limits = Limits()
+
+
+class ApiInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cluster's leader can do: 0 is a server before 2.11."""
+
+    level: int = 0
+
+
+class AccountInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to `INFO`. *tiers*: by copies, `R1` or `R3`, where there are. *storage*, *reserved_storage*: bytes."""
+
+    error: Problem | None = None
+    storage: int = 0
+    reserved_storage: int = 0
+    streams: int = 0
+    limits: Limits = Limits()
+    tiers: dict[str, Tier] = {}
+    api: ApiInfo = ApiInfo()
+
+
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a stream holds."""
+    """How much a stream holds. *subjects*: how many entries each has, where they were asked for."""
 
     first_seq: int = 0
     last_seq: int = 0
     messages: int = 0
+    bytes: int = 0
     num_subjects: int = 0
+    subjects: dict[str, int] | None = None
 
 
 class SourceInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,14 +115,37 @@ class SourceInfo(msgspec.Struct, frozen=True, kw_only=True):
     seq: int = 0
 
 
+class Replica(msgspec.Struct, frozen=True, kw_only=True):
+    """A copy of a stream on another server than its leader."""
+
+    name: str = ""
+    current: bool = False
+    offline: bool = False
+
+
+class ClusterInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Which servers have the stream."""
+
+    name: str = ""
+    leader: str = ""
+    replicas: tuple[Replica, ...] = ()
+
+
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer to `STREAM.INFO` and `STREAM.CREATE`. *created* tells a stream from one made anew under the same name."""
+    """Answer to `STREAM.INFO`, `STREAM.CREATE` and `STREAM.DELETE`.
+
+    *created* tells a stream from one made anew under the same name. *ts*: the server's time. *total*: how many subjects
+    match, of which `state.subjects` has one page.
+    """
 
     error: Problem | None = None
     created: str = ""
     config: dict[str, Any] = {}
     state: StreamState = StreamState()
     sources: list[SourceInfo] = []
+    cluster: ClusterInfo = ClusterInfo()
+    ts: str = ""
+    total: int = 0
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):

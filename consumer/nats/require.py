@@ -3,12 +3,11 @@
 import re
 from typing import Final
 
-import msgspec
-
 from consumer.errors import ServerError, UnreachableError
 from consumer.nats import faults
-from consumer.nats.api import NO_QUORUM, UNAVAILABLE, Problem
+from consumer.nats.api import NO_QUORUM, UNAVAILABLE
 from consumer.nats.connection import REQUEST_S, Connection, NobodyError
+from consumer.nats.requests import account_info
 
 SERVER_MIN: Final = (2, 11)
 """2.10 ignores the filter of the compare-and-set without a word: six writers of one new job were all stored (1.1)."""
@@ -21,17 +20,6 @@ _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.")
 _NO_LEADER: Final = (
     "JetStream on {} does not answer now: it may have no leader (are most servers of the cluster up?) or too much to do"
 )
-
-
-class _Api(msgspec.Struct, frozen=True, kw_only=True):
-    level: int = 0
-
-
-class _Account(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of an answer to `$JS.API.INFO` that is used here."""
-
-    error: Problem | None = None
-    api: _Api = _Api()
 
 
 async def require_server(connection: Connection, *, within_s: float = REQUEST_S) -> None:
@@ -48,7 +36,7 @@ async def require_server(connection: Connection, *, within_s: float = REQUEST_S)
             "the compare-and-set, and two daemons would write states twice): upgrade every server of the cluster"
         )
     try:
-        account = await connection.ask("$JS.API.INFO", b"", _Account, within_s=within_s)
+        account = await account_info(connection, within_s=within_s)
     except NobodyError as error:
         raise ServerError(
             f"{connection.address} has no JetStream for us ({error}): start nats-server with -js"

@@ -646,7 +646,7 @@ async def _until_still(view: View, expected: Expected, daemons: Sequence[DaemonP
         with contextlib.suppress(JobstateError):
             log = await view.info(NAMES.log, filter=f"{NAMES.state_prefix}>")
             refused = await view.info(NAMES.refused)
-            now = (sum(log.state.subjects.values()), refused.state.last_seq)
+            now = (sum((log.state.subjects or {}).values()), refused.state.last_seq)
             if now != before:
                 before, since = now, time.monotonic()
             enough = now[0] >= expected.updates and now[1] >= len(expected.refused)

@@ -7,6 +7,7 @@ from typing import Final
 from consumer.doctor.facts import Account, Contact, Permissions
 from consumer.doctor.finding import Finding, fail, ok, say_bytes, say_named, warn
 from consumer.faults import Denied
+from consumer.nats import api
 from consumer.nats import faults as saying
 from consumer.wire.subjects import Names
 
@@ -103,7 +104,7 @@ def jetstream(account: Account | None, trouble: str, denied: Denied | None = Non
         return fail(
             check,
             f"no JetStream for us: {trouble}",
-            step_for_denied(denied, "$JS.API.INFO")
+            step_for_denied(denied, api.ACCOUNT_INFO)
             or "start nats-server with -js (or a jetstream block), and enable it for the account of this user",
         )
     if account.level < 1:
@@ -133,17 +134,19 @@ def asks(permissions: Permissions | None, names: Names, *, create: bool) -> Find
     if permissions is None:
         return _untold(check)
     inbox = f"_INBOX_jobstate_{names.cluster}.>"
-    needed = ["$JS.API.INFO"]
+    needed = [api.ACCOUNT_INFO]
     for stream in _streams(names):
-        needed += [f"$JS.API.STREAM.INFO.{stream}", f"$JS.API.STREAM.MSG.GET.{stream}"]
-        needed += [f"$JS.API.CONSUMER.{verb}.{stream}.>" for verb in ("CREATE", "DELETE", "MSG.NEXT")]
+        needed += [subject.format(stream) for subject in (api.STREAM_INFO, api.MESSAGE_GET)]
+        needed += [
+            subject.format(stream, ">") for subject in (api.CONSUMER_CREATE, api.CONSUMER_DELETE, api.CONSUMER_NEXT)
+        ]
     missing = list(_not_allowed(needed, permissions.publish_allow, permissions.publish_deny))
     deaf = list(_not_allowed([inbox], permissions.subscribe_allow, permissions.subscribe_deny))
     if missing or deaf:
         what = f"publish {say_named(missing, 4)}" if missing else f"subscribe {inbox}"
         return fail(check, f"{_who(permissions)} may not {what}", _GRANT)
-    making = [f"$JS.API.STREAM.CREATE.{stream}" for stream in _streams(names)]
-    making.append(f"$JS.API.STREAM.DELETE.{names.bucket_stream}")
+    making = [api.STREAM_CREATE.format(stream) for stream in _streams(names)]
+    making.append(api.STREAM_DELETE.format(names.bucket_stream))
     missing = list(_not_allowed(making if create else [], permissions.publish_allow, permissions.publish_deny))
     if missing:
         return warn(

@@ -15,8 +15,9 @@ from consumer.jetstream.recovery import last_entry
 from consumer.jetstream.recovery import read_checkpoint as judge_checkpoint
 from consumer.jetstream.topology import compare, configs
 from consumer.model import NOTICE_KINDS, InputPosition, JobKey
-from consumer.nats.api import NO_MESSAGE, NO_STREAM, MessageAnswer, Problem, time_ns
+from consumer.nats.api import NO_MESSAGE, NO_STREAM, StreamInfo, time_ns
 from consumer.nats.connection import Connection
+from consumer.nats.requests import account_info, get_message, stream_info
 from consumer.settings import Settings
 from consumer.wire.subjects import Names
 
@@ -47,56 +48,6 @@ class _User(msgspec.Struct, frozen=True, kw_only=True):
     data: _UserData = _UserData()
 
 
-class _Limits(msgspec.Struct, frozen=True, kw_only=True):
-    max_storage: int = -1
-    max_streams: int = -1
-
-
-class _Api(msgspec.Struct, frozen=True, kw_only=True):
-    level: int = 0
-
-
-class _Account(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of an answer to `$JS.API.INFO` that is used here."""
-
-    error: Problem | None = None
-    storage: int = 0
-    reserved_storage: int = 0
-    streams: int = 0
-    limits: _Limits = _Limits()
-    api: _Api = _Api()
-
-
-class _State(msgspec.Struct, frozen=True, kw_only=True):
-    messages: int = 0
-    bytes: int = 0
-    first_seq: int = 0
-    last_seq: int = 0
-
-
-class _Replica(msgspec.Struct, frozen=True, kw_only=True):
-    name: str = ""
-    current: bool = False
-    offline: bool = False
-
-
-class _Cluster(msgspec.Struct, frozen=True, kw_only=True):
-    name: str = ""
-    leader: str = ""
-    replicas: tuple[_Replica, ...] = ()
-
-
-class _Info(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of an answer to `STREAM.INFO` that is used here. `ts`: the server's time; `total`: of subjects."""
-
-    error: Problem | None = None
-    config: dict[str, Any] = {}
-    state: _State = _State()
-    cluster: _Cluster = _Cluster()
-    ts: str = ""
-    total: int = 0
-
-
 async def read_permissions(connection: Connection) -> Permissions | None:
     """Ask for our user's permissions; None if the server does not tell."""
     try:
@@ -117,7 +68,7 @@ async def read_permissions(connection: Connection) -> Permissions | None:
 async def read_account(connection: Connection) -> tuple[Account | None, str, Denied | None]:
     """What JetStream says of our account; or None, why, and which permission is missing."""
     try:
-        found = await connection.ask("$JS.API.INFO", b"", _Account, within_s=ANSWER_S)
+        found = await account_info(connection, within_s=ANSWER_S)
     except UnreachableError as error:
         return None, str(error), error.denied
     if found.error is not None:
@@ -159,8 +110,8 @@ async def find_misfit(connection: Connection, names: Names, settings: Settings, 
     return ""
 
 
-async def _info(connection: Connection, stream: str, body: bytes = b"") -> _Info | None:
-    info = await connection.ask(f"$JS.API.STREAM.INFO.{stream}", body, _Info, within_s=ANSWER_S)
+async def _info(connection: Connection, stream: str, *, subjects: str = "", offset: int = 0) -> StreamInfo | None:
+    info = await stream_info(connection, stream, subjects=subjects, offset=offset, within_s=ANSWER_S)
     if info.error is None:
         return info
     if info.error.err_code == NO_STREAM:
@@ -168,7 +119,7 @@ async def _info(connection: Connection, stream: str, body: bytes = b"") -> _Info
     raise ServerError(f"{stream}: {info.error}")
 
 
-def _stream(config: dict[str, Any], info: _Info | None) -> Stream:
+def _stream(config: dict[str, Any], info: StreamInfo | None) -> Stream:
     if info is None:
         return Stream(
             name=config["name"], there=False, max_bytes=config.get("max_bytes", -1), copies=config["num_replicas"]
@@ -236,15 +187,13 @@ async def read_advisories(connection: Connection, names: Names, server_s: float)
 
 async def _count(connection: Connection, stream: str, subjects: str) -> int:
     """How many subjects of the stream hold an entry under *subjects* (each kept notice has one of its own)."""
-    body = msgspec.json.encode({"subjects_filter": subjects, "offset": _NO_SUBJECTS})
-    info = await _info(connection, stream, body)
+    info = await _info(connection, stream, subjects=subjects, offset=_NO_SUBJECTS)
     return 0 if info is None else info.total
 
 
 async def read_entry(connection: Connection, stream: str, number: int, subjects: str) -> Entry | None:
     """The first entry under *subjects* from entry *number* on; None if there is none. No consumer is made for it."""
-    body = msgspec.json.encode({"seq": number, "next_by_subj": subjects})
-    found = await connection.ask(f"$JS.API.STREAM.MSG.GET.{stream}", body, MessageAnswer, within_s=ANSWER_S)
+    found = await get_message(connection, stream, {"seq": number, "next_by_subj": subjects}, within_s=ANSWER_S)
     if found.message is not None:
         return found.message.entry()
     if found.error is not None and found.error.err_code != NO_MESSAGE:
