@@ -8,11 +8,25 @@ With an orchestrator `consumer.core.readers` stands in this place; it needs none
 import heapq
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from consumer.core.reads import OrchestratorRead
+from consumer.derive.executions import (
+    BATCH,
+    END,
+    HEARD_MAX,
+    HOLES,
+    OPS,
+    VERDICT,
+    WHY,
+    DerivedJob,
+    End,
+    Execution,
+    Question,
+    Verdict,
+)
 from consumer.model import (
     DERIVED,
     REPORTED,
@@ -39,39 +53,6 @@ from consumer.rules import Rules
 from consumer.wire.subjects import escape, job_key
 
 T = TypeVar("T")
-
-BATCH: Final = "batch"
-OPS: Final = "ops"
-CONFIRMED: Final = "1.8+"
-"""The profile in which the orchestrator repeats each end that it took, as a CancelExecution with `Events`."""
-
-End = Literal["completed", "failed", "ended", "rejected", "cancelled", "unseen"]
-"""How an execution ended. "ended": by itself, of a job that should not end; "unseen": a receipt says so, not how."""
-
-WHY: Final[dict[str, str]] = {
-    "failed": "an execution failed and no other was asked for in its place",
-    "ended": "an execution of a long-running job ended and no other was asked for in its place",
-    "rejected": "a bid was refused and no other was asked for in its place",
-    "cancelled": "an execution was cancelled: a stop, a failure, a time-out and a lost node look the same",
-    "unconfirmed": "an execution ended, and no receipt says that the orchestrator took that end",
-    "idle": "an execution ended well, and others are missing of which none was asked for",
-    "unseen": "an execution ended of which not all was heard",
-    "restart": "its last execution ended while the connection was lost, or just before: an orchestrator that is killed "
-    "then may never conclude the job",
-    "earlier": "executions of an earlier version failed, or are not known, and may count in this one",
-    "missed": "frames may have been missed while the job was open",
-    "forgotten": "too much was open at once, so the oldest was forgotten (limits.jobs, limits.executions)",
-    "halted": "the rules reject what the frames say",
-}
-"""Why a job is undecided, by the word that stands in the notice's facts."""
-
-_HEARD_MAX: Final = 64
-"""Messages of one execution that are known again; a true one has fewer than ten."""
-
-_END: Final = "end"
-_VERDICT: Final = "verdict"
-_HOLES: Final = "holes"
-"""Questions about the job as a whole. Others are about a partition, by its index, or an execution, by its id."""
 
 
 class DerivationSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,106 +84,6 @@ class DerivationCounts(msgspec.Struct, kw_only=True):
     dropped: int = 0
 
 
-class _Question(NamedTuple):
-    """An open verdict until *due*: then the job is announced as undecided, for the reason *why*."""
-
-    due: float
-    why: str
-    execution: str
-
-
-class _Verdict(NamedTuple):
-    """All known executions have ended, the last one, *execution*, at *ended_at*: *due* is when that is said."""
-
-    due: float
-    execution: str
-    ended_at: float
-    time: datetime | None
-
-
-class _Execution:
-    """One execution of the present version of an open job."""
-
-    __slots__ = ("about", "confirmed", "confirms", "end", "ended_at", "heard", "job", "partition", "runs_at")
-
-    def __init__(self, frame: Frame, snapshot: Snapshot) -> None:
-        self.job = snapshot.job.id
-        self.partition = frame.partition
-        # Its end may leave a verdict open: another one of its partition settles it; in an ops job only itself.
-        self.about = frame.execution if snapshot.job.type == OPS else str(frame.partition)
-        self.runs_at = snapshot.revision + 1
-        self.confirms = frame.profile == CONFIRMED
-        self.end: End | None = None
-        self.ended_at = 0.0  # by our clock
-        self.confirmed = False
-        self.heard: dict[tuple[FrameKind, bool, int | None], None] = {}
-
-
-class _Job:
-    """One job, at its present version. For a finished one only its last state is kept."""
-
-    __slots__ = (
-        "announced",
-        "completed",
-        "count",
-        "done",
-        "executions",
-        "failed",
-        "halted",
-        "holes",
-        "identity",
-        "key",
-        "partitioned",
-        "place",
-        "questions",
-        "reason",
-        "revision",
-        "state",
-        "time",
-        "verdict",
-        "version",
-    )
-
-    def __init__(self, identity: Identity, key: JobKey, known: LastUpdate | None, version: int) -> None:
-        self.identity = identity
-        self.key = key
-        self.place = log_point_of(known)  # of the last event, whether or not it is decided yet
-        self.state = known.state if known is not None else ""
-        self.version = version if known is None or known.version is None else known.version
-        self.revision = (known.revision or 0) if known is not None else 0  # which the record has reached at least
-        self.holes = False  # not all of its executions were heard of
-        self.failed = False  # an execution failed, in this version or an earlier one
-        self._begin()
-
-    def _begin(self) -> None:
-        self.count = 0
-        self.executions: dict[str, _Execution] = {}
-        self.done: set[int] = set()
-        self.completed = 0
-        self.partitioned = False
-        self.reason = ""
-        self.time: datetime | None = None
-        self.questions: dict[str, _Question] = {}
-        self.verdict: _Verdict | None = None
-        self.announced = False
-        self.halted = False
-
-    def begin(self, version: int) -> None:
-        """A rerun or an update: of the executions before counts at most that some failed (design/bacalhau.md 5.2)."""
-        self.failed |= (self.holes and self.state != JobStateType.COMPLETED) or version > self.version + 1
-        self.holes = False
-        self.version = version
-        self.revision = 0
-        self._begin()
-
-    def finish(self) -> None:
-        """Keep only where the job stands."""
-        self.executions = {}
-        self.done = set()
-        self.questions = {}
-        self.verdict = None
-
-
 class Derivation:
     """One cluster's derivation. *known* gives the log's last update of a job.
 
@@ -225,10 +106,10 @@ class Derivation:
         self._settings = settings or DerivationSettings()
         self._hears = hears
         self._heard_since = float("-inf")
-        self._jobs: dict[str, _Job] = {}
-        self._ended: dict[str, _Job] = {}
+        self._jobs: dict[str, DerivedJob] = {}
+        self._ended: dict[str, DerivedJob] = {}
         self._strangers: dict[str, None] = {}
-        self._executions: dict[str, _Execution] = {}
+        self._executions: dict[str, Execution] = {}
         self._past: dict[str, None] = {}
         self._asking: set[str] = set()  # open jobs with a question, so that nobody has to count them
         self._due: list[tuple[float, str, str]] = []
@@ -251,7 +132,7 @@ class Derivation:
         if known.source == REPORTED:
             self._leave(job.id)
             return
-        found = _Job(job, key, known, 0)
+        found = DerivedJob(job, key, known, 0)
         found.holes = True
         self._keep(job.id, found)
 
@@ -300,12 +181,12 @@ class Derivation:
         if mark in execution.heard:
             self.counts.repeats += 1
             return
-        if len(execution.heard) >= _HEARD_MAX:
+        if len(execution.heard) >= HEARD_MAX:
             del execution.heard[next(iter(execution.heard))]
         execution.heard[mark] = None
         self._take(self._jobs[execution.job], execution, frame, now)
 
-    def _take(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+    def _take(self, job: DerivedJob, execution: Execution, frame: Frame, now: float) -> None:
         match frame.kind:
             case FrameKind.BID_ACCEPTED:
                 self._run(job, execution, frame)
@@ -338,17 +219,17 @@ class Derivation:
             self.counts.late += 1
             self._put_past(frame.execution)
             return
-        execution = _Execution(frame, snapshot)
+        execution = Execution(frame, snapshot)
         self._remember(frame.execution, execution, job, now)
         job.identity, job.count = snapshot.job, snapshot.count
         job.partitioned |= execution.confirms or frame.partition > 0
-        self._answer(job, execution.about, _END, _HOLES)
+        self._answer(job, execution.about, END, HOLES)
         job.verdict = None  # it has one execution more
         self._stand(job, snapshot, frame)
         if frame.direct:
             self._run(job, execution, frame)
 
-    def _job_of(self, snapshot: Snapshot, frame: Frame) -> _Job | None:
+    def _job_of(self, snapshot: Snapshot, frame: Frame) -> DerivedJob | None:
         """The job of an AskForBid at the version that it is of; None if that is over, or not ours to tell."""
         name = snapshot.job.id
         version = frame.version or snapshot.version
@@ -360,7 +241,7 @@ class Derivation:
                 # One authority: a producer said it first, and an inference is no record that could take over.
                 self._leave(name)
                 return None
-            job = _Job(snapshot.job, key, known, version)
+            job = DerivedJob(snapshot.job, key, known, version)
             # One that was open before us, as the log or the snapshot says, had executions that we did not hear of.
             job.holes = known is not None or snapshot.revision > 1 or name in self._strangers
             self._keep(name, job)
@@ -372,7 +253,7 @@ class Derivation:
             return None
         return job
 
-    def _begin(self, name: str, job: _Job, version: int, snapshot: Snapshot, frame: Frame) -> None:
+    def _begin(self, name: str, job: DerivedJob, version: int, snapshot: Snapshot, frame: Frame) -> None:
         """A new run: its first state is Pending, whatever the job is by now."""
         if (verdict := job.verdict) is not None:
             job.verdict = None
@@ -387,7 +268,7 @@ class Derivation:
         self._keep(name, job)
         self._emit(job, initial, frame.event_time, snapshot.message if snapshot.state == initial else "")
 
-    def _stand(self, job: _Job, snapshot: Snapshot, frame: Frame) -> None:
+    def _stand(self, job: DerivedJob, snapshot: Snapshot, frame: Frame) -> None:
         """The job was as *snapshot* says before the write that made the execution; it never moves a job back."""
         state, before = snapshot.state, job.state
         later = snapshot.revision > job.revision
@@ -397,7 +278,7 @@ class Derivation:
         if not before or (later and state != before and self._rules.allows(before, state) and not either):
             self._emit(job, state, frame.event_time, snapshot.message)
 
-    def _run(self, job: _Job, execution: _Execution, frame: Frame) -> None:
+    def _run(self, job: DerivedJob, execution: Execution, frame: Frame) -> None:
         """An execution was approved, or started without asking: a job that waited is Running."""
         later = execution.runs_at > job.revision
         if later and job.state != JobStateType.RUNNING and self._rules.allows(job.state, JobStateType.RUNNING):
@@ -406,7 +287,7 @@ class Derivation:
 
     # -- ends of executions -------------------------------------------------------------------------------------------
 
-    def _end(self, job: _Job, execution: _Execution, end: End, frame: Frame, now: float) -> None:
+    def _end(self, job: DerivedJob, execution: Execution, end: End, frame: Frame, now: float) -> None:
         if execution.end is not None:
             return  # the store refuses a second one: so after a cancel a failure is its echo, and a result is void
         execution.end = end
@@ -417,7 +298,7 @@ class Derivation:
             job.failed = True
         self._weigh(job, execution, frame, now)
 
-    def _confirm(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+    def _confirm(self, job: DerivedJob, execution: Execution, frame: Frame, now: float) -> None:
         """1.8+: the record took the end that this repeats."""
         if execution.confirmed:
             return
@@ -427,7 +308,7 @@ class Derivation:
         if execution.end in {"completed", "unseen"} or job.identity.type == OPS:
             self._weigh(job, execution, frame, now)
 
-    def _cancel(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+    def _cancel(self, job: DerivedJob, execution: Execution, frame: Frame, now: float) -> None:
         """A real cancel. One that comes between an end and its receipt says that the record did not take that end."""
         if execution.confirmed:
             return
@@ -438,7 +319,7 @@ class Derivation:
         execution.confirmed = True
         self._weigh(job, execution, frame, now)
 
-    def _weigh(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+    def _weigh(self, job: DerivedJob, execution: Execution, frame: Frame, now: float) -> None:
         """Decide what the end of an execution means for its job."""
         end = execution.end
         assert end is not None
@@ -450,7 +331,7 @@ class Derivation:
         else:
             self._wonder(job, execution.about, "unconfirmed" if end == "completed" else end, now, frame.execution)
 
-    def _count_completed(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+    def _count_completed(self, job: DerivedJob, execution: Execution, frame: Frame, now: float) -> None:
         """A batch job is Completed when each partition has completed; on 1.5 and 1.6.0, when `Count` executions have.
 
         In a job of several that never showed an index above 0 there are no partitions (design/bacalhau.md 5.3).
@@ -463,9 +344,9 @@ class Derivation:
         if (len(job.done) if job.partitioned else job.completed) >= job.count:
             self._conclude_later(job, execution, frame, now)
         elif all(one.end is not None for one in job.executions.values()):
-            self._wonder(job, _END, "idle", now, frame.execution)
+            self._wonder(job, END, "idle", now, frame.execution)
 
-    def _weigh_ops(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+    def _weigh_ops(self, job: DerivedJob, execution: Execution, frame: Frame, now: float) -> None:
         """An ops job ends with the last of its executions, but more may be made: what comes of it waits a little."""
         if not execution.confirmed:
             self._wonder(job, execution.about, "unconfirmed", now, frame.execution)
@@ -477,21 +358,21 @@ class Derivation:
         elif not {None, "cancelled", "unseen"} & set(ends):
             self._conclude_later(job, execution, frame, now)
 
-    def _conclude_later(self, job: _Job, execution: _Execution, frame: Frame, now: float) -> None:
+    def _conclude_later(self, job: DerivedJob, execution: Execution, frame: Frame, now: float) -> None:
         due = now + self._settings.settle_s
-        job.verdict = _Verdict(due, frame.execution, execution.ended_at, frame.event_time)
-        heapq.heappush(self._due, (due, job.identity.id, _VERDICT))
+        job.verdict = Verdict(due, frame.execution, execution.ended_at, frame.event_time)
+        heapq.heappush(self._due, (due, job.identity.id, VERDICT))
 
-    def _conclude(self, job: _Job, verdict: _Verdict) -> None:
+    def _conclude(self, job: DerivedJob, verdict: Verdict) -> None:
         """Say how the job ended, as far as the ends of its executions prove it."""
         if verdict.ended_at < self._heard_since or not self._hears():
-            self._announce(job, _Question(verdict.due, "restart", verdict.execution))
+            self._announce(job, Question(verdict.due, "restart", verdict.execution))
         elif job.identity.type == OPS:
             self._conclude_ops(job, verdict)
         else:
             self._emit(job, JobStateType.COMPLETED, verdict.time)
 
-    def _conclude_ops(self, job: _Job, verdict: _Verdict) -> None:
+    def _conclude_ops(self, job: DerivedJob, verdict: Verdict) -> None:
         ends = {execution.end for execution in job.executions.values()}
         why = ""
         if job.holes:
@@ -506,21 +387,21 @@ class Derivation:
         else:
             self._emit(job, JobStateType.COMPLETED, verdict.time)
         if why:
-            self._announce(job, _Question(verdict.due, why, verdict.execution))
+            self._announce(job, Question(verdict.due, why, verdict.execution))
 
     # -- what cannot be known -----------------------------------------------------------------------------------------
 
-    def _wonder(self, job: _Job, about: str, why: str, now: float, execution: str) -> None:
+    def _wonder(self, job: DerivedJob, about: str, why: str, now: float, execution: str) -> None:
         """A verdict is pending: until it is over, or another execution is asked for, the first question stands."""
         if about not in job.questions:
-            self._ask_later(job, about, _Question(now + self._settings.verdict_wait_s, why, execution))
+            self._ask_later(job, about, Question(now + self._settings.verdict_wait_s, why, execution))
 
-    def _ask_later(self, job: _Job, about: str, question: _Question) -> None:
+    def _ask_later(self, job: DerivedJob, about: str, question: Question) -> None:
         job.questions[about] = question
         self._asking.add(job.identity.id)
         heapq.heappush(self._due, (question.due, job.identity.id, about))
 
-    def _answer(self, job: _Job, *abouts: str) -> None:
+    def _answer(self, job: DerivedJob, *abouts: str) -> None:
         """Nothing is left open about these any more."""
         for about in abouts:
             job.questions.pop(about, None)
@@ -537,7 +418,7 @@ class Derivation:
             job = self._jobs.get(name)
             if job is None:
                 continue
-            if about == _VERDICT:
+            if about == VERDICT:
                 if (verdict := job.verdict) is not None and verdict.due == due:
                     job.verdict = None
                     self._conclude(job, verdict)
@@ -552,7 +433,7 @@ class Derivation:
             return 0.0
         return self._due[0][0] if self._due else None
 
-    def _announce(self, job: _Job, question: _Question) -> None:
+    def _announce(self, job: DerivedJob, question: Question) -> None:
         """Say that the job is undecided: once per version, whatever the reasons."""
         if job.announced or self._rules.is_terminal(job.state):
             return
@@ -594,8 +475,8 @@ class Derivation:
         )
         for job in self._jobs.values():
             job.holes = True
-            self._answer(job, _HOLES)
-            self._wonder(job, _HOLES, "missed", now, "")
+            self._answer(job, HOLES)
+            self._wonder(job, HOLES, "missed", now, "")
 
     def _take_unknown(self, frame: Frame, now: float) -> None:
         """A frame of an execution whose AskForBid was not heard, or is long over."""
@@ -607,7 +488,7 @@ class Derivation:
         job = self._jobs.get(name)
         if job is not None:
             job.holes = True
-            self._wonder(job, _HOLES, "unseen", now, frame.execution)
+            self._wonder(job, HOLES, "unseen", now, frame.execution)
         elif name and name not in self._strangers:
             self._leave(name)
             self.counts.undecided += 1
@@ -636,11 +517,11 @@ class Derivation:
             known = self._known(job.key)
             job.place = log_point_of(known)
             job.state = known.state if known is not None else ""
-            self._announce(job, _Question(0.0, "halted", ""))
+            self._announce(job, Question(0.0, "halted", ""))
             job.halted = True
             self._keep(name, job)
 
-    def _rejoin(self, name: str, job: _Job) -> None:
+    def _rejoin(self, name: str, job: DerivedJob) -> None:
         """Another daemon wrote first, or the log forgot: say again what it does not know yet, and nothing that it does.
 
         If two states lead to each other, either may be the later: then the log stands.
@@ -669,7 +550,7 @@ class Derivation:
         job.state = known.state
         self._keep(name, job)
 
-    def _emit(self, job: _Job, state: str, time: datetime | None, message: str = "") -> None:
+    def _emit(self, job: DerivedJob, state: str, time: datetime | None, message: str = "") -> None:
         if job.halted:
             return
         step = Step(version=job.version, revision=None, state=state, message=message, time=time)
@@ -682,7 +563,7 @@ class Derivation:
 
     # -- bounds -------------------------------------------------------------------------------------------------------
 
-    def _keep(self, name: str, job: _Job) -> None:
+    def _keep(self, name: str, job: DerivedJob) -> None:
         """Have the job among those that are open, or, if it has ended, as a place among those."""
         self._strangers.pop(name, None)
         if self._rules.is_terminal(job.state):
@@ -701,7 +582,7 @@ class Derivation:
         job = self._jobs.pop(name)
         self.counts.dropped += 1
         self._end_executions(job)
-        self._announce(job, _Question(0.0, "forgotten", ""))
+        self._announce(job, Question(0.0, "forgotten", ""))
 
     def _leave(self, name: str) -> None:
         """A job that is not ours to tell."""
@@ -710,7 +591,7 @@ class Derivation:
             self._end_executions(job)
         _put(self._strangers, name, None, self._settings.jobs_max)
 
-    def _end_executions(self, job: _Job) -> None:
+    def _end_executions(self, job: DerivedJob) -> None:
         """Later frames of them are late, and open verdicts of them are over."""
         self._asking.discard(job.identity.id)
         for execution in job.executions:
@@ -721,7 +602,7 @@ class Derivation:
     def _put_past(self, execution: str) -> None:
         _put(self._past, execution, None, self._settings.executions_max)
 
-    def _remember(self, name: str, execution: _Execution, job: _Job, now: float) -> None:
+    def _remember(self, name: str, execution: Execution, job: DerivedJob, now: float) -> None:
         if len(self._executions) >= self._settings.executions_max:
             oldest = next(iter(self._executions))
             loser = self._jobs[self._executions.pop(oldest).job]

@@ -8,7 +8,8 @@ import pytest
 from consumer.core import Lanes
 from consumer.core.appends import Append
 from consumer.core.verify import VerifiedJob
-from consumer.derive.derivation import WHY, Derivation, DerivationSettings
+from consumer.derive.derivation import Derivation, DerivationSettings
+from consumer.derive.executions import WHY
 from consumer.model import (
     DERIVED,
     OBSERVED,
