@@ -5,7 +5,6 @@ import inspect
 import msgspec
 import pytest
 
-from consumer.bacalhau.orchestrator import OrchestratorOptions
 from consumer.bacalhau.tap import TapOptions
 from consumer.core import Lanes, ReadingOptions
 from consumer.daemon.following import reading_options
@@ -18,7 +17,6 @@ SETTINGS = Settings()
 @pytest.mark.parametrize(
     ("made", "own"),
     [
-        (OrchestratorOptions.of(SETTINGS.orchestrator), OrchestratorOptions(url="")),
         (TapOptions.of(SETTINGS.bacalhau), TapOptions(urls=())),
         (reading_options(SETTINGS), ReadingOptions()),
         (

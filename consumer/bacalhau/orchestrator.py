@@ -30,7 +30,7 @@ from consumer.faults import OrchestratorFault, of_body, of_certificate
 from consumer.model import HistoryPage, JobDocument, JobPage
 from consumer.resolve import Resolver, UnresolvedError
 from consumer.settings import Orchestrator as OrchestratorSettings
-from consumer.settings import Secret, is_host, secret_of, trust
+from consumer.settings import is_host, secret_of, trust
 from consumer.wire.rest import KNOWN_VERSIONS, Node, decode_history, decode_job, decode_jobs, decode_node
 
 log = structlog.get_logger()
@@ -97,43 +97,8 @@ _TOO_MUCH_HEAD: Final = ("got more than", "too many headers")
 """How aiohttp says that an answer's headers are beyond its bounds: 8,190 bytes of a line, some 128 lines."""
 
 
-_DEFAULT: Final = OrchestratorSettings()
-
-
-class OrchestratorOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the orchestrator is, who we are to it, and what an answer may cost.
-
-    A token (Bearer) and a *user* with a password (Basic) exclude each other; each secret is given itself, or in a file.
-    While it is refused (401 or 403) the file is read again before each request. *timeout_s* is for a whole answer.
-    """
-
-    url: str
-    token: Secret = Secret()
-    token_file: str = ""
-    user: str = ""
-    password: Secret = Secret()
-    password_file: str = ""
-    tls_ca: str = ""
-    connect_timeout_s: float = 3.0
-    timeout_s: float = _DEFAULT.timeout_s
-    body_max: int = _DEFAULT.answer_bytes
-    connections: int = _DEFAULT.concurrency
-
-    @classmethod
-    def of(cls, settings: OrchestratorSettings) -> Self:
-        """Take the bounds from the settings; the others keep their defaults."""
-        return cls(
-            url=settings.url,
-            token=settings.token,
-            token_file=settings.token_file,
-            user=settings.user,
-            password=settings.password,
-            password_file=settings.password_file,
-            tls_ca=settings.tls_ca,
-            timeout_s=settings.timeout_s,
-            body_max=settings.answer_bytes,
-            connections=settings.concurrency,
-        )
+CONNECT_S: Final = 3.0
+"""Seconds after which a connection that is not made is given up."""
 
 
 class _ErrorDocument(msgspec.Struct):
@@ -177,18 +142,22 @@ class Orchestrator:
     `consumer.wire.rest` has for a JSON body that it cannot take (wrong-shape, unknown-history-entry, …).
     """
 
-    def __init__(self, options: OrchestratorOptions) -> None:
-        """Raises SettingsError for a URL, a CA file or credentials that cannot be used."""
-        password = options.password or options.password_file
-        if (options.token or options.token_file) and (options.user or password):
+    def __init__(self, settings: OrchestratorSettings, *, connect_timeout_s: float = CONNECT_S) -> None:
+        """Raises SettingsError for a URL, a CA file or credentials that cannot be used.
+
+        While a credential is refused (401 or 403) its file is read again before each request.
+        """
+        password = settings.password or settings.password_file
+        if (settings.token or settings.token_file) and (settings.user or password):
             raise SettingsError("orchestrator.token_file and orchestrator.user exclude each other; set one")
-        if bool(options.user) != bool(password):
+        if bool(settings.user) != bool(password):
             raise SettingsError("orchestrator.user and orchestrator.password_file need each other; set both or none")
-        if ":" in options.user:
+        if ":" in settings.user:
             raise SettingsError("orchestrator.user must not have a colon: HTTP's basic auth cannot carry it")
-        self._options: Final = options
-        self._base: Final = api_base(options.url)
-        self._tls: Final = trust(options.tls_ca, "orchestrator.tls_ca")
+        self._settings: Final = settings
+        self._connect_timeout_s: Final = connect_timeout_s
+        self._base: Final = api_base(settings.url)
+        self._tls: Final = trust(settings.tls_ca, "orchestrator.tls_ca")
         self._authorization: str | None = self._read_authorization()
         self._refused = False
         self._unread = ""
@@ -219,9 +188,10 @@ class Orchestrator:
         return max(silent_s, 0.0)
 
     async def __aenter__(self) -> Self:
-        options = self._options
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls, limit=options.connections + PROBES, resolver=Resolver()),
+            connector=aiohttp.TCPConnector(
+                ssl=self._tls, limit=self._settings.concurrency + PROBES, resolver=Resolver()
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={hdrs.ACCEPT: "application/json", hdrs.ACCEPT_ENCODING: "identity"},
             auto_decompress=False,
@@ -332,17 +302,17 @@ class Orchestrator:
         now = asyncio.get_running_loop().time
         this, began = object(), now()
         self._under_way[this] = began + (2 * self._list_took_s if of_list else 0.0)
-        timeout_s = max(self._options.timeout_s, LIST_TIMEOUT_S) if of_list else self._options.timeout_s
+        timeout_s = max(self._settings.timeout_s, LIST_TIMEOUT_S) if of_list else self._settings.timeout_s
         timeout_s = min(timeout_s, most_s)
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._options.connect_timeout_s)
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._connect_timeout_s)
         try:
             async with self._session.get(url, headers=headers, allow_redirects=False, timeout=timeout) as response:
-                body = await self._read(response, self._options.body_max // (1 if of_list else ONE_JOB_SHARE))
+                body = await self._read(response, self._settings.answer_bytes // (1 if of_list else ONE_JOB_SHARE))
                 if of_list:
                     self._list_took_s = now() - began
                 return body
         except aiohttp.ConnectionTimeoutError as error:
-            within = f"no connection within {self._options.connect_timeout_s:g} s"
+            within = f"no connection within {self._connect_timeout_s:g} s"
             raise OrchestratorError("unreachable", f"{self._base.origin()}: {within}") from error
         except TimeoutError as error:
             raise OrchestratorError("slow", f"no whole answer within {timeout_s:g} s") from error
@@ -434,12 +404,12 @@ class Orchestrator:
             self._unread = str(error)
 
     def _read_authorization(self) -> str | None:
-        options = self._options
-        if token := secret_of(options.token, options.token_file, "orchestrator.token_file"):
+        settings = self._settings
+        if token := secret_of(settings.token, settings.token_file, "orchestrator.token_file"):
             return f"Bearer {token}"
-        if options.user:
-            password = secret_of(options.password, options.password_file, "orchestrator.password_file")
-            return "Basic " + b64encode(f"{options.user}:{password}".encode()).decode()
+        if settings.user:
+            password = secret_of(settings.password, settings.password_file, "orchestrator.password_file")
+            return "Basic " + b64encode(f"{settings.user}:{password}".encode()).decode()
         return None
 
 
@@ -539,4 +509,4 @@ def _why(error: BaseException) -> str:
     return getattr(cause, "strerror", None) or type(cause).__name__
 
 
-__all__ = ["Orchestrator", "OrchestratorOptions", "api_base"]
+__all__ = ["Orchestrator", "api_base"]

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from consumer import __version__
-from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
+from consumer.bacalhau.orchestrator import Orchestrator
 from consumer.core import Lanes
 from consumer.core.dwell import Dwell
 from consumer.core.verify import EntryVerifier, verify_last
@@ -244,7 +244,7 @@ class _Daemon(Runtime):
         self.health.ready(LOG)
         following = Following()
         if settings.orchestrator.url:
-            orchestrator = await stack.enter_async_context(Orchestrator(OrchestratorOptions.of(settings.orchestrator)))
+            orchestrator = await stack.enter_async_context(Orchestrator(settings.orchestrator))
             following = follow_orchestrator(self, lanes, orchestrator, form)
         elif settings.derives:
             following = follow_frames(self, lanes, recovered.mark.last_seq)

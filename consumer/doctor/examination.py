@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
+from consumer.bacalhau.orchestrator import Orchestrator
 from consumer.bacalhau.tap import SUBJECTS
 from consumer.doctor.facts import Account, Answer, Contact, Heard, Listed, LogHead, Monitor, Permissions, Streams
 from consumer.doctor.finding import CHECKS, Check, Finding, Verdict, fail, failed, held_up, ok, skipped, warn
@@ -167,7 +167,7 @@ class _Examination:
             if given.bacalhau.url:
                 self._listening = Listening(given)
             if given.orchestrator.url:
-                self._orchestrator = Orchestrator(OrchestratorOptions.of(given.orchestrator))
+                self._orchestrator = Orchestrator(given.orchestrator)
         except SettingsError as error:
             return fail(check, str(error), "mend it; docs/reference/config.md has every setting")
         found = f"cluster {given.cluster}, our streams on {redact(given.nats.url)}"

@@ -18,7 +18,7 @@ import pytest
 import structlog
 from aiohttp import web
 
-from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions, api_base
+from consumer.bacalhau.orchestrator import Orchestrator, api_base
 from consumer.core.reads import Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.errors import OrchestratorError, SettingsError
 from consumer.faults import NEXT_STEP, OrchestratorFault
@@ -56,9 +56,10 @@ LONG_S: Final = 2 * DEADLINE_S
 """A limit that no test waits for."""
 
 
-def patient(url: str, **others: object) -> OrchestratorOptions:
-    """Options with limits that do not run out, but for the *others*: else a slow machine is an orchestrator's fault."""
-    return msgspec.structs.replace(OrchestratorOptions(url=url, timeout_s=LONG_S, connect_timeout_s=LONG_S), **others)
+def patient(url: str, **others: object) -> Orchestrator:
+    """One with limits that do not run out, but for the *others*: else a slow machine is an orchestrator's fault."""
+    settings = msgspec.structs.replace(OrchestratorSettings(url=url, timeout_s=LONG_S), **others)
+    return Orchestrator(settings, connect_timeout_s=LONG_S)
 
 
 async def error_of(
@@ -66,8 +67,8 @@ async def error_of(
 ) -> OrchestratorError:
     """The error that *read* ends in; it must have nothing of a body in it."""
     async with http_server(answer) as url:
-        options = patient(url, timeout_s=timeout_s, body_max=body_max)
-        async with Orchestrator(options) as orchestrator, asyncio.timeout(DEADLINE_S):
+        limited = patient(url, timeout_s=timeout_s, answer_bytes=body_max)
+        async with limited as orchestrator, asyncio.timeout(DEADLINE_S):
             with pytest.raises(OrchestratorError) as caught:
                 await send(orchestrator, read)
     return checked(caught.value)
@@ -207,7 +208,7 @@ async def test_retry_after_comes_with_the_error(status: int, value: str, seconds
 @pytest.mark.parametrize("body", [NOT_FOUND, b"", b"\n"])
 async def test_a_404_of_the_api_is_missing(body: bytes) -> None:
     """Bacalhau's error document, or no body at all, says that the job is not there (yet)."""
-    async with http_server(says(404, body)) as url, Orchestrator(patient(url)) as orchestrator:
+    async with http_server(says(404, body)) as url, patient(url) as orchestrator:
         assert await orchestrator.history(HISTORY) == Missing()
         assert await orchestrator.job(ReadJob(job=JOB)) == Missing()
 
@@ -236,7 +237,7 @@ async def test_a_compute_node_is_named_and_asked_for_no_more_than_once_a_minute(
     """It has no list of jobs. What it is, is asked within the read that fails, and not for each of them."""
     asked: list[str] = []
     answer = of_node(says(200, node("Compute")), says(404, NOT_FOUND), asked)
-    async with http_server(answer) as url, Orchestrator(patient(url)) as orchestrator:
+    async with http_server(answer) as url, patient(url) as orchestrator:
         for _ in range(3):
             with pytest.raises(OrchestratorError, match="this is a compute node's API") as caught:
                 await orchestrator.jobs(ReadJobs())
@@ -272,7 +273,7 @@ async def test_an_orchestrator_that_computes_too_is_asked_for_its_node_only_by_w
     """It says Compute of itself, as real ones do, and has a list: nothing is wrong with it."""
     asked: list[str] = []
     answer = of_node(says(200, node("Compute")), says(200, EMPTY), asked)
-    async with http_server(answer) as url, Orchestrator(patient(url)) as orchestrator:
+    async with http_server(answer) as url, patient(url) as orchestrator:
         await orchestrator.jobs(ReadJobs())
         assert "/api/v1/agent/node" not in asked
         assert orchestrator.lists == 1
@@ -315,7 +316,7 @@ async def test_a_job_whose_id_is_the_name_of_another_is_found_by_the_next_read()
         items = [row] if whose == JOB or not token else []
         return web.json_response({"NextToken": "", "Items": items})
 
-    async with http_server(answer) as url, Orchestrator(patient(url)) as orchestrator:
+    async with http_server(answer) as url, patient(url) as orchestrator:
         await other_job(orchestrator, HISTORY)
         for token in ("", "1"):
             page = await orchestrator.history(ReadHistory(job=JOB, namespace="default", next_token=token))
@@ -341,7 +342,7 @@ async def namespaces_asked(jobs: Sequence[str], *, status: int = 200) -> list[st
             return web.Response(status=status)
         return web.Response(body=job_body("j-other"), content_type="application/json")
 
-    async with http_server(answer) as url, Orchestrator(patient(url)) as orchestrator:
+    async with http_server(answer) as url, patient(url) as orchestrator:
         for job in jobs:
             with pytest.raises(OrchestratorError):
                 await orchestrator.job(ReadJob(job=job, namespace="ours"))
@@ -375,7 +376,7 @@ async def test_another_error_says_nothing_of_whose_name_an_id_is() -> None:
         asked.append(request.query["namespace"])
         return web.Response(status=500)
 
-    async with http_server(answer) as url, Orchestrator(patient(url)) as orchestrator:
+    async with http_server(answer) as url, patient(url) as orchestrator:
         for _ in range(2):
             with pytest.raises(OrchestratorError, match="server-error"):
                 await orchestrator.history(HISTORY)
@@ -443,7 +444,7 @@ async def raw(answer: bytes) -> OrchestratorError:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with Orchestrator(patient(f"http://127.0.0.1:{port}")) as orchestrator:
+        async with patient(f"http://127.0.0.1:{port}") as orchestrator:
             with pytest.raises(OrchestratorError) as caught:
                 await orchestrator.history(HISTORY)
     return checked(caught.value)
@@ -494,7 +495,7 @@ async def test_a_trickle_without_end_ends_with_the_total_time(before: bytes, aga
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with Orchestrator(patient(url, timeout_s=0.3)) as orchestrator:
+        async with patient(url, timeout_s=0.3) as orchestrator:
             with pytest.raises(OrchestratorError) as caught:
                 await orchestrator.history(HISTORY)
         async with asyncio.timeout(DEADLINE_S):
@@ -504,7 +505,7 @@ async def test_a_trickle_without_end_ends_with_the_total_time(before: bytes, aga
 
 async def test_nobody_there() -> None:
     """A port where nobody listens."""
-    async with Orchestrator(patient(f"http://127.0.0.1:{free_port()}")) as orchestrator:
+    async with patient(f"http://127.0.0.1:{free_port()}") as orchestrator:
         with pytest.raises(OrchestratorError, match="Connect") as caught:
             await orchestrator.history(HISTORY)
     assert checked(caught.value).kind == "unreachable"
@@ -536,7 +537,7 @@ async def test_headers_that_are_too_long_or_too_many_have_a_kind_of_their_own(he
 
 async def test_a_name_that_nobody_has() -> None:
     """A host name that is not known: said so, without a stack of words."""
-    async with Orchestrator(patient("http://no-such-host.invalid:1234")) as orchestrator:
+    async with patient("http://no-such-host.invalid:1234") as orchestrator:
         with pytest.raises(OrchestratorError) as caught:
             await orchestrator.history(HISTORY)
     assert checked(caught.value).kind == "unresolved"
@@ -552,7 +553,7 @@ async def test_a_connection_that_does_not_come_about() -> None:
             one.setblocking(False)
             one.connect_ex(deaf.getsockname())
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
-        async with Orchestrator(OrchestratorOptions(url=url, connect_timeout_s=0.2, timeout_s=9)) as orchestrator:
+        async with Orchestrator(OrchestratorSettings(url=url, timeout_s=9), connect_timeout_s=0.2) as orchestrator:
             with pytest.raises(OrchestratorError, match=r"no connection within 0\.2 s") as caught:
                 await orchestrator.history(HISTORY)
     assert checked(caught.value).kind == "unreachable"
@@ -567,7 +568,7 @@ async def test_silence_is_told_before_it_is_an_error() -> None:
             await gone.wait()
         return web.Response(status=500)
 
-    async with http_server(answer) as url, Orchestrator(patient(url)) as orchestrator:
+    async with http_server(answer) as url, patient(url) as orchestrator:
         assert orchestrator.silent_s == 0
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -608,7 +609,7 @@ async def test_a_list_is_silent_only_after_twice_the_time_that_the_last_one_took
             await asyncio.wait([waiting])
             return after_s
 
-        async with http_server(answer) as url, Orchestrator(patient(url)) as orchestrator:
+        async with http_server(answer) as url, patient(url) as orchestrator:
             await orchestrator.jobs(ReadJobs())
             hangs.set()
             of_history = await silent_after_s(HISTORY)
@@ -626,10 +627,7 @@ async def test_a_listener_that_accepts_nothing_is_slow() -> None:
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
-        options = OrchestratorOptions(
-            url=f"http://127.0.0.1:{deaf.getsockname()[1]}", connect_timeout_s=2 * DEADLINE_S, timeout_s=0.4
-        )
-        async with Orchestrator(options) as orchestrator:
+        async with patient(f"http://127.0.0.1:{deaf.getsockname()[1]}", timeout_s=0.4) as orchestrator:
             with pytest.raises(OrchestratorError) as caught:
                 await orchestrator.history(HISTORY)
     assert caught.value.kind == "slow"
@@ -648,7 +646,7 @@ async def test_tls_with_an_own_ca(tmp_path: Path) -> None:
     for cert, ca, kind in ((right, right[0], None), (right, None, "tls"), (wrong, wrong[0], "tls")):
         async with (
             http_server(says(200, EMPTY), tls_server(*cert)) as url,
-            Orchestrator(patient(url, tls_ca=str(ca or ""))) as orchestrator,
+            patient(url, tls_ca=str(ca or "")) as orchestrator,
         ):
             if kind is None:
                 assert isinstance(await orchestrator.history(HISTORY), HistoryPage)
@@ -665,7 +663,7 @@ async def test_a_certificate_that_is_not_valid_now_has_its_own_kind(tmp_path: Pa
     cert, key = certificate_of(tmp_path / "tls", OUT_OF_TIME[kind])
     async with (
         http_server(says(200, EMPTY), tls_server(cert, key)) as url,
-        Orchestrator(patient(url, tls_ca=str(cert))) as orchestrator,
+        patient(url, tls_ca=str(cert)) as orchestrator,
     ):
         with pytest.raises(OrchestratorError) as caught:
             await orchestrator.history(HISTORY)
@@ -678,7 +676,7 @@ async def test_tls_where_plain_http_speaks() -> None:
     """https:// on a port that speaks http: that is what is said, and not of certificates."""
     async with (
         http_server(says(200, EMPTY)) as url,
-        Orchestrator(patient(url.replace("http:", "https:"))) as orchestrator,
+        patient(url.replace("http:", "https:")) as orchestrator,
     ):
         with pytest.raises(OrchestratorError) as caught:
             await orchestrator.history(HISTORY)
@@ -700,7 +698,7 @@ async def test_plain_http_where_tls_alone_is_spoken() -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, Orchestrator(patient(url)) as orchestrator:
+    async with server, patient(url) as orchestrator:
         with pytest.raises(OrchestratorError) as caught:
             await orchestrator.history(HISTORY)
         await over.wait()
@@ -734,10 +732,8 @@ async def asked(read: ReadHistory | ReadJob | ReadJobs, body: bytes, options: di
         requests.append(request)
         return web.Response(body=body, content_type="application/json")
 
-    async with http_server(answer) as url:
-        given = patient(url + given_path, **options)
-        async with Orchestrator(given) as orchestrator:
-            await send(orchestrator, read)
+    async with http_server(answer) as url, patient(url + given_path, **options) as orchestrator:
+        await send(orchestrator, read)
     (request,) = requests
     return request
 
@@ -786,7 +782,7 @@ async def test_a_job_id_stays_one_segment_of_the_path(job: str) -> None:
 @pytest.mark.parametrize("job", ["", ".", "..", "x" * 1_048_576])
 async def test_what_no_path_can_name_is_not_asked(job: str) -> None:
     """No request leaves for it."""
-    async with Orchestrator(patient(f"http://127.0.0.1:{free_port()}")) as orchestrator:
+    async with patient(f"http://127.0.0.1:{free_port()}") as orchestrator:
         for read in (ReadHistory(job=job), ReadJob(job=job)):
             with pytest.raises(OrchestratorError) as caught:
                 await send(orchestrator, read)
@@ -816,10 +812,10 @@ async def test_a_credential_that_was_mended_is_used_without_a_restart(tmp_path: 
         return await REFUSALS[refusal](request)
 
     name = "password_file" if user else "token_file"
-    options = msgspec.convert({"url": "-", "user": user, name: str(file)}, OrchestratorOptions)
+    settings = msgspec.convert({"user": user, name: str(file)}, OrchestratorSettings)
     async with (
         http_server(answer) as url,
-        Orchestrator(msgspec.structs.replace(options, url=url)) as orchestrator,
+        Orchestrator(msgspec.structs.replace(settings, url=url)) as orchestrator,
     ):
         for _ in range(2):
             with pytest.raises(OrchestratorError, match=r"unauthorized|forbidden"):
@@ -852,7 +848,7 @@ async def test_a_bearer_token_of_the_environment() -> None:
 @pytest.mark.parametrize("status", [200, 302, 401, 403, 404, 500])
 async def test_a_credential_is_shown_nowhere(status: int, options: dict[str, Any]) -> None:
     """In no error, line or repr, whatever the answer; a redirect does not take it elsewhere."""
-    given = OrchestratorOptions(url=f"http://127.0.0.1:{free_port()}", **options)
+    given = OrchestratorSettings(url=f"http://127.0.0.1:{free_port()}", **options)
     secrets = (CANARY, b64encode(f"me:{CANARY}".encode()).decode())
     with structlog.testing.capture_logs() as lines:
         async with (
@@ -871,7 +867,7 @@ async def test_a_refusal_says_whether_we_had_a_credential() -> None:
     assert "we have no credential" in str(await error_of(says(401)))
     async with (
         http_server(says(401)) as url,
-        Orchestrator(patient(url, token=Secret("x"))) as orchestrator,
+        patient(url, token=Secret("x")) as orchestrator,
     ):
         with pytest.raises(OrchestratorError) as caught:
             await orchestrator.history(HISTORY)
@@ -894,7 +890,7 @@ async def test_ipv6() -> None:
         except OSError:
             pytest.skip("this machine has no ::1")
         url = f"http://[::1]:{runner.addresses[0][1]}"
-        async with Orchestrator(patient(url)) as orchestrator:
+        async with patient(url) as orchestrator:
             assert isinstance(await orchestrator.history(HISTORY), HistoryPage)
     finally:
         await runner.cleanup()
@@ -911,7 +907,7 @@ async def versions_heard(said: list[str], status: int = 200) -> tuple[list[str],
 
     heard = []
     with structlog.testing.capture_logs() as lines:
-        async with http_server(answer) as url, Orchestrator(patient(url)) as orchestrator:
+        async with http_server(answer) as url, patient(url) as orchestrator:
             assert orchestrator.version == ""
             for _ in said:
                 await orchestrator.job(ReadJob(job=JOB))
@@ -947,7 +943,7 @@ async def test_a_version_in_something_else_than_an_answer_is_not_believed() -> N
     for status, body in ((200, b"<html>"), (500, b""), (302, b""), (404, b"<html>")):
         async with (
             http_server(says(status, body, X_Bacalhau_Git_Version="v1.9.3")) as url,
-            Orchestrator(patient(url)) as orchestrator,
+            patient(url) as orchestrator,
         ):
             with pytest.raises(OrchestratorError):
                 await orchestrator.history(HISTORY)
@@ -987,20 +983,6 @@ def test_a_host_that_no_resolver_can_be_asked_for_is_no_base(host: str) -> None:
         api_base(f"http://{host}:1234")
 
 
-def test_options_come_from_the_settings() -> None:
-    """Every key of `[orchestrator]` that is the client's reaches it."""
-    settings = OrchestratorSettings(
-        url="https://h", user="u", password_file="p", tls_ca="c", timeout_s=3.0, concurrency=5, max_rate=9.0
-    )
-    assert OrchestratorOptions.of(settings) == OrchestratorOptions(
-        url="https://h", user="u", password_file="p", tls_ca="c", timeout_s=3.0, connections=5
-    )
-    assert OrchestratorOptions.of(OrchestratorSettings(token_file="t")).token_file == "t"
-    secret = Secret("s")
-    assert OrchestratorOptions.of(OrchestratorSettings(token=secret, password=secret)).token == secret
-    assert OrchestratorOptions.of(OrchestratorSettings(token=secret, password=secret)).password == secret
-
-
 def test_credentials_that_cannot_be_used_are_refused_at_start(tmp_path: Path) -> None:
     """Two ways at once, half of one, a missing or empty or two-line file, a CA that is none: each with a reason."""
     empty, lines, good = tmp_path / "empty", tmp_path / "lines", tmp_path / "good"
@@ -1022,5 +1004,5 @@ def test_credentials_that_cannot_be_used_are_refused_at_start(tmp_path: Path) ->
     ]
     for wrong in refused:
         with pytest.raises(SettingsError) as caught:
-            Orchestrator(OrchestratorOptions(url="http://host", **wrong))
+            Orchestrator(OrchestratorSettings(url="http://host", **wrong))
         assert "hunter" not in str(caught.value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
+from consumer.bacalhau.orchestrator import Orchestrator
 from consumer.doctor.facts import LogHead, Readiness
 from consumer.doctor.finding import Verdict
 from consumer.doctor.probing.agreement import is_due, read_frames
@@ -19,6 +19,7 @@ from consumer.model import Identity, Snapshot
 from consumer.observe import Health, Metrics, serve
 from consumer.ports import RawFrame
 from consumer.settings import Http
+from consumer.settings import Orchestrator as OrchestratorSettings
 from tests.bacalhau.servers import http_server, nats_server
 from tests.daemon.test_secrets import found_in
 from tests.doctor.world import CANARY, says, world
@@ -119,13 +120,13 @@ async def test_a_job_whose_id_is_the_name_of_another_is_found() -> None:
         return web.json_response({"NextToken": "", "Items": [row]})
 
     async with http_server(answer) as url:
-        async with Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        async with Orchestrator(OrchestratorSettings(url=url)) as orchestrator:
             assert (await look_up(orchestrator, [("j-1", "ours")])).known == ("j-1",)
-        async with Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        async with Orchestrator(OrchestratorSettings(url=url)) as orchestrator:
             page = await read_history(orchestrator, "j-1", "ours")
             assert page is not None
             assert len(page.entries) == 1
-        async with Orchestrator(OrchestratorOptions(url=url)) as orchestrator:
+        async with Orchestrator(OrchestratorSettings(url=url)) as orchestrator:
             with pytest.raises(OrchestratorError, match="other-job"):
                 await read_history(orchestrator, "j-2", "ours")
 

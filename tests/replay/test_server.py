@@ -3,12 +3,13 @@
 import aiohttp
 import msgspec
 
-from consumer.bacalhau.orchestrator import Orchestrator, OrchestratorOptions
+from consumer.bacalhau.orchestrator import Orchestrator
 from consumer.core.reads import Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.model import HistoryPage, JobDocument
 from consumer.replay.clock import ReplayClock
 from consumer.replay.server import OrchestratorServer
 from consumer.replay.simulated import SimulatedOrchestrator
+from consumer.settings import Orchestrator as OrchestratorSettings
 from tests.replay.shared import recording
 
 SCENARIO = "bacalhau-v1.9.3/queued_then_runs"
@@ -21,7 +22,7 @@ async def test_the_daemon_reads_the_record_as_it_is_at_the_clock() -> None:
     clock = ReplayClock([one])
     async with (
         OrchestratorServer(SimulatedOrchestrator([one]), clock) as server,
-        Orchestrator(OrchestratorOptions(url=server.url)) as orchestrator,
+        Orchestrator(OrchestratorSettings(url=server.url)) as orchestrator,
     ):
         read_job, read_history = ReadJob(job=job.id, namespace=job.namespace), ReadHistory(job=job.id)
         assert isinstance(await orchestrator.job(read_job), Missing)
@@ -49,7 +50,7 @@ async def test_an_escaped_slash_in_an_id_stays_in_the_id() -> None:
     clock.advance(odd.row_ns[-1])
     async with (
         OrchestratorServer(SimulatedOrchestrator([msgspec.structs.replace(one, jobs=(odd,))]), clock) as server,
-        Orchestrator(OrchestratorOptions(url=server.url)) as orchestrator,
+        Orchestrator(OrchestratorSettings(url=server.url)) as orchestrator,
     ):
         document = await orchestrator.job(ReadJob(job="a/b ?"))
         assert isinstance(document, JobDocument)
