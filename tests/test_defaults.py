@@ -5,7 +5,6 @@ import inspect
 import msgspec
 import pytest
 
-from consumer.bacalhau.tap import TapOptions
 from consumer.core import Lanes, ReadingOptions
 from consumer.daemon.following import reading_options
 from consumer.derive import DerivationSettings
@@ -17,7 +16,6 @@ SETTINGS = Settings()
 @pytest.mark.parametrize(
     ("made", "own"),
     [
-        (TapOptions.of(SETTINGS.bacalhau), TapOptions(urls=())),
         (reading_options(SETTINGS), ReadingOptions()),
         (
             DerivationSettings(executions_max=SETTINGS.limits.executions, jobs_max=SETTINGS.limits.jobs),

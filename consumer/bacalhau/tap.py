@@ -10,7 +10,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import random
-from typing import Any, Final, Literal, NoReturn, Self
+from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 import structlog
@@ -26,7 +26,7 @@ from consumer.nats.outage import Outage
 from consumer.ports import RawFrame
 from consumer.resolve import Resolver
 from consumer.settings import Bacalhau as BacalhauSettings
-from consumer.settings import Secret, redact, secret_of, trust
+from consumer.settings import redact, secret_of, trust
 
 log = structlog.get_logger()
 
@@ -79,41 +79,17 @@ DENIED: Final = "denied"
 """The server took a subscription away, by a reload of its permissions, and kept the connection."""
 
 
-_DEFAULT: Final = BacalhauSettings()
+class TapTiming(msgspec.Struct, frozen=True, kw_only=True):
+    """How patient a tap is, in seconds; `pause_s` after a failure, doubled for each further one up to `pause_max_s`."""
 
-
-class TapOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Where Bacalhau's NATS is, who we are to it, and how much may wait to be taken.
-
-    *tls* refuses a server without TLS before the token is sent; *tls_ca* and *tls_first* (the handshake before anything
-    else, Bacalhau's `RequireTLS`) imply it. *token* comes before *token_file*, which is read for each connection.
-    """
-
-    urls: tuple[str, ...]
-    token: Secret = Secret()
-    token_file: str = ""
-    tls: bool = False
-    tls_ca: str = ""
-    tls_first: bool = False
-    frames_max: int = _DEFAULT.frames_max
-    bytes_max: int = _DEFAULT.frames_bytes
     connect_timeout_s: int = 2
     pause_s: float = 0.5
     pause_max_s: float = 10.0
     ping_interval_s: int = 5
 
-    @classmethod
-    def of(cls, settings: BacalhauSettings) -> Self:
-        """Take the bounds from the settings; the others keep their defaults."""
-        return cls(
-            urls=faults.addresses(settings.url),
-            token=settings.token,
-            token_file=settings.token_file,
-            tls_ca=settings.tls_ca,
-            tls_first=settings.tls_first,
-            frames_max=settings.frames_max,
-            bytes_max=settings.frames_bytes,
-        )
+
+TIMING: Final = TapTiming()
+"""The daemon's."""
 
 
 _CUT_FOR_SLOWNESS: Final = "slow consumer"
@@ -195,13 +171,24 @@ class Tap:
     that came after those; `batch` returns at once, with nothing if nothing came.
     """
 
-    def __init__(self, options: TapOptions, dice: Callable[[], float] = random) -> None:
-        """Raises SettingsError for a CA or a token file that cannot be used. *dice*: numbers in [0, 1), for pauses."""
-        if not options.urls:
+    def __init__(
+        self,
+        settings: BacalhauSettings,
+        timing: TapTiming = TIMING,
+        dice: Callable[[], float] = random,
+    ) -> None:
+        """Raises SettingsError for a CA or a token file that cannot be used. *dice*: numbers in [0, 1), for pauses.
+
+        A CA and a handshake before anything else (`RequireTLS`) are TLS, too: a server without it is refused before the
+        token is sent. The token's file is read for each connection.
+        """
+        self._urls: Final = faults.addresses(settings.url)
+        if not self._urls:
             raise SettingsError("bacalhau.url is empty; name the NATS of Bacalhau, like nats://host:4222")
-        self._options: Final = options
+        self._settings: Final = settings
+        self._timing: Final = timing
         self._dice: Final = dice
-        self._tls: Final = _tls(options)
+        self._tls: Final = _tls(settings)
         self._token()
         self._frames: list[RawFrame] = []
         self._held: list[RawFrame] = []
@@ -250,7 +237,7 @@ class Tap:
     @property
     def where(self) -> str:
         """The servers that are tried, fit to be shown."""
-        return redact(",".join(self._options.urls))
+        return redact(",".join(self._urls))
 
     @property
     def connected(self) -> bool:
@@ -282,7 +269,7 @@ class Tap:
         """
         failures = 0
         while True:
-            url = self._options.urls[(self.connections + failures) % len(self._options.urls)]
+            url = self._urls[(self.connections + failures) % len(self._urls)]
             before = self.connections
             self.tries += 1
             client = _Listener(tls=self._tls is not None, resolver=self._resolver, take=self._take)
@@ -307,7 +294,7 @@ class Tap:
                 failures += 1
                 self._outage.tell("tap.trouble", redact(url), self.last_error, self.next_step)
                 self._missed_by = self._missed_by or LATE  # somebody may have spoken while nobody listened
-            pause = min(self._options.pause_s * 2.0 ** min(failures, 30), self._options.pause_max_s)
+            pause = min(self._timing.pause_s * 2.0 ** min(failures, 30), self._timing.pause_max_s)
             if await self._is_hurried(pause * (0.5 + self._dice() / 2)):
                 failures = 0
 
@@ -326,7 +313,7 @@ class Tap:
 
     async def _listen(self, url: str, client: _Listener) -> None:
         """Connect to *url* and listen until that connection ends."""
-        options = self._options
+        settings, timing = self._settings, self._timing
         ended = asyncio.Event()
 
         async def closed() -> None:
@@ -346,18 +333,18 @@ class Tap:
             log.warning("tap.lame_duck", server=client.server.name, next_step="it is listened to until it goes")
 
         try:
-            async with asyncio.timeout(3 * options.connect_timeout_s):
+            async with asyncio.timeout(3 * timing.connect_timeout_s):
                 await client.connect(
                     url,
                     name="jobstate tap",
                     token=self._token(),
                     tls=self._tls,
-                    tls_handshake_first=options.tls_first,
+                    tls_handshake_first=settings.tls_first,
                     allow_reconnect=False,  # one way to recover for whatever ended: a new client
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
-                    connect_timeout=options.connect_timeout_s,
-                    ping_interval=options.ping_interval_s,
+                    connect_timeout=timing.connect_timeout_s,
+                    ping_interval=timing.ping_interval_s,
                     max_outstanding_pings=2,
                     error_cb=hear_error,
                     closed_cb=closed,
@@ -367,8 +354,8 @@ class Tap:
                     await client.subscribe(subject)
                 # nats-py writes flush's PING at once, ahead of a SUB that still waits for its flusher: only the second
                 # PONG says that the server has all subscriptions.
-                await client.flush(options.connect_timeout_s)
-                await client.flush(options.connect_timeout_s)
+                await client.flush(timing.connect_timeout_s)
+                await client.flush(timing.connect_timeout_s)
                 if client.denied is not None:
                     raise client.denied
             # A reader that dies leaves a client that looks connected and is deaf (design/nats.md 3).
@@ -415,7 +402,7 @@ class Tap:
     def _take(self, subject: bytes, data: bytes) -> None:
         size = len(data)
         waiting = len(self._frames) + len(self._held)
-        if waiting >= self._options.frames_max or self._bytes + size > self._options.bytes_max:
+        if waiting >= self._settings.frames_max or self._bytes + size > self._settings.frames_bytes:
             self.dropped += 1
             if not self._gap_told:  # one gap for all that is dropped before the next batch
                 self._gap_told = True
@@ -441,14 +428,17 @@ class Tap:
         self._something.set()
 
     def _token(self) -> str | None:
-        return secret_of(self._options.token, self._options.token_file, "bacalhau.token_file") or None
+        return secret_of(self._settings.token, self._settings.token_file, "bacalhau.token_file") or None
 
 
-def _tls(options: TapOptions) -> ssl.SSLContext | None:
-    by_url = any(url.startswith("tls://") for url in options.urls)
-    if not (options.tls or options.tls_ca or options.tls_first or by_url):
-        return None
-    return trust(options.tls_ca, "bacalhau.tls_ca")
+def _tls(settings: BacalhauSettings) -> ssl.SSLContext | None:
+    return trust(settings.tls_ca, "bacalhau.tls_ca") if speaks_tls(settings) else None
+
+
+def speaks_tls(settings: BacalhauSettings) -> bool:
+    """Whether a server without TLS is refused."""
+    by_url = any(url.startswith("tls://") for url in faults.addresses(settings.url))
+    return by_url or bool(settings.tls_ca) or settings.tls_first
 
 
 def _clean(text: str) -> str:

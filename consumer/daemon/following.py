@@ -10,7 +10,7 @@ import msgspec
 
 from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, Orchestrator
 from consumer.bacalhau.reads import Reads
-from consumer.bacalhau.tap import Tap, TapOptions
+from consumer.bacalhau.tap import Tap
 from consumer.core import Lanes, Readers, ReadingOptions
 from consumer.daemon.carry import AHEAD_NS, tell_ahead
 from consumer.daemon.runtime import Runtime
@@ -62,7 +62,7 @@ def follow_orchestrator(runtime: Runtime, lanes: Lanes, orchestrator: Orchestrat
         readers.resume(job)
     return Following(
         source=readers,
-        tap=Tap(TapOptions.of(settings.bacalhau)) if settings.bacalhau.url else None,
+        tap=Tap(settings.bacalhau) if settings.bacalhau.url else None,
         orchestrator=orchestrator,
         reads=Reads(orchestrator, runtime.clock),
         beginning=form if since is None else None,
@@ -73,7 +73,7 @@ def follow_orchestrator(runtime: Runtime, lanes: Lanes, orchestrator: Orchestrat
 def follow_frames(runtime: Runtime, lanes: Lanes, last_seq: int) -> Following:
     """Without an orchestrator: derive from Bacalhau's frames what can be (design/bacalhau.md 6.1)."""
     settings = runtime.settings
-    tap = Tap(TapOptions.of(settings.bacalhau))
+    tap = Tap(settings.bacalhau)
     derivation = Derivation(
         runtime.rules,
         lanes.known,

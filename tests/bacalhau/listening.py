@@ -2,20 +2,26 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from random import random
 
 import msgspec
 
-from consumer.bacalhau.tap import Tap, TapOptions
+from consumer.bacalhau.tap import Tap, TapTiming
 from consumer.daemon.supervise import end
 from consumer.ports import RawFrame
-from tests.bacalhau.servers import NatsServer
+from consumer.settings import Bacalhau as BacalhauSettings
 from tests.waiting import DEADLINE_S
 
 
-def options(server: NatsServer, **others: object) -> TapOptions:
-    """Options for *server* with short pauses."""
-    return msgspec.structs.replace(TapOptions(urls=(server.url,), pause_s=0.02, pause_max_s=0.1), **others)
+def quick(*urls: str, dice: Callable[[], float] = random, **others: object) -> Tap:
+    """A tap for the servers at *urls*, with short pauses. *others*: of its settings and of its timing."""
+    timing = {name: others.pop(name) for name in TapTiming.__struct_fields__ if name in others}
+    return Tap(
+        msgspec.structs.replace(BacalhauSettings(url=",".join(urls)), **others),
+        msgspec.structs.replace(TapTiming(pause_s=0.02, pause_max_s=0.1), **timing),
+        dice,
+    )
 
 
 @contextlib.asynccontextmanager

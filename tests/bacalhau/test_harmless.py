@@ -16,9 +16,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 
-from consumer.bacalhau.tap import SUBJECTS, Tap
+from consumer.bacalhau.tap import SUBJECTS
 from consumer.ports import RawFrame
-from tests.bacalhau.listening import frames, options, running
+from tests.bacalhau.listening import frames, quick, running
 from tests.bacalhau.servers import NatsServer, nats_server, peer, settle
 from tests.loopback import free_port
 from tests.waiting import DEADLINE_S
@@ -127,7 +127,7 @@ async def tap_as_seen(monitor: str) -> dict[str, Any]:
 async def test_every_answer_is_the_peers(tmp_path: Path) -> None:
     """Two hundred questions of seven kinds: each gets one answer, its peer's, though the peer answers late."""
     async with monitored(tmp_path) as (server, monitor), bacalhau(server) as pair:
-        tap = Tap(options(server))
+        tap = quick(server.url)
         async with running(tap):
             expected = {}
             for number in range(30):
@@ -162,7 +162,7 @@ async def test_every_answer_is_the_peers(tmp_path: Path) -> None:
 async def test_a_missing_peer_is_noticed_as_without_us(tmp_path: Path, subject: str) -> None:
     """Where nobody of Bacalhau's listens, its "no responders" comes as it would without us, and not a timeout."""
     async with nats_server(tmp_path) as server, peer(server) as alone:
-        tap = Tap(options(server))
+        tap = quick(server.url)
         async with running(tap):
             with pytest.raises(NoRespondersError):
                 await alone.request(subject, b"{}", timeout=DEADLINE_S)
@@ -172,7 +172,7 @@ async def test_a_missing_peer_is_noticed_as_without_us(tmp_path: Path, subject: 
 async def test_where_a_missing_peer_is_noticed_later(tmp_path: Path, subject: str) -> None:
     """On the subjects that we must hear there is no "no responders" while we do: the price, as the guide says it."""
     async with nats_server(tmp_path) as server, peer(server) as alone:
-        tap = Tap(options(server))
+        tap = quick(server.url)
         async with running(tap):
             answers: list[Msg] = []
 
@@ -211,7 +211,7 @@ async def test_the_order_of_a_life_is_heard(tmp_path: Path) -> None:
         await orchestrator.subscribe("node.orchestrator.n-orch.>", cb=called)
         await settle(node)
         await settle(orchestrator)
-        tap = Tap(options(server))
+        tap = quick(server.url)
         async with running(tap):
             for some in range(20):
                 async with asyncio.timeout(DEADLINE_S):
@@ -226,7 +226,7 @@ async def test_the_order_of_a_life_is_heard(tmp_path: Path) -> None:
 async def test_a_stranger_on_our_subjects_is_not_answered(tmp_path: Path) -> None:
     """Whoever asks on a subject that we hear gets no answer of ours, whatever the reply subject is."""
     async with monitored(tmp_path) as (server, monitor), peer(server) as stranger:
-        tap = Tap(options(server))
+        tap = quick(server.url)
         async with running(tap):
             for reply in ("_INBOX.x", IN, "$JS.API.INFO", "jobstate.v1.main.in.default.x"):
                 await stranger.publish(IN, b"{}", reply=reply)

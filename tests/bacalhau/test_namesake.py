@@ -12,10 +12,11 @@ from aiohttp import web
 
 from consumer.bacalhau.namesake import compare_names
 from consumer.bacalhau.orchestrator import Orchestrator
-from consumer.bacalhau.tap import Tap, TapOptions
+from consumer.bacalhau.tap import Tap, TapTiming
 from consumer.core import Readers, ReadingOptions
 from consumer.core.reads import ReadJobs
 from consumer.rules import load
+from consumer.settings import Bacalhau as BacalhauSettings
 from consumer.settings import Orchestrator as OrchestratorSettings
 from tests.bacalhau.listening import running
 from tests.bacalhau.servers import http_server, nats_server
@@ -89,7 +90,7 @@ async def scene(*urls: str, again_s: float = 60.0, listed: bool = True, max_rate
     """A tap that listens at the first of *urls*, and an orchestrator that has answered a list, or not yet."""
     api = Api()
     async with http_server(api.answer) as url, Orchestrator(OrchestratorSettings(url=url)) as orchestrator:
-        tap = CountedTap(TapOptions(urls=urls, pause_s=0.02, pause_max_s=0.1))
+        tap = CountedTap(BacalhauSettings(url=",".join(urls)), TapTiming(pause_s=0.02, pause_max_s=0.1))
         readers = Readers(load(), lambda _: None, ReadingOptions(max_rate=max_rate), since_ns=0)
         made = Scene(api, tap, orchestrator, readers)
         if listed:

@@ -6,6 +6,7 @@ import itertools
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -22,7 +23,6 @@ from consumer.bacalhau.tap import (
     SLOW_CONSUMER,
     SUBJECTS,
     Tap,
-    TapOptions,
     _Listener,
 )
 from consumer.daemon.supervise import end
@@ -31,7 +31,7 @@ from consumer.ports import RawFrame
 from consumer.resolve import Resolver
 from consumer.settings import Bacalhau as BacalhauSettings
 from consumer.settings import Secret
-from tests.bacalhau.listening import frames, options, running
+from tests.bacalhau.listening import frames, quick, running
 from tests.bacalhau.servers import (
     BEHIND_PROXY,
     NatsServer,
@@ -53,7 +53,7 @@ OUT = "bacalhau.global.compute.n-1.out.msgs"
 async def test_frames_come_in_the_order_of_both_directions(tmp_path: Path) -> None:
     """Two thousand messages to and from two nodes come out in the one order in which the server took them."""
     async with nats_server(tmp_path) as server, peer(server) as bacalhau:
-        tap = Tap(options(server))
+        tap = quick(server.url)
         async with running(tap):
             sent = []
             for n in range(2000):
@@ -78,7 +78,7 @@ async def test_listening_means_that_the_server_has_all_subscriptions() -> None:
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        tap = Tap(TapOptions(urls=(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}",)))
+        tap = quick(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         async with running(tap):
             before = list(lines)
     assert before.count(b"SUB") == len(SUBJECTS)
@@ -101,7 +101,7 @@ async def test_only_job_traffic_is_kept(tmp_path: Path) -> None:
         "heartbeat",
     ]
     async with nats_server(tmp_path) as server, peer(server) as bacalhau:
-        tap = Tap(options(server))
+        tap = quick(server.url)
         async with running(tap):
             for wanted, other in zip(kept * 2, dropped, strict=True):
                 await bacalhau.publish(other, b"secret")
@@ -112,7 +112,7 @@ async def test_only_job_traffic_is_kept(tmp_path: Path) -> None:
 async def test_a_restart_of_the_server_is_a_gap_and_frames_flow_again(tmp_path: Path) -> None:
     """While the server is away it shows; when it is back `gaps` has risen by one, and `batch` returned to say so."""
     async with nats_server(tmp_path, "server_name: n-orch") as server:
-        tap = Tap(options(server))
+        tap = quick(server.url)
         async with running(tap):
             assert (tap.connected, tap.gaps) == (True, 0)
             assert tap.server.name == "n-orch"
@@ -134,7 +134,7 @@ async def test_a_restart_of_the_server_is_a_gap_and_frames_flow_again(tmp_path: 
 async def test_a_frozen_server_is_noticed(tmp_path: Path) -> None:
     """A server that says nothing any more (no end of the connection either) is given up after two pings."""
     async with nats_server(tmp_path) as server:
-        tap = Tap(options(server, ping_interval_s=1, connect_timeout_s=1))
+        tap = quick(server.url, ping_interval_s=1, connect_timeout_s=1)
         async with running(tap):
             server.pause()
             await until(lambda: not tap.connected, "the end of a connection that is silent")
@@ -147,7 +147,7 @@ async def test_a_frozen_server_is_noticed(tmp_path: Path) -> None:
 async def test_a_server_that_comes_late_is_a_gap(tmp_path: Path) -> None:
     """What was said before the first connection is unknown, if somebody had to wait for it."""
     server = NatsServer(tmp_path)
-    tap = Tap(options(server))
+    tap = quick(server.url)
     task = asyncio.create_task(tap.run())
     try:
         await until(lambda: bool(tap.last_error), "a failed connection")
@@ -161,11 +161,11 @@ async def test_a_server_that_comes_late_is_a_gap(tmp_path: Path) -> None:
         await server.stop()
 
 
-@pytest.mark.parametrize("bound", [{"frames_max": 10}, {"bytes_max": 50}])
-async def test_more_than_the_bound_is_dropped_and_is_one_gap(tmp_path: Path, bound: dict[str, int]) -> None:
+@pytest.mark.parametrize("bound", [{"frames_max": 10}, {"frames_bytes": 50}])
+async def test_more_than_the_bound_is_dropped_and_is_one_gap(tmp_path: Path, bound: dict[str, Any]) -> None:
     """Nobody takes what comes: the first are kept, the rest is counted, one gap for each time it overflowed."""
     async with nats_server(tmp_path) as server, peer(server) as bacalhau:
-        tap = Tap(options(server, **bound))
+        tap = quick(server.url, **bound)
         async with running(tap):
             for round_ in (1, 2):
                 for n in range(30):
@@ -202,7 +202,7 @@ async def test_bytes_that_no_client_sends_do_not_end_the_reader(tmp_path: Path) 
         ),
     ]
     async with nats_server(tmp_path) as server, peer(server) as bacalhau:
-        tap = Tap(options(server))
+        tap = quick(server.url)
         async with running(tap):
             await raw_publish(server, *hostile)
             await bacalhau.publish(OUT, b"after")
@@ -218,7 +218,7 @@ async def test_bytes_that_no_client_sends_do_not_end_the_reader(tmp_path: Path) 
 async def test_a_reader_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever ends nats-py's reader while its client looks connected: a new client, a gap, frames again."""
     async with nats_server(tmp_path) as server, peer(server) as bacalhau:
-        tap = Tap(options(server))
+        tap = quick(server.url)
         async with running(tap):
             with monkeypatch.context() as patch:
                 patch.setattr(_Listener, "_process_msg", None)
@@ -234,7 +234,7 @@ async def test_a_reader_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytes
 async def test_the_next_url_is_tried_when_one_is_dead(tmp_path: Path) -> None:
     """Of several URLs the one that answers is found."""
     async with nats_server(tmp_path) as server:
-        tap = Tap(TapOptions(urls=(f"nats://127.0.0.1:{free_port()}", server.url), pause_s=0.02))
+        tap = quick(f"nats://127.0.0.1:{free_port()}", server.url)
         async with running(tap):
             assert tap.connections == 1
 
@@ -244,29 +244,29 @@ async def test_the_token_comes_from_its_file(tmp_path: Path) -> None:
     token = tmp_path / "token"
     async with nats_server(tmp_path, 'authorization { token: "right-one" }') as server:
         token.write_text("right-one\n")
-        tap = Tap(options(server, token_file=str(token)))
+        tap = quick(server.url, token_file=str(token))
         async with running(tap):
             assert tap.connected
         token.write_text("wrong-one\n")
         with pytest.raises(ServerError, match=r"bacalhau\.token_file") as caught:
-            await asyncio.wait_for(Tap(options(server, token_file=str(token))).run(), DEADLINE_S)
+            await asyncio.wait_for(quick(server.url, token_file=str(token)).run(), DEADLINE_S)
         assert "wrong-one" not in str(caught.value)
         with pytest.raises(ServerError):
-            await asyncio.wait_for(Tap(options(server)).run(), DEADLINE_S)
+            await asyncio.wait_for(quick(server.url).run(), DEADLINE_S)
 
 
 async def test_a_token_in_an_url_may_be_percent_encoded(tmp_path: Path) -> None:
     """As every other client of NATS has it: a token with `@` or `/` could not be written there otherwise."""
     async with nats_server(tmp_path, 'authorization { token: "t@k/n" }') as server:
         url = server.url.replace("://", "://t%40k%2Fn@")
-        async with running(Tap(TapOptions(urls=(url,)))) as task:
+        async with running(quick(url)) as task:
             assert not task.done()
 
 
 async def test_an_address_that_nobody_can_try_ends_it() -> None:
     """nats-py refuses it before it connects: no retry could mend that."""
     with pytest.raises(SettingsError, match=r"bacalhau\.url: nats://:1 cannot be used \(nats: invalid host"):
-        await asyncio.wait_for(Tap(TapOptions(urls=("nats://:1",))).run(), DEADLINE_S)
+        await asyncio.wait_for(quick("nats://:1").run(), DEADLINE_S)
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -276,7 +276,7 @@ async def test_tls_with_an_own_ca(tmp_path: Path, *, first: bool) -> None:
         cert, key = certificate(tmp_path, name)
         tls = f'tls {{ cert_file: "{cert}", key_file: "{key}", handshake_first: {str(first).lower()} }}'
         async with nats_server(tmp_path, tls) as server:
-            tap = Tap(options(server, tls_ca=str(cert), tls_first=first))
+            tap = quick(server.url, tls_ca=str(cert), tls_first=first)
             if right:
                 async with running(tap):
                     assert tap.connected
@@ -302,7 +302,7 @@ async def test_the_token_is_not_sent_in_the_clear_where_tls_was_asked_for(tmp_pa
     token.write_text("secret-token")
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        tap = Tap(TapOptions(urls=(url,), token_file=str(token), tls=True))
+        tap = quick(url.replace("nats:", "tls:"), token_file=str(token))
         task = asyncio.create_task(tap.run())
         await until(lambda: "TLS" in tap.last_error, "the refusal of a server without TLS")
         await end([task])
@@ -315,7 +315,7 @@ async def test_tls_is_used_where_it_is_only_offered(tmp_path: Path) -> None:
     monitor = free_port()
     config = f'tls {{ cert_file: "{cert}", key_file: "{key}" }}\nallow_non_tls: true\nhttp: "127.0.0.1:{monitor}"'
     async with nats_server(tmp_path, config) as server:
-        tap = Tap(options(server, tls_ca=str(cert)))
+        tap = quick(server.url, tls_ca=str(cert))
         async with running(tap), ClientSession() as http, http.get(f"http://127.0.0.1:{monitor}/connz") as answer:
             connections = (await answer.json())["connections"]
         # Who only tried whether the server is up may be among them still, and has told no name.
@@ -326,13 +326,13 @@ async def test_tls_is_used_where_it_is_only_offered(tmp_path: Path) -> None:
 async def test_a_server_that_offers_a_tls_that_cannot_work_is_reached_without(tmp_path: Path) -> None:
     """Bacalhau's `SupportReverseProxy` without a certificate: asked for TLS it fails, and the next step is nats://."""
     async with nats_server(tmp_path, BEHIND_PROXY) as server:
-        tap = Tap(options(server, urls=(server.url.replace("nats:", "tls:"),)))
+        tap = quick(server.url.replace("nats:", "tls:"))
         task = asyncio.create_task(tap.run())
         await until(lambda: "without a certificate" in tap.next_step, "the next step")
         assert "write nats:// in bacalhau.url" in tap.next_step
         assert not tap.connected
         await end([task])
-        async with running(Tap(options(server))) as listening:
+        async with running(quick(server.url)) as listening:
             assert not listening.done()
 
 
@@ -354,19 +354,9 @@ async def test_a_proxy_that_ends_tls_is_reached_with_tls_first(tmp_path: Path) -
 
         async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as proxy:
             url = f"nats://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
-            tap = Tap(options(server, urls=(url,), tls_ca=str(cert), tls_first=True))
+            tap = quick(url, tls_ca=str(cert), tls_first=True)
             async with running(tap):
                 assert tap.connected
-
-
-def test_options_come_from_the_settings() -> None:
-    """Every key of `[bacalhau]` reaches the tap; several URLs with commas."""
-    settings = BacalhauSettings(
-        url="nats://a:1, tls://b:2", token=Secret("s"), token_file="t", tls_ca="c", tls_first=True
-    )
-    assert TapOptions.of(settings) == TapOptions(
-        urls=("nats://a:1", "tls://b:2"), token=Secret("s"), token_file="t", tls_ca="c", tls_first=True
-    )
 
 
 def test_what_cannot_be_used_is_refused_at_start(tmp_path: Path) -> None:
@@ -374,9 +364,9 @@ def test_what_cannot_be_used_is_refused_at_start(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("not a certificate")
     for wrong in (
-        TapOptions(urls=()),
-        TapOptions(urls=("nats://h",), token_file=str(tmp_path / "missing")),
-        TapOptions(urls=("nats://h",), tls_ca=str(file)),
+        BacalhauSettings(),
+        BacalhauSettings(url="nats://h", token_file=str(tmp_path / "missing")),
+        BacalhauSettings(url="nats://h", tls_ca=str(file)),
     ):
         with pytest.raises(SettingsError, match=r"bacalhau|Bacalhau"):
             Tap(wrong)
@@ -418,7 +408,7 @@ async def spoken(*, name: bytes = b"n-orch", cut_with: bytes | None = None) -> A
 async def test_a_connection_that_the_same_server_ends(cut_with: bytes, cause: str) -> None:
     """The network, a server that finds us too slow, bytes that are no NATS: another connection, and one gap."""
     async with spoken(cut_with=cut_with) as url:
-        tap = Tap(TapOptions(urls=(url,), pause_s=0.02, pause_max_s=0.1))
+        tap = quick(url, pause_s=0.02, pause_max_s=0.1)
         async with running(tap):
             await until(lambda: tap.connections >= 2, "the second connection")
             assert tap.gaps_by == {cause: 1}
@@ -427,7 +417,7 @@ async def test_a_connection_that_the_same_server_ends(cut_with: bytes, cause: st
 async def test_the_next_server_of_the_list_is_another_one() -> None:
     """When the first goes, the second one listens: a gap, and it is said who answers now."""
     async with spoken(name=b"n-first", cut_with=b"") as first, spoken(name=b"n-second") as second:
-        tap = Tap(TapOptions(urls=(first, second), pause_s=0.02, pause_max_s=0.1))
+        tap = quick(first, second, pause_s=0.02, pause_max_s=0.1)
         with structlog.testing.capture_logs() as lines:
             async with running(tap):
                 await until(lambda: tap.connections >= 2, "the second connection")
@@ -440,7 +430,7 @@ async def test_the_next_server_of_the_list_is_another_one() -> None:
 async def test_a_servers_name_is_shown_without_what_it_might_do_to_a_terminal() -> None:
     """Control characters of a stranger are left out, and of a long name there is only the beginning."""
     async with spoken(name=b"n\\u001b[31m\\n" + b"x" * 300) as url:
-        tap = Tap(TapOptions(urls=(url,)))
+        tap = quick(url)
         async with running(tap):
             assert tap.server.name == tap.server.id == ("n[31m" + "x" * 300)[:200]
 
@@ -458,7 +448,7 @@ async def test_pauses_grow_up_to_their_bound() -> None:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        tap = Tap(TapOptions(urls=(url,), pause_s=0.02, pause_max_s=0.08), lambda: 1.0)
+        tap = quick(url, pause_s=0.02, pause_max_s=0.08, dice=lambda: 1.0)
         task = asyncio.create_task(tap.run())
         # Twice as long each time, without a bound, the last pause would be 20 minutes: longer than `until` waits.
         await until(lambda: len(tries) >= 17, "the last try")
@@ -475,8 +465,7 @@ async def test_pauses_begin_anew_after_a_connection() -> None:
         dice = itertools.chain([-1.0] * 14, itertools.repeat(0.0))
         urls = (*[nobody] * 14, url)
         # Nobody who answers is given up: then one round of them is all that it takes, and all that the dice are for.
-        options = TapOptions(urls=urls, pause_s=0.1, pause_max_s=10_000, connect_timeout_s=600)
-        tap = Tap(options, lambda: next(dice))
+        tap = quick(*urls, pause_s=0.1, pause_max_s=10_000, connect_timeout_s=600, dice=lambda: next(dice))
         async with running(tap):
             assert tap.tries >= 15
             await until(lambda: tap.tries >= 16, "a try 50 ms after the loss, and not a quarter of an hour")
@@ -485,7 +474,7 @@ async def test_pauses_begin_anew_after_a_connection() -> None:
 async def test_an_outage_that_is_over_is_not_told_with_the_next(tmp_path: Path) -> None:
     """The server is away, there, and away again: that is told at once, and counted from then on."""
     server = NatsServer(tmp_path)
-    tap = Tap(options(server))
+    tap = quick(server.url)
     with structlog.testing.capture_logs() as lines:
         task = asyncio.create_task(tap.run())
         try:
@@ -503,7 +492,7 @@ async def test_an_outage_that_is_over_is_not_told_with_the_next(tmp_path: Path) 
 async def test_a_pause_may_end_before_its_time(tmp_path: Path) -> None:
     """The orchestrator answers again: its NATS is tried at once, not after the pause (here an hour)."""
     server = NatsServer(tmp_path)
-    tap = Tap(options(server, pause_s=3600.0, pause_max_s=3600.0))
+    tap = quick(server.url, pause_s=3600.0, pause_max_s=3600.0)
     task = asyncio.create_task(tap.run())
     try:
         await until(lambda: bool(tap.last_error), "the first try, in vain")
@@ -526,7 +515,7 @@ async def test_a_token_that_is_refused_later_is_tried_again(tmp_path: Path) -> N
     file.write_text("right-one")
     config = 'authorization {{ token: "{}" }}'
     async with nats_server(tmp_path, config.format("right-one")) as server:
-        tap = Tap(options(server, token_file=str(file)))
+        tap = quick(server.url, token_file=str(file))
         async with running(tap) as task:
             server.reload(config.format("another-one"))
             await until(lambda: tap.tries >= 4, "more tries")
@@ -542,7 +531,7 @@ async def test_a_lame_duck_is_listened_to_until_it_goes(tmp_path: Path) -> None:
     """A server that says it will go serves on; when it has gone the next one of the list is listened to."""
     config = 'server_name: n-old\nlame_duck_duration: "30s"\nlame_duck_grace_period: "1s"'
     async with nats_server(tmp_path, config) as old, nats_server(tmp_path, "server_name: n-new") as new:
-        tap = Tap(options(old, urls=(old.url, new.url)))
+        tap = quick(old.url, new.url)
         async with running(tap):
             old.retire()
             await until(lambda: tap.connections >= 2, "a connection to the new server")
@@ -593,7 +582,7 @@ async def test_what_speaks_no_nats_is_tried_again(said: bytes, *, close: bool) -
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        tap = Tap(TapOptions(urls=(url,), pause_s=0.01, pause_max_s=0.02, connect_timeout_s=1))
+        tap = quick(url, pause_s=0.01, pause_max_s=0.02, connect_timeout_s=1)
         task = asyncio.create_task(tap.run())
         await until(lambda: (served > 1 and bool(tap.last_error)) or task.done(), "another try")
         assert not task.done()
@@ -606,7 +595,7 @@ async def test_what_speaks_no_nats_is_tried_again(said: bytes, *, close: bool) -
 async def test_a_port_that_says_nothing_is_told_with_what_to_do() -> None:
     """Bacalhau's API in place of its NATS: one line at once, with the address, what is the matter and the next step."""
     async with mute_server() as url:
-        tap = Tap(TapOptions(urls=(url,), pause_s=0.01, pause_max_s=0.02, connect_timeout_s=1))
+        tap = quick(url, pause_s=0.01, pause_max_s=0.02, connect_timeout_s=1)
         with structlog.testing.capture_logs() as lines:
             task = asyncio.create_task(tap.run())
             await until(lambda: bool(lines), "a line")
@@ -621,7 +610,7 @@ async def test_a_port_that_says_nothing_is_told_with_what_to_do() -> None:
 
 async def test_a_port_where_nobody_is_is_told_with_what_to_do() -> None:
     """Refused: the same, in its own words."""
-    tap = Tap(TapOptions(urls=("nats://127.0.0.1:1",), pause_s=0.01, pause_max_s=0.02))
+    tap = quick("nats://127.0.0.1:1", pause_s=0.01, pause_max_s=0.02)
     with structlog.testing.capture_logs() as lines:
         task = asyncio.create_task(tap.run())
         await until(lambda: bool(lines), "a line")
@@ -636,7 +625,7 @@ async def test_nobody_asks_whether_an_address_that_has_worked_is_the_right_one(t
     """Away, frozen, or something else in its place: the next step looks for what has changed, not at the settings."""
     server = NatsServer(tmp_path)
     await server.start()
-    tap = Tap(TapOptions(urls=(server.url,), pause_s=0.01, pause_max_s=0.02, connect_timeout_s=1))
+    tap = quick(server.url, pause_s=0.01, pause_max_s=0.02, connect_timeout_s=1)
 
     async def speaks_otherwise(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -665,7 +654,7 @@ async def test_the_token_comes_from_the_environment_and_is_shown_nowhere(tmp_pat
     for given, listens in ((canary, True), (f"{canary}-wrong", False)):
         async with nats_server(tmp_path, f'authorization {{ token: "{canary}" }}') as server:
             for url, token in ((server.url, Secret(given)), (f"nats://{given}@127.0.0.1:{server.port}", Secret())):
-                tap = Tap(options(server, urls=(url,), token=token))
+                tap = quick(url, token=token)
                 with structlog.testing.capture_logs() as lines:
                     if listens:
                         async with running(tap):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import random
 
 import pytest
 import structlog
@@ -11,7 +12,7 @@ from nats.aio.client import Client
 
 from consumer.bacalhau.tap import DENIED, RECONNECT, SLOW_CONSUMER, SUBJECTS, Tap
 from consumer.ports import RawFrame
-from tests.bacalhau.listening import frames, options, running
+from tests.bacalhau.listening import frames, quick, running
 from tests.bacalhau.relay import Relay, relay
 from tests.bacalhau.servers import nats_server, peer, settle
 from tests.waiting import DEADLINE_S, until
@@ -36,7 +37,7 @@ async def between(
 ) -> AsyncIterator[tuple[Tap, Relay, Client]]:
     """A tap behind a relay, the relay, and a peer of the tap on the server."""
     async with nats_server(folder) as server, peer(server) as bacalhau, relay(server.port) as way:
-        tap = Tap(options(server, urls=(way.url,), connect_timeout_s=connect_timeout_s, **bounds))
+        tap = quick(way.url, connect_timeout_s=connect_timeout_s, dice=random, **bounds)
         yield tap, way, bacalhau
 
 
@@ -94,7 +95,7 @@ async def test_early_frames_of_the_first_connection_are_given_without_a_gap(tmp_
 
 async def test_early_frames_of_a_connection_that_never_listens_are_dropped(tmp_path: Path) -> None:
     """They are not handed out later, they take no room from what comes then, and one gap tells of it."""
-    async with between(tmp_path, connect_timeout_s=GIVEN_UP_S, bytes_max=8) as (tap, way, bacalhau), running(tap):
+    async with between(tmp_path, connect_timeout_s=GIVEN_UP_S, frames_bytes=8) as (tap, way, bacalhau), running(tap):
         way.hold = True
         way.cut()
         await say_early(way, bacalhau, b"early")
@@ -107,7 +108,7 @@ async def test_early_frames_of_a_connection_that_never_listens_are_dropped(tmp_p
         assert (tap.gaps_by, tap.connections, tap.dropped) == ({RECONNECT: 1}, 2, 0)
 
 
-@pytest.mark.parametrize("bound", [{"frames_max": 3}, {"bytes_max": 15}])
+@pytest.mark.parametrize("bound", [{"frames_max": 3}, {"frames_bytes": 15}])
 async def test_early_frames_count_for_the_bounds(tmp_path: Path, bound: dict[str, int]) -> None:
     """With what waits they are never more than the bounds, also once that was taken; what is over them is a gap."""
     async with between(tmp_path, **bound) as (tap, way, bacalhau), running(tap):
@@ -138,7 +139,7 @@ async def test_a_permission_that_is_taken_away_ends_the_connection(tmp_path: Pat
     """
     granted = USER.format("")
     async with nats_server(tmp_path, granted) as server:
-        tap = Tap(options(server))
+        tap = quick(server.url)
         async with running(tap):
             with structlog.testing.capture_logs() as lines:
                 server.reload(USER.format(f', permissions: {{ subscribe: {{ deny: "{subject}" }} }}'))

@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from consumer.bacalhau.tap import Tap, TapOptions
+from consumer.bacalhau.tap import Tap, speaks_tls
 from consumer.doctor.facts import Contact
 from consumer.errors import JobstateError, ServerError
 from consumer.faults import Fault, NatsFault
 from consumer.nats.address import Address
 from consumer.nats.connect import connect_writer
 from consumer.nats.connection import Connection
-from consumer.nats.faults import OTHER, UNRESOLVED
+from consumer.nats.faults import OTHER, UNRESOLVED, addresses
 from consumer.resolve import Resolver, UnresolvedError
 from consumer.settings import Settings, redact
 
@@ -100,17 +100,18 @@ class Listening:
 
     def __init__(self, settings: Settings) -> None:
         """Raises SettingsError as `Tap`."""
-        self._options: Final = TapOptions.of(settings.bacalhau)
-        self.tap: Final = Tap(self._options)
+        self._settings: Final = settings.bacalhau
+        self.tap: Final = Tap(settings.bacalhau)
         self.began_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Contact:
         """Connect and subscribe all; gives how that went."""
-        options, tap = self._options, self.tap
-        knocks = await asyncio.gather(*(knock(url, speaks_first=not options.tls_first) for url in options.urls))
-        private = bool(options.tls_ca or options.tls_first) or any(url.startswith("tls://") for url in options.urls)
-        contact = _met(knocks, private=private, secret=bool(options.token or options.token_file))
+        settings, tap = self._settings, self.tap
+        urls = addresses(settings.url)
+        knocks = await asyncio.gather(*(knock(url, speaks_first=not settings.tls_first) for url in urls))
+        secret = bool(settings.token or settings.token_file)
+        contact = _met(knocks, private=speaks_tls(settings), secret=secret)
         if contact.fault:
             return contact
         task = self._task = asyncio.create_task(self._listen(), name="doctor's tap")
@@ -118,7 +119,7 @@ class Listening:
         deadline = loop.time() + SUBSCRIBE_S
         # It tries for ever; once every address was tried it is known how it goes, and there is no event for that.
         while not (  # noqa: ASYNC110 - as said
-            tap.connected or task.done() or tap.tries > len(options.urls) or loop.time() > deadline
+            tap.connected or task.done() or tap.tries > len(urls) or loop.time() > deadline
         ):
             await asyncio.sleep(LOOK_S)
         if task.done() and (error := task.exception()) is not None:
