@@ -33,7 +33,24 @@ READERS: Final = ROOT / ".readers"
 PAGE: Final = (ROOT / "docs/guide/read-it.md").read_text(encoding="utf-8")
 FILE: Final = re.compile(r"(?://|#) (\w+\.(?:mjs|go|py)):")
 NAMES: Final = (
-    *("j-1", "team.a", "nightly build", "", "=", "~", "*", ">", "a/b", "%41", "'\"$", "é", "😀", " ", "line\nbreak"),
+    *(
+        "j-1",
+        "azAZ09_",
+        "team.a",
+        "nightly build",
+        "",
+        "=",
+        "~",
+        "*",
+        ">",
+        "a/b",
+        "%41",
+        "'\"$",
+        "é",
+        "😀",
+        " ",
+        "line\nbreak",
+    ),
     *("x" * 128, "x" * 129, "." * 42, "." * 43, "é" * 30),
 )
 """Texts that a token must spell: hostile ones, and those just within its bound and beyond."""
