@@ -61,10 +61,12 @@ hooks: $(STAMP) ## Have git run `make check` before each commit and `make test` 
 	$(BIN)/pre-commit install
 
 # A machine without npm, go or a network has nothing to test these snippets with: that is no failure, and tests say it.
+# A package index that does not answer shall not hold up whoever waits for the tests: these are skipped then.
+BOUND := $(shell command -v timeout > /dev/null && echo timeout 300)
 readers: ## Fetch what the snippets of docs/guide/read-it.md are tested with: npm and go packages, into .readers
 	@rm -rf .readers && cp -r tests/guide/readers .readers
-	@cd .readers/js && npm ci --ignore-scripts --no-audit --no-fund || { rm -rf node_modules; echo "no packages of npm"; }
-	@cd .readers/go && GOTOOLCHAIN=local go mod vendor || { rm -rf vendor; echo "no packages of go"; }
+	@cd .readers/js && $(BOUND) npm ci --ignore-scripts --no-audit --no-fund || { rm -rf node_modules; echo "no packages of npm"; }
+	@cd .readers/go && GOTOOLCHAIN=local $(BOUND) go mod vendor || { rm -rf vendor; echo "no packages of go"; }
 
 lock: $(STAMP) ## Renew requirements.lock: the newest versions that pyproject.toml allows
 	$(BIN)/python tools/lock.py
