@@ -394,6 +394,11 @@ async def test_a_body_beyond_the_bound_is_refused_by_its_length() -> None:
     assert (await error_of(says(200, b'{"Items":"' + bytes(10 << 20)))).kind == "too-large"
 
 
+async def test_the_bound_is_that_of_the_settings() -> None:
+    """100 KiB of one job are more than a sixteenth of `answer_bytes`, and less than one of its default."""
+    assert (await error_of(says(200, b'{"Items":"' + bytes(100 << 10)), body_max=1 << 20)).kind == "too-large"
+
+
 async def test_a_body_without_end_is_refused_at_the_bound() -> None:
     """Chunks that never end are read up to the bound, and no further."""
     sent = 0
