@@ -106,17 +106,17 @@ def _summary(name: str, commands: dict[str, Any]) -> str:
     return VERBS[name][1] if name in VERBS else f"{inspect.cleandoc(commands[name].help).partition('.')[0]}."
 
 
-def _context(name: str, command: Any) -> Any:  # noqa: ANN401 (typer's own)
+def _context(name: str, command: Any) -> Any:
     return command.context_class(command, info_name=f"jobstate {name}", max_content_width=10_000)
 
 
-def _rows(name: str, command: Any) -> list[tuple[str, str]]:  # noqa: ANN401 (typer's own)
+def _rows(name: str, command: Any) -> list[tuple[str, str]]:
     """Arguments and options as `--help` has them."""
     records = [parameter.get_help_record(_context(name, command)) for parameter in command.params]
     return [(" ".join(row[0].split()), " ".join(row[1].split())) for row in records if row is not None]
 
 
-def _verb(name: str, command: Any, rows: list[tuple[str, str]], shared: list[tuple[str, str]]) -> list[str]:  # noqa: ANN401
+def _verb(name: str, command: Any, rows: list[tuple[str, str]], shared: list[tuple[str, str]]) -> list[str]:
     usage = " ".join(piece for piece in command.collect_usage_pieces(_context(name, command)) if piece)
     lines = [f"## jobstate {name}", "", "```sh", f"jobstate {name} {usage}", "```"]
     for paragraph in inspect.cleandoc(command.help).split("\n\n"):
@@ -164,7 +164,7 @@ def _keys(shape: type, before: str = "") -> Iterator[str]:
 _TYPES: Final = {str: "string", int: "integer", float: "number", bool: "boolean", object: "any", type(None): "null"}
 
 
-def _type(kind: Any) -> str:  # noqa: ANN401 (a type, or what typing makes of types)
+def _type(kind: Any) -> str:
     """How JSON calls it."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in {Union, types.UnionType}:

@@ -25,7 +25,7 @@ async def until(fact: Callable[[], object], what: str | Callable[[], str]) -> No
     """Wait until *fact* is true; fail the test with the words *what* (or what it gives) if it never is."""
     try:
         async with asyncio.timeout(DEADLINE_S):
-            while not fact():  # noqa: ASYNC110 - a fact has no event
+            while not fact():
                 await asyncio.sleep(LOOK_S)
     except TimeoutError:
         pytest.fail(f"never came: {what if isinstance(what, str) else what()}")

@@ -154,7 +154,7 @@ class _Listener(MendedClient):
         """The same in the words of whoever ended it."""
         return self.denied or self.last_error or NatsError("nats: the connection ended")
 
-    async def publish(self, *_arguments: Any, **_options: Any) -> NoReturn:  # noqa: ANN401 - nats-py's own
+    async def publish(self, *_arguments: Any, **_options: Any) -> NoReturn:
         """Nothing: an answer of ours would be taken for the peer's (design/bacalhau.md 2.6)."""
         raise AssertionError("an observer publishes nothing")
 

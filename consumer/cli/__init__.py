@@ -49,11 +49,11 @@ def _run() -> str | int | None:
     """Do what the command line says. Its exit code."""
     try:
         _require_key_log()
-        from consumer.cli.verbs import app  # noqa: PLC0415 (it takes a while: see above)
+        from consumer.cli.verbs import app
 
         app(prog_name="jobstate")
     except JobstateError as error:
-        from consumer.wire.display import printable  # noqa: PLC0415 (only an error needs it)
+        from consumer.wire.display import printable
 
         write_stderr("jobstate: " + "\n".join(printable(line) for line in str(error).splitlines()) + "\n")
         return error.exit_code

@@ -52,8 +52,8 @@ def advisories(
 
 
 async def _list(limit: int, where: Where, shown: Shown) -> ExitCode:
-    from consumer.cli.display import Page, say_ns, shorten, write_json  # noqa: PLC0415
-    from consumer.wire.display import printable  # noqa: PLC0415
+    from consumer.cli.display import Page, say_ns, shorten, write_json
+    from consumer.wire.display import printable
 
     async with connected(where) as view, view.advisories() as entries:
         found = await newest(entries, limit)
@@ -84,7 +84,7 @@ async def _list(limit: int, where: Where, shown: Shown) -> ExitCode:
 
 def _read(entry: "Entry") -> "Advisory | None":
     """Read the entry's body; None if no daemon wrote it: anybody who may publish there can store anything."""
-    from consumer.wire.entries import decode_advisory  # noqa: PLC0415
+    from consumer.wire.entries import decode_advisory
 
     try:
         return decode_advisory(entry.body)

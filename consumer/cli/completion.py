@@ -76,7 +76,7 @@ def _words_of(verb: str) -> tuple[str, ...]:
     return {"completion": SHELLS, "send": load().states}.get(verb, ())
 
 
-def _options(command: Any) -> Iterator[_Option]:  # noqa: ANN401 (typer's own types are private)
+def _options(command: Any) -> Iterator[_Option]:
     states = load().states
     words = {
         "--state": (*states, OPEN, TERMINAL),

@@ -212,7 +212,7 @@ class Page:
             self._begin(lambda: self._write(self._titles()))
         if self._console is None or self._live or not self._rows:
             return
-        from rich.text import Text  # noqa: PLC0415 (only a terminal needs it)
+        from rich.text import Text
 
         table = [self._heads(), *(self._cells(row) for row in self._rows)]
         natural = [max(map(_width, column)) for column in zip(*table, strict=True)]
@@ -222,7 +222,7 @@ class Page:
         self._console.print(Text("\n").join(shown), no_wrap=True, overflow="ignore", crop=False)
 
     def _lines(self, console: "Console", row: "list[Text]", lines: list[dict[int, int]], gap: int) -> "Iterator[Text]":
-        from rich.text import Text  # noqa: PLC0415
+        from rich.text import Text
 
         for number, line in enumerate(lines):
             cells = [row[column].wrap(console, width, overflow="fold") for column, width in line.items()]
@@ -237,7 +237,7 @@ class Page:
 
     def _line(self, console: "Console", cells: "Sequence[Text]") -> None:
         """Show cells as a line that is as wide as they want; further lines of a message are indented."""
-        from rich.text import Text  # noqa: PLC0415
+        from rich.text import Text
 
         line = Text()
         for title, cell in zip(self._head, cells, strict=True):
@@ -250,13 +250,13 @@ class Page:
         console.print(line, soft_wrap=True)
 
     def _heads(self) -> "list[Text]":
-        from rich.text import Text  # noqa: PLC0415
+        from rich.text import Text
 
         return [Text(_SHORT_HEAD.get(title, title), style="bold") for title in self._head]
 
     def _cells(self, row: Iterable[str]) -> list["Text"]:
         """For eyes: short times, ids as Bacalhau's own CLI shortens them, states in color. Never read as markup."""
-        from rich.text import Text  # noqa: PLC0415
+        from rich.text import Text
 
         cells, now = [], datetime.now(UTC)
         for title, text in zip(self._titles(), row, strict=True):
@@ -338,7 +338,7 @@ def terminal() -> "Console | None":
     """The console that stdout is, or None where it is a pipe or a file."""
     if not sys.stdout.isatty():
         return None
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
     if console.width < 1:  # COLUMNS=0, or a terminal that does not know its size: nothing would be shown

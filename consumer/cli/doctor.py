@@ -55,7 +55,7 @@ def doctor(
     Example: jobstate doctor --config jobstate.toml --listen 30s
     """
     as_json = wants_json(output, as_json=as_json)
-    from consumer.doctor.examination import Plan  # noqa: PLC0415
+    from consumer.doctor.examination import Plan
 
     if monitor and not monitor.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{quoted(monitor)} is no address: write http://host:8222", param_hint="'--monitor'")
@@ -65,8 +65,8 @@ def doctor(
 
 def _settings(config: Path | None) -> "Settings | SettingsError":
     """The daemon's settings, as `run` reads them; or what is wrong with them."""
-    from consumer.errors import SettingsError  # noqa: PLC0415
-    from consumer.settings import CONFIG, load  # noqa: PLC0415
+    from consumer.errors import SettingsError
+    from consumer.settings import CONFIG, load
 
     file = os.environ.get(CONFIG)
     try:
@@ -78,11 +78,11 @@ def _settings(config: Path | None) -> "Settings | SettingsError":
 
 
 async def _doctor(plan: "Plan", *, as_json: bool) -> ExitCode:
-    from consumer.cli.display import terminal, write_json  # noqa: PLC0415
-    from consumer.doctor.examination import examine  # noqa: PLC0415
-    from consumer.doctor.finding import counts, exit_code, failed  # noqa: PLC0415
-    from consumer.observe.log import configure  # noqa: PLC0415
-    from consumer.settings import Log  # noqa: PLC0415
+    from consumer.cli.display import terminal, write_json
+    from consumer.doctor.examination import examine
+    from consumer.doctor.finding import counts, exit_code, failed
+    from consumer.observe.log import configure
+    from consumer.settings import Log
 
     # Troubles of a connection become findings, not log lines.
     configure(Log(level="error", format="console"))
@@ -149,8 +149,8 @@ class _Page:
                 sys.stdout.write(f"{'':<7} {'':<{WIDTH}} -> {step}\n")
             sys.stdout.flush()
             return
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+        from rich.table import Table
+        from rich.text import Text
 
         table = Table.grid(padding=(0, 1))
         table.add_column(width=7)

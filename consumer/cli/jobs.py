@@ -117,8 +117,8 @@ class _Wanted(NamedTuple):
 
 
 async def _list(wanted: _Wanted, limit: int, where: Where, shown: Shown, *, watch: bool) -> ExitCode:
-    from consumer.cli.display import AGED, Page, update_object, update_row, write_json  # noqa: PLC0415
-    from consumer.wire.subjects import escape  # noqa: PLC0415
+    from consumer.cli.display import AGED, Page, update_object, update_row, write_json
+    from consumer.wire.subjects import escape
 
     found: deque[tuple[Entry, Update | None, bool]] = deque(maxlen=limit or None)
     unknown = {escape(namespace): namespace for namespace in wanted.namespaces}
@@ -152,10 +152,10 @@ async def _list(wanted: _Wanted, limit: int, where: Where, shown: Shown, *, watc
 
 async def _follow(view: "View", wanted: _Wanted, reached: int, before: "Iterable[Update | None]", shown: Shown) -> None:
     """Show what the log stores after entry *reached*, which is the last that was listed; *before*: what was shown."""
-    from consumer.cli.display import Page, update_object, update_row, write_json  # noqa: PLC0415
-    from consumer.core.verify import read_update  # noqa: PLC0415
-    from consumer.jetstream.view import after  # noqa: PLC0415
-    from consumer.wire.subjects import escape, job_key  # noqa: PLC0415
+    from consumer.cli.display import Page, update_object, update_row, write_json
+    from consumer.core.verify import read_update
+    from consumer.jetstream.view import after
+    from consumer.wire.subjects import escape, job_key
 
     page = Page(live=True, begun=True)
     keys = {job_key(update.Job.Namespace, update.Job.ID) for update in before if update is not None}
@@ -196,7 +196,7 @@ def get(
 
 
 async def _get(jobs: list[str], where: Where, *, as_json: bool) -> ExitCode:
-    from consumer.cli.display import say_update, update_object, write_json  # noqa: PLC0415
+    from consumer.cli.display import say_update, update_object, write_json
 
     found: dict[JobKey, tuple[Entry, Update]] = {}
     failures: list[JobstateError] = []
@@ -254,7 +254,7 @@ def history(
 
 
 async def _history(job: str, where: Where, how: Shown) -> ExitCode:
-    from consumer.cli.display import Page, read_entry, update_object, update_row, write_json  # noqa: PLC0415
+    from consumer.cli.display import Page, read_entry, update_object, update_row, write_json
 
     async with connected(where) as view:
         key = await find_key(view, job)
@@ -272,7 +272,7 @@ async def _history(job: str, where: Where, how: Shown) -> ExitCode:
 
 async def _judged(view: "View", key: "JobKey") -> "list[tuple[Entry, Update | None]]":
     """All of the job's entries in the log, in order, and the update that each is: None if nobody of ours wrote it."""
-    from consumer.core.verify import EntryVerifier  # noqa: PLC0415
+    from consumer.core.verify import EntryVerifier
 
     judge = EntryVerifier(view.names, key)
     async with view.entries(view.names.states(key)) as entries:
@@ -297,8 +297,8 @@ async def _true_last(view: "View", entry: "Entry", announced: set[int]) -> "tupl
 
     Where there is a doubt, all of the job's entries are read and judged.
     """
-    from consumer.cli.display import read_entry  # noqa: PLC0415
-    from consumer.core.verify import read_update  # noqa: PLC0415
+    from consumer.cli.display import read_entry
+    from consumer.core.verify import read_update
 
     key = view.names.key_of_state(entry.subject)
     assert key is not None

@@ -37,7 +37,7 @@ async def find_key(view: "View", job: str) -> "JobKey":
 
 def only(view: "View", job: str, keys: "Sequence[JobKey]") -> "JobKey":
     """The one of *keys*, which `find_keys` found for *job*. Raises `AbsentError`, `AmbiguousError`."""
-    from consumer.wire.display import printable  # noqa: PLC0415
+    from consumer.wire.display import printable
 
     if not keys:
         raise AbsentError(
@@ -71,7 +71,7 @@ async def find_keys(view: "View", jobs: Iterable[str]) -> "dict[str, list[JobKey
 
 async def _find_ids(view: "View", job: str) -> "tuple[list[JobKey], bool]":
     """The jobs whose id *job* is or begins, and whether that is certain: no name is meant."""
-    from consumer.wire.subjects import escape  # noqa: PLC0415
+    from consumer.wire.subjects import escape
 
     whole = await view.keys(job=escape(job))
     if whole:
@@ -87,10 +87,10 @@ async def _find_ids(view: "View", job: str) -> "tuple[list[JobKey], bool]":
 
 async def _find_names(view: "View", jobs: Sequence[str]) -> "dict[str, list[JobKey]]":
     """The jobs whose name each of *jobs* is, or is after its namespace and a slash."""
-    import msgspec  # noqa: PLC0415
+    import msgspec
 
-    from consumer.cli.display import read_entry  # noqa: PLC0415
-    from consumer.wire.subjects import job_key  # noqa: PLC0415
+    from consumer.cli.display import read_entry
+    from consumer.wire.subjects import job_key
 
     if not jobs:
         return {}
@@ -132,8 +132,8 @@ async def find_patterns(view: "View", jobs: Sequence[str]) -> "list[JobKey]":
 
 
 def _pattern(job: str) -> "JobKey":
-    from consumer.model import JobKey  # noqa: PLC0415
-    from consumer.wire.subjects import escape, job_key  # noqa: PLC0415
+    from consumer.model import JobKey
+    from consumer.wire.subjects import escape, job_key
 
     namespace, slash, name = job.rpartition("/")
     return job_key(namespace, name) if slash else JobKey(f"*.{escape(name)}")
@@ -148,7 +148,7 @@ def enumerate_some(names: Iterable[str]) -> str:
 
 def say_key(key: "JobKey") -> str:
     """`<namespace>/<job>`, as people write it."""
-    from consumer.wire.subjects import unescape  # noqa: PLC0415
+    from consumer.wire.subjects import unescape
 
     namespace, _, job = key.partition(".")
     return "/".join(token if (text := unescape(token)) is None else text for token in (namespace, job))

@@ -128,7 +128,7 @@ def read_count(text: str | int) -> int:
 
 def read_number(text: str | int) -> int:
     """A version or a revision: a whole number that no daemon refuses as `out-of-range`."""
-    from consumer.model import NUMBER_MAX  # noqa: PLC0415
+    from consumer.model import NUMBER_MAX
 
     return _read_whole(text, NUMBER_MAX)
 
@@ -170,7 +170,7 @@ def read_text(text: str) -> str:
     """Any text that is UTF-8, whatever the locale: nobody could store another."""
     if text.isascii():
         return text
-    from consumer.settings import utf8_of  # noqa: PLC0415
+    from consumer.settings import utf8_of
 
     try:
         return utf8_of(text)
@@ -298,14 +298,14 @@ def end_at_signals(told: asyncio.Event) -> None:
 
 def tell(sentence: str) -> None:
     """Say something about the run itself: on stderr, so that the output stays what was asked for."""
-    from consumer.wire.display import printable  # noqa: PLC0415
+    from consumer.wire.display import printable
 
     write_stderr(f"jobstate: {printable(sentence)}\n")
 
 
 def tell_error(error: JobstateError) -> None:
     """Say an error, whose further lines are its own, as the end of a verb would; what goes on after it is shown."""
-    from consumer.wire.display import printable_lines  # noqa: PLC0415
+    from consumer.wire.display import printable_lines
 
     write_stderr(f"jobstate: {printable_lines(str(error))}\n")
 
@@ -331,7 +331,7 @@ class Where(NamedTuple):
 
     def settings(self) -> "Settings":
         """The settings, as far as a reader needs them. Raises `SettingsError`."""
-        from consumer.settings import CONFIG, Given, check_names, load  # noqa: PLC0415
+        from consumer.settings import CONFIG, Given, check_names, load
 
         token_file = None if self.token_file is None else str(self.token_file)
         said = (
@@ -351,8 +351,8 @@ class Where(NamedTuple):
 
     def rules(self) -> "Rules":
         """The rules by which states are spelled. Raises `SettingsError`, `RulesError`."""
-        from consumer.rules import load  # noqa: PLC0415
-        from consumer.settings import RULES_FILE  # noqa: PLC0415
+        from consumer.rules import load
+        from consumer.settings import RULES_FILE
 
         return load(self.settings().rules.path, RULES_FILE)
 
@@ -363,10 +363,10 @@ async def connected(where: Where, within_s: float | None = None) -> AsyncIterato
 
     *within_s*: so long it is tried, if that is shorter than usual.
     """
-    from consumer.jetstream.view import CONNECT_S, View, connect_reader  # noqa: PLC0415
-    from consumer.observe.log import configure  # noqa: PLC0415
-    from consumer.settings import Log, redact  # noqa: PLC0415
-    from consumer.wire.subjects import Names  # noqa: PLC0415
+    from consumer.jetstream.view import CONNECT_S, View, connect_reader
+    from consumer.observe.log import configure
+    from consumer.settings import Log, redact
+    from consumer.wire.subjects import Names
 
     settings = where.settings()
     # Troubles of a connection belong into the daemon's log; a verb says them in a sentence of its own.

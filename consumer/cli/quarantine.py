@@ -109,7 +109,7 @@ class _Place(NamedTuple):
 
 
 def _read_place(names: "Names", subject: str) -> _Place:
-    from consumer.model import JobKey  # noqa: PLC0415
+    from consumer.model import JobKey
 
     kind, _, rest = subject.removeprefix(f"{names.prefix}.").partition(".")
     tokens = rest.split(".")
@@ -118,8 +118,8 @@ def _read_place(names: "Names", subject: str) -> _Place:
 
 
 async def _list(limit: int, where: Where, shown: Shown) -> ExitCode:
-    from consumer.cli.display import Page, say_ns, shorten, write_json  # noqa: PLC0415
-    from consumer.wire.display import printable  # noqa: PLC0415
+    from consumer.cli.display import Page, say_ns, shorten, write_json
+    from consumer.wire.display import printable
 
     async with connected(where) as view, view.refused() as entries:
         found = await newest(entries, limit)
@@ -138,9 +138,9 @@ async def _list(limit: int, where: Where, shown: Shown) -> ExitCode:
 
 
 async def _show(origin: str, where: Where, *, as_json: bool) -> ExitCode:
-    from consumer.cli.display import say_facts, say_ns, write_json  # noqa: PLC0415
-    from consumer.model import JobKey  # noqa: PLC0415
-    from consumer.wire.subjects import escape  # noqa: PLC0415
+    from consumer.cli.display import say_facts, say_ns, write_json
+    from consumer.model import JobKey
+    from consumer.wire.subjects import escape
 
     async with connected(where) as view:
         names = view.names
@@ -204,7 +204,7 @@ def _why(entry: "Entry") -> str:
 
 def _line(names: "Names", entry: "Entry") -> "RefusedLine":
     """Build what `--json` writes for a refused entry."""
-    from consumer.cli.display import say_ns  # noqa: PLC0415
+    from consumer.cli.display import say_ns
 
     place = _read_place(names, entry.subject)
     return {
@@ -221,7 +221,7 @@ def _line(names: "Names", entry: "Entry") -> "RefusedLine":
 
 def _flatten(value: object, name: str = "") -> dict[str, str]:
     """Names and texts of all that *value* holds, `Event.StateType` style; a text only so long as a person reads."""
-    from consumer.cli.display import shorten  # noqa: PLC0415
+    from consumer.cli.display import shorten
 
     if isinstance(value, dict):
         found: dict[str, str] = {}

@@ -82,7 +82,7 @@ async def _until_told(settings: Settings, *, embedded: bool) -> ExitCode:
 def _runner() -> Callable[[Coroutine[Any, Any, ExitCode]], ExitCode]:
     """The quicker event loop where there is one."""
     try:
-        import uvloop  # noqa: PLC0415 - an extra
+        import uvloop
     except ImportError:
         return asyncio.run
     return uvloop.run

@@ -92,7 +92,7 @@ def send(
     as_json = wants_json(output, as_json=as_json)
     where = Where(nats, cluster, config, token_file)
     _check(where.rules(), state, job_type, any_state=any_state)
-    from consumer.wire.subjects import DIGEST, job_key  # noqa: PLC0415
+    from consumer.wire.subjects import DIGEST, job_key
 
     namespace, job = _place(namespace, job)
     key = job_key(namespace, job)
@@ -133,7 +133,7 @@ def _check(rules: "Rules", state: str, job_type: str, *, any_state: bool) -> Non
 
 
 async def _send(key: "JobKey", report: dict[str, object], where: Where, *, as_json: bool) -> ExitCode:
-    from consumer.cli.display import write_json  # noqa: PLC0415
+    from consumer.cli.display import write_json
 
     body = json.dumps(report).encode()
     async with connected(where) as view:

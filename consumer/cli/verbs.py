@@ -45,11 +45,11 @@ class Verb(TyperCommand):
         super().__init__(name, help=line)
         self._place = place
 
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:  # noqa: ANN401 (typer's own types are private)
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Import the real verb and let it read its arguments; the context is that one's from here on."""
         return self.load().make_context(info_name, args, parent, **extra)
 
-    def load(self) -> Any:  # noqa: ANN401 (typer's own)
+    def load(self) -> Any:
         """Import the real verb."""
         module, _, attribute = self._place.partition(":")
         found = getattr(importlib.import_module(module), attribute)
@@ -63,7 +63,7 @@ class Verb(TyperCommand):
 class Verbs(TyperGroup):
     """All verbs."""
 
-    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 (typer's own)
+    def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         verbs: MutableMapping[str, Any] = self.commands
         verbs.update({name: Verb(name, place, line) for name, (place, line) in VERBS.items()})

@@ -37,7 +37,7 @@ def version(
 
 
 async def _version(where: Where | None, *, as_json: bool) -> ExitCode:
-    from consumer.cli.display import say_facts, write_json  # noqa: PLC0415
+    from consumer.cli.display import say_facts, write_json
 
     said: VersionLine = {
         "jobstate": consumer.__version__,

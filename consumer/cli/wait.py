@@ -141,7 +141,7 @@ class _Awaited:
 
     def take(self, entry: "Entry") -> None:
         """Take an entry of the log, if it is one of this job's and true: one of ours, in its place."""
-        from consumer.core.verify import EntryVerifier  # noqa: PLC0415
+        from consumer.core.verify import EntryVerifier
 
         key = self.names.key_of_state(entry.subject)
         if key is None or (key != self.pattern and (self.known or key.partition(".")[2] != self.pattern[2:])):
@@ -177,7 +177,7 @@ class _Awaited:
 async def _wait(
     jobs: list[str], rules: "Rules", target: _Target, seconds: float | None, where: Where, *, as_json: bool
 ) -> ExitCode:
-    from consumer.jetstream.view import FIRST  # noqa: PLC0415
+    from consumer.jetstream.view import FIRST
 
     awaited: list[_Awaited] = []
     deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
@@ -274,8 +274,8 @@ def _tell_states(target: _Target, awaited: list[_Awaited]) -> None:
 
 
 def _say(job: _Awaited, outcome: Outcome, *, as_json: bool) -> None:
-    from consumer.cli.display import update_object, write_json  # noqa: PLC0415
-    from consumer.wire.display import printable  # noqa: PLC0415
+    from consumer.cli.display import update_object, write_json
+    from consumer.wire.display import printable
 
     job.outcome = outcome
     name = say_key(job.pattern)

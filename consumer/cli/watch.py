@@ -108,8 +108,8 @@ async def _watch(
     where: Where,
     shown: Shown,
 ) -> ExitCode:
-    from consumer.cli.display import Page, read_entry, update_object, update_row, write_json  # noqa: PLC0415
-    from consumer.core.verify import read_update  # noqa: PLC0415
+    from consumer.cli.display import Page, read_entry, update_object, update_row, write_json
+    from consumer.core.verify import read_update
 
     page = Page(live=True, headers=shown.headers)
     async with connected(where) as view:
@@ -131,8 +131,8 @@ async def _watch(
 
 
 async def _start(view: "View", since: str | datetime) -> "Start":
-    from consumer.jetstream.view import FIRST, after  # noqa: PLC0415
-    from consumer.jetstream.view import since as stored_since  # noqa: PLC0415
+    from consumer.jetstream.view import FIRST, after
+    from consumer.jetstream.view import since as stored_since
 
     if isinstance(since, datetime):
         return stored_since(since)
@@ -141,7 +141,7 @@ async def _start(view: "View", since: str | datetime) -> "Start":
 
 async def _filters(view: "View", jobs: list[str], namespaces: list[str], states: list[str]) -> list[str]:
     """The log's subjects that are wanted; no two of them overlap."""
-    from consumer.wire.subjects import escape  # noqa: PLC0415
+    from consumer.wire.subjects import escape
 
     spaces = {escape(namespace) for namespace in namespaces} or {"*"}
     ends = {escape(state.lower()) for state in states} or {"*"}

@@ -156,7 +156,7 @@ class MendedClient(Client):
         self._introduced = True
         await super()._process_info(info, initial_connection)
 
-    async def connect(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - nats-py's own
+    async def connect(self, *arguments: Any, **options: Any) -> None:
         """nats-py's `connect`; where something else than NATS answers, that is an error of NATS too.
 
         An error that it raises before it has *tried* a server is one too.

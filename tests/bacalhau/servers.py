@@ -49,11 +49,11 @@ class NatsServer:
 
     async def start(self) -> None:
         """Start it; returns when it takes connections."""
-        self._process = subprocess.Popen(  # noqa: ASYNC220 - a fork is all that blocks
+        self._process = subprocess.Popen(
             [nats_binary(), "-c", str(self._config)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=end_with_parent(),  # noqa: PLW1509 - it calls one function that was looked up before
+            preexec_fn=end_with_parent(),
         )
         async with asyncio.timeout(DEADLINE_S):
             while True:

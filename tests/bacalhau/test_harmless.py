@@ -84,7 +84,7 @@ class Bacalhau:
         self._more.set()
 
 
-def _answering(answer: bytes) -> Any:  # noqa: ANN401 - nats-py's callback
+def _answering(answer: bytes) -> Any:
     async def callback(msg: Msg) -> None:
         if msg.reply:
             await asyncio.sleep(SLOWLY_S)

@@ -105,7 +105,7 @@ def test_zsh_completes(tmp_path: Path) -> None:
     child, terminal = pty.fork()
     if child == 0:  # pragma: no cover - another process
         os.chdir(ROOT)
-        os.execve(zsh, (zsh, "-f", "-i"), {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "dumb"})  # noqa: S606
+        os.execve(zsh, (zsh, "-f", "-i"), {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "dumb"})
     try:
         say(terminal, f"PS1='ready> '; autoload -U compinit; compinit -u -d {tmp_path / 'dump'}\n")
         say(terminal, f"source {tmp_path / 'script'}; echo sour''ced\n")

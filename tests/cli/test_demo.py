@@ -91,7 +91,7 @@ def runs(pid: int) -> bool:
 async def gone(*pids: int) -> None:
     """Wait until these processes have ended."""
     async with asyncio.timeout(DEADLINE_S):
-        while any(map(runs, pids)):  # noqa: ASYNC110 - another's process has no event
+        while any(map(runs, pids)):
             await asyncio.sleep(0.02)
 
 

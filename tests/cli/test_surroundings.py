@@ -400,7 +400,7 @@ async def test_a_signal_ends_a_verb_that_waits_for_its_reader(
     (update,) = life("j-1", "Failed", message="x" * 20_000)
     await stage.update(update)
     reading, writing = unread
-    process = subprocess.Popen(  # noqa: ASYNC220 - a fork takes no time
+    process = subprocess.Popen(
         [sys.executable, "-m", "consumer", *line.split()],
         env=environment(stage, {}),
         cwd=ROOT,

@@ -78,7 +78,7 @@ def junk(origin: str, sequence: int = 0) -> Malformed:
     )
 
 
-def entry(  # noqa: PLR0913 - an entry has so many sides
+def entry(
     number: int,
     sequence: int,
     state: str,

@@ -15,7 +15,7 @@ NAMES = Names()
 KEY = JobKey("default.j-1")
 
 
-def entry(  # noqa: PLR0913 - an entry has so many sides
+def entry(
     number: int,
     sequence: int,
     state: str,

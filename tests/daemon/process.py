@@ -59,7 +59,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                preexec_fn=end_with_parent(),  # noqa: PLW1509 - it calls one function that was looked up before
+                preexec_fn=end_with_parent(),
             )
 
     # -- what it says -------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class Daemon:
         """Its exit code, once it has ended by itself."""
         try:
             async with asyncio.timeout(DEADLINE_S):
-                while self.process.poll() is None:  # noqa: ASYNC110 - a process has no event
+                while self.process.poll() is None:
                     await asyncio.sleep(0.01)
         except TimeoutError:
             pytest.fail(f"has not ended:\n{self.said()}")
@@ -167,7 +167,7 @@ async def bodies(stream: JetStreamContext, name: str, subjects: str, count: int)
     """The bodies of all entries of the stream *name* under *subjects*, once there are *count* or more."""
     try:
         async with asyncio.timeout(DEADLINE_S):
-            while len(found := await entries(stream, name, subjects)) < count:  # noqa: ASYNC110 - the server's fact
+            while len(found := await entries(stream, name, subjects)) < count:
                 await asyncio.sleep(0.01)
     except TimeoutError:
         pytest.fail(f"{name} never had {count} entries under {subjects}")

@@ -90,7 +90,7 @@ async def until_made(connection: Connection, name: str, config: bytes) -> None:
 async def has_one(connection: Connection, stream: str) -> None:
     """Wait until *stream* has one entry."""
     async with asyncio.timeout(DEADLINE_S):
-        while len(await entries(connection.jetstream(), stream, ">")) != 1:  # noqa: ASYNC110 - the server's fact
+        while len(await entries(connection.jetstream(), stream, ">")) != 1:
             await asyncio.sleep(0.1)
 
 

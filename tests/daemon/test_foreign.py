@@ -154,7 +154,7 @@ async def test_a_checkpoint_that_none_of_ours_wrote_hides_no_report(
         (NAMES.format, b'{"Format":1,"Rules":{"Name":"n","Hash":"h"},"Since":%d,"Cluster":"main"}' % 2**80),
     ],
 )
-async def test_no_number_that_a_stranger_writes_ends_the_daemon(  # noqa: PLR0913 - fixtures and cases
+async def test_no_number_that_a_stranger_writes_ends_the_daemon(
     tmp_path: Path, server: Server, client: Client, subject: str, body: bytes, *, guarded: bool
 ) -> None:
     """Out of range, or no body at all, with the compare-and-set too: it starts, reads all reports, and says so."""

@@ -135,7 +135,7 @@ async def spoil(server: Server, daemon: Daemon) -> None:
     await speak(server, *(pub(frame.subject.encode(), data) for data in broken))
     try:
         async with asyncio.timeout(DEADLINE_S):
-            while len(daemon.lines("decision.undecodable")) < len(broken):  # noqa: ASYNC110 - the daemon's fact
+            while len(daemon.lines("decision.undecodable")) < len(broken):
                 await asyncio.sleep(0.01)
     except TimeoutError:
         pytest.fail(f"of {len(broken)} only {[line['reason'] for line in daemon.lines('decision.undecodable')]}")

@@ -119,7 +119,7 @@ async def test_streams_that_are_deleted_are_made_anew(client: Client, start: Sta
     assert [update.StateType for update in updates] == ["Running", "Completed"]
     await bucket_has(client, "j-1")
     async with asyncio.timeout(DEADLINE_S):
-        while len(await entries(client.jetstream(), NAMES.refused, ">")) != 1:  # noqa: ASYNC110 - the server's fact
+        while len(await entries(client.jetstream(), NAMES.refused, ">")) != 1:
             await asyncio.sleep(0.01)
     assert daemon.process.poll() is None
 

@@ -47,7 +47,7 @@ BEFORE_1_8 = PROFILES[:3]
 class Cluster:
     """One job's frames, said to a derivation, and the log that comes of them. The clock is `now`, in seconds."""
 
-    def __init__(  # noqa: PLR0913 - what differs from test to test
+    def __init__(
         self,
         profile: str = "1.8+",
         *,
@@ -72,7 +72,7 @@ class Cluster:
 
     # -- what is said -------------------------------------------------------------------------------------------------
 
-    def ask(  # noqa: PLR0913 - what an AskForBid says
+    def ask(
         self,
         execution: str = "e-1",
         state: str = "Pending",
@@ -136,7 +136,7 @@ class Cluster:
         if self.kind == "batch":
             self.wait(SETTLE_S)
 
-    def say(  # noqa: PLR0913 - the fields of a frame
+    def say(
         self,
         kind: FrameKind,
         execution: str,

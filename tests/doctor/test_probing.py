@@ -77,7 +77,7 @@ async def test_a_daemon_says_how_it_is() -> None:
         ready = Readiness(address=f"http://127.0.0.1:{port}", cluster="lab", ready=True)
         assert await read_readiness(Http(port=port)) == ready
         health.failing("log", "no connection")
-        found = await read_readiness(Http(host="0.0.0.0", port=port))  # noqa: S104 - asked at home
+        found = await read_readiness(Http(host="0.0.0.0", port=port))
         assert found is not None
         assert (found.ready, found.unready) == (False, {"log": "no connection"})
     gone = await read_readiness(Http(port=port))

@@ -132,7 +132,7 @@ async def test_it_changes_nothing(tmp_path: Path) -> None:
             return found, account.streams, account.consumers
 
         async with asyncio.timeout(DEADLINE_S):  # the server copies the log into the bucket, whoever looks
-            while (await manager.stream_info(made.names.bucket_stream)).state.last_seq < UPDATES:  # noqa: ASYNC110 - the server's fact
+            while (await manager.stream_info(made.names.bucket_stream)).state.last_seq < UPDATES:
                 await asyncio.sleep(0.01)
         before = await state()
         await made.examine()

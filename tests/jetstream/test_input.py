@@ -267,7 +267,7 @@ async def forget_one(reader: Connection, names: Names) -> None:
     ],
 )
 @pytest.mark.parametrize("alive", [False, True])
-async def test_a_position_that_is_not_there_any_more_is_announced(  # noqa: PLR0913 - each is one column
+async def test_a_position_that_is_not_there_any_more_is_announced(
     *,
     source: JetStreamInput,
     reader: Connection,

@@ -32,7 +32,7 @@ async def put(reader: Connection, names: Names, *jobs: str) -> None:
     for job in jobs:
         await reader.request(names.state(job_key("default", job), "Running"), b"{}", timeout=DEADLINE_S)
     async with asyncio.timeout(DEADLINE_S):
-        while not set(jobs) <= await copied(reader, names):  # noqa: ASYNC110 - the server's fact
+        while not set(jobs) <= await copied(reader, names):
             await asyncio.sleep(0.01)
 
 
@@ -251,7 +251,7 @@ def known_at(number: int) -> LastUpdate:
 async def has_copied(reader: Connection, names: Names, *jobs: str) -> None:
     """Wait until the bucket has exactly *jobs*."""
     async with asyncio.timeout(DEADLINE_S):
-        while await copied(reader, names) != set(jobs):  # noqa: ASYNC110 - the server's fact
+        while await copied(reader, names) != set(jobs):
             await asyncio.sleep(0.01)
 
 

@@ -252,7 +252,7 @@ async def test_a_full_log_is_waited_for(writer: JetStreamWriter, reader: Connect
         ({"allow_rollup_hdrs": False}, {"rollup": True}, r"\(10111\).*allow_rollup_hdrs"),
     ],
 )
-async def test_what_no_repeat_can_mend_ends_the_writer(  # noqa: PLR0913 - each is one column
+async def test_what_no_repeat_can_mend_ends_the_writer(
     *,
     writer: JetStreamWriter,
     reader: Connection,

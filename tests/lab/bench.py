@@ -370,7 +370,7 @@ async def measure_daemon(load: Load, *, loop: str, bucket: bool, profile: str = 
             began = time.perf_counter()
             log_updates = sum(len(updates) for updates in fold_one_by_one(load)[0].values())
             async with asyncio.timeout(DEADLINE_S):
-                while (await _info(connection, NAMES.bucket_stream)).state.last_seq < log_updates:  # noqa: ASYNC110
+                while (await _info(connection, NAMES.bucket_stream)).state.last_seq < log_updates:
                     await asyncio.sleep(0.02)
             found["bucket_behind_s"] = time.perf_counter() - began
         wrong, updates = await check(connection, load, bucket=bucket)
@@ -423,7 +423,7 @@ async def measure_latency(*, loop: str, bucket: bool, rate: int, seconds: float)
                 await asyncio.sleep(0.0005)
             produced = sent / (time.perf_counter() - began)
             async with asyncio.timeout(DEADLINE_S):
-                while len(late) < updates:  # noqa: ASYNC110 - what is counted has no event
+                while len(late) < updates:
                     await asyncio.sleep(0.01)
             await subscriber.close()
         wrong, _ = await check(connection, load, bucket=False)

@@ -133,7 +133,7 @@ class Crowd:
         before = await self._requests()
         jobs = await self._burst(None)
         async with asyncio.timeout(PATIENCE_S):
-            while not set(jobs) <= {job for job, _, state in self._late_s if state in OVER}:  # noqa: ASYNC110 - what the log says sets no event
+            while not set(jobs) <= {job for job, _, state in self._late_s if state in OVER}:
                 await asyncio.sleep(0.1)
         requests = await self._requests() - before
         return told("jobstate", await self._changes(jobs), self._late_s, requests)

@@ -190,7 +190,7 @@ async def run_burst(aims: Aims, jobs: int, seconds: float) -> None:
                 await right.wait()
             feed.cancel()
             async with asyncio.timeout(5):  # its last lines come a moment after the log has what they tell
-                while len(causes := stage.causes()) < len(came):  # noqa: ASYNC110 - a file has no event to wait for
+                while len(causes := stage.causes()) < len(came):
                     await asyncio.sleep(0.05)
             asked = stage.orchestrator.asked_at[before:]
             cost_s, kinds = stage.orchestrator.cost_s, dict(stage.orchestrator.reads_by)

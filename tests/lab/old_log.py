@@ -231,7 +231,7 @@ async def _until(client: Client, fact: Callable[[list[Entry]], bool], daemon: Da
     """Wait until *fact* is true of the entries."""
     try:
         async with asyncio.timeout(DEADLINE_S):
-            while not fact(await read_entries(client)):  # noqa: ASYNC110 - the server's fact
+            while not fact(await read_entries(client)):
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise SystemExit(f"the streams never had what was to come; the daemon wrote\n{daemon.said()}") from None

@@ -286,7 +286,7 @@ def number(version: str) -> tuple[int, ...]:
 class Run:
     """One cluster, one or two daemons, one log. Nothing is judged before the end."""
 
-    def __init__(  # noqa: PLR0913 - the options, as they were given
+    def __init__(
         self, bacalhau: Bacalhau, server: Server, folder: Path, dice: random.Random, burst_of: int, *, users: bool
     ) -> None:
         self._bacalhau: Final = bacalhau
@@ -410,7 +410,7 @@ class Run:
             job, began = await self.submit("nonode"), time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SETTLED_S):
-                    while job not in self._over:  # noqa: ASYNC110 - what the log says sets no event
+                    while job not in self._over:
                         await asyncio.sleep(0.05)
                     self.done["unheard"] += 1
                     self.found_s.append(time.monotonic() - began)
@@ -611,14 +611,14 @@ async def cluster(binary: Path, folder: Path, *, users: bool) -> AsyncIterator[B
             for name in ("n-c1", "n-c2", "n-c3"):
                 bacalhau.start_node(name)
             async with asyncio.timeout(60):
-                while await bacalhau.nodes() < 3:  # noqa: ASYNC110 - the three above
+                while await bacalhau.nodes() < 3:
                     await asyncio.sleep(0.1)
             yield bacalhau
         finally:
             bacalhau.end()
 
 
-async def play(  # noqa: PLR0913 - the options, as they were given
+async def play(
     binary: Path, *, rounds: int, phases: Sequence[str], burst_of: int, large: int, users: bool, seed: int, folder: Path
 ) -> Document:
     """The *phases*, so many rounds; gives what was done, how late updates were, and what is wrong."""

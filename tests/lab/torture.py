@@ -118,7 +118,7 @@ class Faults:
             daemon = self._rng.choice(self._daemons)
             starts = count_said(daemon, STARTED)
             await self._kill(daemon)
-            while count_said(daemon, STARTED) == starts:  # noqa: ASYNC110 - a file has no event
+            while count_said(daemon, STARTED) == starts:
                 await asyncio.sleep(0.002)
             await asyncio.sleep(self._rng.uniform(0.0, START_MAX_S))
             await self._kill(self._server)
@@ -127,7 +127,7 @@ class Faults:
 
     async def _find(self, holder: DaemonProcess | EmbeddedServer) -> int:
         """Its pid, once it has one that was not killed yet."""
-        while (pid := holder.pid) is None or pid in self._killed:  # noqa: ASYNC110 - until it is started again
+        while (pid := holder.pid) is None or pid in self._killed:
             await asyncio.sleep(0.005)
         return pid
 
@@ -731,7 +731,7 @@ async def _read(begin: Callable[[], Reading]) -> list[Entry]:
 async def until_said(daemon: DaemonProcess, event: bytes, within_s: float = DEADLINE_S) -> None:
     """Wait until the daemon's log has the line *event*."""
     async with asyncio.timeout(within_s):
-        while not count_said(daemon, event):  # noqa: ASYNC110 - a file has no event
+        while not count_said(daemon, event):
             await asyncio.sleep(0.02)
 
 

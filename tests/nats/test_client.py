@@ -60,7 +60,7 @@ def test_a_reader_whose_socket_is_gone_comes_back(shared_server: Server, loop: s
         _cut(connection)
         await connection.publish("somewhere", b"x")
         async with asyncio.timeout(DEADLINE_S):
-            while connection.connects < 2:  # noqa: ASYNC110 - a number has no event
+            while connection.connects < 2:
                 await asyncio.sleep(0.01)
             await connection.flush()
         await connection.close()

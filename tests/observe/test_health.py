@@ -146,7 +146,7 @@ async def test_the_port_is_free_again_afterwards() -> None:
         ("127.0.0.1", "http://127.0.0.1"),
         pytest.param("::1", "http://[::1]", marks=needs_ipv6),
         ("localhost", "http://localhost"),
-        ("0.0.0.0", "http://127.0.0.1"),  # noqa: S104 - listened on by a test
+        ("0.0.0.0", "http://127.0.0.1"),
         pytest.param("::", "http://[::1]", marks=needs_ipv6),
         ("*", "http://127.0.0.1"),
     ],

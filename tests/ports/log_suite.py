@@ -43,7 +43,7 @@ class LogSuite:
 
     _token = 0
 
-    def update(  # noqa: PLR0913 - the fields of one append
+    def update(
         self, case: Case, state: str, expected: int, *, key: JobKey = KEY, body: bytes = b"", source: str = ""
     ) -> Append:
         """An update of *key* that follows entry *expected*."""

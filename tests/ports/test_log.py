@@ -14,7 +14,7 @@ from consumer.nats.api import entry_of
 from consumer.nats.connect import connect_reader, connect_writer
 from consumer.settings import Streams
 from consumer.wire.subjects import Names
-from tests.jetstream.conftest import shared_server as shared_server  # noqa: PLC0414 - a fixture
+from tests.jetstream.conftest import shared_server as shared_server
 from tests.lab.simulation.log import SimulatedLog, SimulatedLogPort, matches
 from tests.ports.log_suite import Case, LogSuite
 from tests.server import Server, api

@@ -12,7 +12,7 @@ PATH = f"/api/v1/orchestrator/jobs/{JOB}"
 FINAL_NS = 1_800_000_000_000_000_000
 
 
-def job_document(**changed: Any) -> dict[str, Any]:  # noqa: ANN401
+def job_document(**changed: Any) -> dict[str, Any]:
     """A job's document as the real one spells it, as far as the record reads it."""
     return {
         "ID": JOB,
@@ -45,7 +45,7 @@ SUBMITTED = row(1, "Submission", "Job submitted", 10)
 RUNNING = row(2, "State Update", "Running", 20, NewState="Running")
 
 
-def read_one(rows: list[dict[str, Any]], **changed: Any) -> JobRecord:  # noqa: ANN401
+def read_one(rows: list[dict[str, Any]], **changed: Any) -> JobRecord:
     """The record of one job with these *rows*."""
     documents: dict[str, Document] = {
         PATH: {"Job": job_document(**changed)},

@@ -36,7 +36,7 @@ def folders() -> list[Path]:
 
 
 @cache
-def document(folder: Path, name: str) -> Any:  # noqa: ANN401 - any JSON
+def document(folder: Path, name: str) -> Any:
     """One of a recording's JSON files."""
     return json.loads((folder / name).read_text())
 

@@ -29,8 +29,8 @@ def test_any_bytes_raise_nothing_but_decode_errors(data: bytes, subject: str) ->
         try:
             decode_frame(name, body)
         except DecodeError as error:
-            assert error.__context__ is None  # noqa: PT017 - an error or none
+            assert error.__context__ is None
     try:
         decode_report(Names(), f"jobstate.v1.main.in.{subject}", data, InputPosition(1, 1))
     except DecodeError as error:
-        assert error.__context__ is None  # noqa: PT017 - an error or none
+        assert error.__context__ is None

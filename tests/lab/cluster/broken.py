@@ -3,8 +3,6 @@
 Mutations, put in from outside for as long as a `with` lasts; the program has no switch for any of them.
 """
 
-# ruff: noqa: ANN401 - a mutation takes whatever the private part takes that it stands in for
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final

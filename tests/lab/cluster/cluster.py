@@ -32,7 +32,7 @@ class Cluster:
     *steady*: no evaluation fails twice in a row.
     """
 
-    def __init__(  # noqa: PLR0913 - what the world is to it
+    def __init__(
         self,
         release: Release,
         rng: Random,

@@ -103,7 +103,7 @@ class Execution:
         "version",
     )
 
-    def __init__(  # noqa: PLR0913 - the fields of one execution, given once
+    def __init__(
         self,
         name: str,
         job: "Job",

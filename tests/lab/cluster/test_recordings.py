@@ -127,7 +127,7 @@ def _spell(kind: str, payload: Document) -> str:
     return kind
 
 
-def _shape(value: Any) -> Any:  # noqa: ANN401 - JSON
+def _shape(value: Any) -> Any:
     """Keys without values; a list is its first."""
     if isinstance(value, dict):
         return {

@@ -69,7 +69,7 @@ class SimulatedLog:
         """The compare-and-set."""
         return found == expected
 
-    def put(  # noqa: PLR0913 - the fields of one entry
+    def put(
         self,
         stream: str,
         subject: str,

@@ -215,7 +215,7 @@ class Orchestrator:
         job.execution = f"e-{job.identity.id}-{job.executions}"
         return self._frame(FrameKind.ASK_FOR_BID, job, snapshot=self.snapshot(job, before), direct=True)
 
-    def _frame(  # noqa: PLR0913 - the fields of one struct
+    def _frame(
         self,
         kind: FrameKind,
         job: JobRecord,

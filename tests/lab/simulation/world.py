@@ -629,7 +629,7 @@ class World:
             )
             self._put_foreign("foreign number", one.subject, body, one.input)
 
-    def _put_foreign(  # noqa: PLR0913 - the fields of one entry
+    def _put_foreign(
         self, kind: str, subject: str, body: bytes, header: str, *, expected: int | None = None, pattern: str = ""
     ) -> None:
         self.faults[kind] += 1
