@@ -125,7 +125,7 @@ class World:
         """Jobs that the orchestrator does not give, while it serves all others."""
         self._lossy: Final = rng.choice((0.0, 0.05, 0.3)) if self.kind.harm else 0.0
         """Share of the frames that do not come as they should."""
-        self.max_rate: Final = rng.choice((20.0, SHIPPED_RATE, SHIPPED_RATE))
+        self.max_rate: Final = rng.choice((14.0, SHIPPED_RATE, SHIPPED_RATE))
         """Requests a second that a daemon may send."""
         self._settings: Final = ReadingOptions(
             claim_s=10.0,
