@@ -38,7 +38,7 @@ def test_help_lists_every_verb_and_imports_none() -> None:
     )
 
     assert all(f"  {verb} " in ended.stdout for verb in VERBS)
-    ours = ["consumer.cli.streams", "consumer.errors", "consumer.cli", "consumer.cli.verbs"]
+    ours = ["consumer.cli.streams", "consumer.faults", "consumer.errors", "consumer.cli", "consumer.cli.verbs"]
     assert ended.stdout.splitlines()[-1] == str(ours)
 
 
