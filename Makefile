@@ -95,7 +95,7 @@ test-newest: RESOLUTION := highest
 test-lowest: $(STAMP) ## All tests, on the lowest versions that pyproject.toml allows
 test-newest: $(STAMP) ## All tests, on today's newest versions that it allows
 test-lowest test-newest: test-%:
-	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-$*
+	$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python $(VENV)-$*
 	$(BIN)/uv pip install --quiet --python $(VENV)-$* --resolution $(RESOLUTION) \
 		-r pyproject.toml --all-extras --group build --group dev
 	$(BIN)/uv pip install --quiet --python $(VENV)-$* --no-deps --no-build-isolation --editable .
