@@ -10,7 +10,7 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import random
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 import structlog
@@ -19,6 +19,7 @@ from nats.errors import NoServersError, StaleConnectionError, UnexpectedEOF
 
 from consumer.errors import ServerError, SettingsError
 from consumer.faults import Fault
+from consumer.model import GapCause
 from consumer.nats import faults
 from consumer.nats.client import MendedClient
 from consumer.nats.faults import read_denied
@@ -45,19 +46,6 @@ BPROTOCOL: Final = (
 
 SUBJECTS: Final = (NCL, *BPROTOCOL)
 """All that is subscribed, in one connection: whoever grants permissions grants these."""
-
-GapCause = Literal[
-    "late",
-    "reconnect",
-    "restart",
-    "server-change",
-    "lame-duck",
-    "silent",
-    "dead-reader",
-    "slow-consumer",
-    "denied",
-]
-"""Why frames may have been missed."""
 
 LATE: Final = "late"
 """The first connection did not stand at once: somebody may have spoken before."""

@@ -28,7 +28,17 @@ from consumer.model.event import (
     Work,
     log_point_of,
 )
-from consumer.model.frame import BadJob, Frame, FrameKind, HistoryEntry, HistoryPage, JobDocument, JobPage, Snapshot
+from consumer.model.frame import (
+    BadJob,
+    Frame,
+    FrameKind,
+    GapCause,
+    HistoryEntry,
+    HistoryPage,
+    JobDocument,
+    JobPage,
+    Snapshot,
+)
 from consumer.model.state import DERIVED, OBSERVED, REPORTED, Job, JobStateType, State, Update
 
 __all__ = [
@@ -47,6 +57,7 @@ __all__ = [
     "Event",
     "Frame",
     "FrameKind",
+    "GapCause",
     "HistoryEntry",
     "HistoryPage",
     "Identity",

@@ -5,10 +5,24 @@ Shapes only. Which bytes become these is `consumer.wire`; what follows from them
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
 from consumer.model.event import Identity
+
+GapCause = Literal[
+    "late",
+    "reconnect",
+    "restart",
+    "server-change",
+    "lame-duck",
+    "silent",
+    "dead-reader",
+    "slow-consumer",
+    "denied",
+]
+"""Why frames may have been missed. `consumer.bacalhau.tap` says when each is the cause."""
 
 
 class FrameKind(StrEnum):

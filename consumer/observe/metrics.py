@@ -6,7 +6,7 @@ is never one. Every `…(labels)` gives the child to count with; it costs a look
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -29,6 +29,7 @@ from consumer.model import (
     REPORTED,
     UNCHANGED_REASONS,
     FrameKind,
+    GapCause,
 )
 from consumer.observe.log import lost_lines
 from consumer.wire.decoding import REASONS
@@ -42,18 +43,7 @@ STREAMS: Final = ("log", "input", "refused", "bucket")
 """The streams as labels name them."""
 SURPRISES: Final = ("adopted", "forgotten", "foreign", "stale")
 """The kinds of surprises in the log, as `consumer.core.lanes` counts it."""
-TAP_GAPS: Final = (
-    "late",
-    "reconnect",
-    "restart",
-    "server-change",
-    "lame-duck",
-    "silent",
-    "dead-reader",
-    "slow-consumer",
-    "denied",
-)
-"""Why frames may have been missed, as `consumer.bacalhau.tap` counts it."""
+TAP_GAPS: Final = get_args(GapCause)
 PROFILES: Final = ("1.5", "1.5.0", "1.5.2", "1.6-1.7", "1.8+", "ncl")
 """The releases that frames show (`consumer.model.Frame`)."""
 CONNECTIONS: Final = ("writer", "reader", "tap")
