@@ -198,17 +198,20 @@ class Reader:
     def end_look(self) -> None:
         """A look is over: strike what it has answered. An end answers every hope, and so does the entry hoped for."""
         self.flying = False
-        ended = self.last is not None and self.last.ends
-        if ended or self.hoped <= self.seen:
+        if self._has_hoped_for:
             self.hoped = 0
         if self.said <= self.seen:
             self.said = 0
+
+    @property
+    def _has_hoped_for(self) -> bool:
+        return self.hoped <= self.seen or (self.last is not None and self.last.ends)
 
     def was_prompt(self) -> bool | None:
         """Whether the look that is over found the end that was hoped for; None: that is not to be told from it."""
         if not self.hoped or self.patient or self.cause is not Cause.HINT:
             return None
-        if self.hoped <= self.seen or (self.last is not None and self.last.ends):
+        if self._has_hoped_for:
             return True
         return False if PROMPT_S <= self.looked_at - self.hinted_at < 10 * PROMPT_S else None
 

@@ -10,7 +10,7 @@ from typing import Final
 from consumer.core.lists import Lists
 from consumer.core.pace import Pace
 from consumer.core.reader import LONG_AGO, NEVER, Cause, Reader
-from consumer.core.reads import OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.core.reads import OrchestratorRead, ReadHistory, ReadJob
 from consumer.core.registry import Registry
 from consumer.model import ReadCause
 
@@ -82,7 +82,7 @@ class Requests:
     def _next_read(self, now: float) -> OrchestratorRead | None:
         if self.pace.away:
             return self._next_probe(now)
-        return self._next_page() or self._next_list(now) or self._next_of_job(now)
+        return self._next_page() or self._lists.next_page(now) or self._next_of_job(now)
 
     def _next_probe(self, now: float) -> OrchestratorRead | None:
         """One that tells whether the orchestrator is back: not of a job that fails, which proves nothing.
@@ -92,7 +92,7 @@ class Requests:
         failing: list[Reader] = []
         while (reader := self._next_reader(now)) is not None and reader.fails:
             failing.append(reader)
-        read = self._leaves(reader, now) if reader is not None else self._next_page() or self._next_list(now)
+        read = self._leaves(reader, now) if reader is not None else self._next_page() or self._lists.next_page(now)
         if read is None and failing:
             read = self._leaves(failing.pop(0), now)
         for one in failing:
@@ -101,9 +101,6 @@ class Requests:
 
     def _next_page(self) -> OrchestratorRead | None:
         return self._next_pages.popleft() if self._next_pages else None
-
-    def _next_list(self, now: float) -> ReadJobs | None:
-        return self._lists.next_page(now)
 
     def _next_of_job(self, now: float) -> OrchestratorRead | None:
         reader = self._next_reader(now)
