@@ -125,7 +125,7 @@ class Answers:
                 reader.tail = part.tail(*reader.last_page)
             self._take_history(reader, part, read.cause, now)
         else:
-            # Of a job that it does not know Bacalhau before 1.8 has an empty history and no 404: the job itself tells.
+            # Bacalhau before 1.8 answers an unknown job's history with an empty page, not 404. The job itself decides.
             self._requests.go_on(ReadJob(job=read.job, namespace=read.namespace, cause=read.cause))
 
     def _take_history(self, reader: Reader, part: Part, cause: ReadCause, now: float) -> None:

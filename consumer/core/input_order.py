@@ -15,8 +15,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     follows: int
 
 
-# Of these there are as many as there are events in memory. Nothing in them leads back to them: the collector, which
-# would look at each again and again, is not needed.
+# There is one for each event in memory. They are in no reference cycle, so the garbage collector need not track them.
 class Item(msgspec.Struct, eq=False, gc=False):
     """One piece of work on its way, and whether it is over."""
 

@@ -59,7 +59,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An event that is over: what it came to. Everything it had to write is confirmed."""
+    """A finished event and its decision. The log has confirmed every entry that the event had to write."""
 
     event: Event
     decision: Decision

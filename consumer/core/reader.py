@@ -98,7 +98,7 @@ class Reader:
         self.name: Final = name
         """The job's id."""
         self.identity: Identity | None = None
-        """Whose job it is, from the record or the log; never from a frame, which may lie."""
+        """The job's identity, from the record or the log; never from a frame, which may lie."""
         self.key: JobKey | None = None
         self.named = False
         """The record or the log has named it. Else only a frame has, and there may be no such job."""

@@ -108,7 +108,7 @@ class Registry:
     # -- what is known of a job ---------------------------------------------------------------------------------------
 
     def known_of(self, reader: Reader) -> LastUpdate | None:
-        """The log's last update of the job; None also while nobody knows whose it is."""
+        """The log's last update of the job. None if it has none, or while the job's identity is unknown."""
         return self.known(reader.key) if reader.key is not None else None
 
     def seen(self, reader: Reader) -> int:

@@ -35,7 +35,7 @@ class Requests:
         self._next_pages.append(read)
 
     def of_job(self, reader: Reader) -> OrchestratorRead:
-        """What is to be read of a job: its history from its last page on, or first whose it is."""
+        """The read for a job: its history from its last page on, or the job itself while its identity is unknown."""
         cause = ReadCause.HINT if reader.cause is Cause.HINT else ReadCause.SCAN
         if reader.identity is None:
             return ReadJob(job=reader.name, cause=cause)

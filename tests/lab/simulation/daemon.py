@@ -1,4 +1,4 @@
-"""One life of a daemon: the real lanes and join, and around them what `consumer.daemon` and the adapters would do.
+"""One life of a daemon: the real core, and around it what `consumer.daemon` and the adapters would do.
 
 A life ends by a kill, and nothing of it stays but what it had sent. The next begins with what a start reads
 (design/design.md 7.4): the checkpoint, then the last updates from the log, not older than that checkpoint.
