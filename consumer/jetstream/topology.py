@@ -59,7 +59,7 @@ class Difference(NamedTuple):
         return f"{self.field}: needed {_shown(self.wanted)}, found {_shown(self.found)}"
 
 
-def configs(names: Names, streams: Streams, *, bucket: bool = True) -> tuple[Config, ...]:
+def configs(names: Names, streams: Streams) -> tuple[Config, ...]:
     """The streams of the cluster, in the order in which they are made. Only what must be as it is: the rest is free.
 
     The log has no `max_age` and no `max_msgs`: after an expiry the compare-and-set would expect 0 again, and a late
@@ -97,8 +97,7 @@ def configs(names: Names, streams: Streams, *, bucket: bool = True) -> tuple[Con
         "max_bytes": streams.refused_max_bytes,
         "allow_direct": True,
     }
-    made = (log_stream, input_stream, refused_stream)
-    return (*made, _bucket_config(names, common, streams.bucket_max_bytes)) if bucket else made
+    return log_stream, input_stream, refused_stream, _bucket_config(names, common, streams.bucket_max_bytes)
 
 
 def _bucket_config(names: Names, common: Config, max_bytes: int) -> Config:
@@ -127,16 +126,16 @@ def _bucket_config(names: Names, common: Config, max_bytes: int) -> Config:
 
 
 async def ensure(
-    connection: Connection, names: Names, streams: Streams, *, bucket: bool = True, leave: Collection[str] = ()
+    connection: Connection, names: Names, streams: Streams, *, leave: Collection[str] = ()
 ) -> tuple[str, ...]:
     """See to it that the cluster's streams are there and are what they must be. The names of those that were made.
 
     Raises `TopologyError` if one differs (each difference is named) or its subjects are another's; `MissingStreamError`
     if some are absent and `mode` is "bind"; `ServerError` where the server cannot hold it. While one that is there
-    differs, none is made. *bucket*: with the KV bucket. *leave*: names of streams that are not looked at.
+    differs, none is made. *leave*: names of streams that are neither looked at nor made.
     """
     absent: list[Config] = []
-    for config in configs(names, streams, bucket=bucket):
+    for config in configs(names, streams):
         if config["name"] in leave:
             continue
         info = await look_at(connection, config["name"])

@@ -22,7 +22,12 @@ FAR = 2**62
 @pytest.fixture
 async def log(reader: Connection, names: Names) -> Connection:
     """A connection to a server that has the streams of a cluster of its own."""
-    await ensure(reader, names, Streams(log_max_bytes=MIB, input_max_bytes=MIB, refused_max_bytes=MIB), bucket=False)
+    await ensure(
+        reader,
+        names,
+        Streams(log_max_bytes=MIB, input_max_bytes=MIB, refused_max_bytes=MIB),
+        leave={names.bucket_stream},
+    )
     return reader
 
 

@@ -33,7 +33,7 @@ SMALL = Streams(log_max_bytes=16 * MIB, input_max_bytes=64 * MIB, refused_max_by
 @pytest.fixture
 async def source(reader: Connection, names: Names) -> AsyncIterator[JetStreamInput]:
     """The input of a cluster of its own, not yet started."""
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     source = JetStreamInput(reader, names)
     yield source
     await source.stop()
@@ -244,7 +244,7 @@ async def test_a_deleted_stream_ends_it(source: JetStreamInput, reader: Connecti
 async def remake(reader: Connection, names: Names) -> None:
     """Delete the input and make it again."""
     await api(reader, f"STREAM.DELETE.{names.input}")
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
 
 
 async def purge(reader: Connection, names: Names) -> None:
@@ -341,7 +341,7 @@ async def test_it_survives_its_server(server: Server, names: Names, how: str, mo
     monkeypatch.setattr("consumer.jetstream.pull.DOUBT_S", 0.5)
     reader = await connect_reader(server.address(names.cluster), "test")
     producer = await connect_reader(server.address(names.cluster), "producer")
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     source = JetStreamInput(reader, names)
     await put(producer, names, 1, 1500)
     await source.start(None)
@@ -410,7 +410,7 @@ async def test_a_machine_that_slept_is_no_reason_for_doubt(
 async def test_a_server_that_is_away_is_waited_for(server: Server, names: Names) -> None:
     """Without asking at all: what wakes it is the connection that comes back."""
     reader = await connect_reader(server.address(names.cluster), "test")
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     source = JetStreamInput(reader, names)
     await source.start(None)
     reading = asyncio.create_task(take(source, 1))
@@ -429,7 +429,7 @@ async def test_a_server_that_is_away_is_waited_for(server: Server, names: Names)
 async def test_a_connection_that_was_closed_ends_it(shared_server: Server, names: Names) -> None:
     """Nobody would ever wake it."""
     reader = await connect_reader(shared_server.address(names.cluster), "test")
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     source = JetStreamInput(reader, names)
     await source.start(None)
     reading = asyncio.create_task(source.batch())
@@ -451,7 +451,7 @@ async def test_acknowledgement_subjects_of_version_2_are_read(tmp_path: Path, na
     """A server that sends them (2.14 can, 2.15 was announced to) is read like any other."""
     async with Server(tmp_path, "feature_flags { js_ack_fc_v2: true }\n") as server:
         reader = await connect_reader(server.address(names.cluster), "test")
-        await ensure(reader, names, SMALL, bucket=False)
+        await ensure(reader, names, SMALL, leave={names.bucket_stream})
         await put(reader, names, 1, 3)
         loss = Loss()
         loss.between(reader)
@@ -474,7 +474,7 @@ async def test_it_says_why_it_does_not_go_on(tmp_path: Path, names: Names) -> No
         admin = await connect_reader(Address(urls=(server.url.replace("//", "//admin:p@"),)), "admin")
         address = Address(urls=(server.url.replace("//", "//reader:p@"),))
         reader = await connect_reader(address, "test")
-        await ensure(admin, names, SMALL, bucket=False)
+        await ensure(admin, names, SMALL, leave={names.bucket_stream})
         source = JetStreamInput(reader, names)
         await source.start(None)
         reading = asyncio.create_task(take(source, 1))
@@ -514,7 +514,7 @@ async def test_only_what_has_come_proves_that_it_is_read(
         admin = await connect_reader(Address(urls=(server.url.replace("//", "//admin:p@"),)), "admin")
         address = Address(urls=(server.url.replace("//", "//reader:p@"),), cluster=names.cluster)
         reader = await connect_reader(address, "test")
-        await ensure(admin, names, SMALL, bucket=False)
+        await ensure(admin, names, SMALL, leave={names.bucket_stream})
         source = JetStreamInput(reader, names)
         said: list[str] = []
         source.tell = lambda: said.append(source.trouble)

@@ -35,7 +35,7 @@ SMALL = Streams(log_max_bytes=64 * MIB, input_max_bytes=MIB, refused_max_bytes=M
 @pytest.fixture
 async def writer(shared_server: Server, reader: Connection, names: Names) -> AsyncIterator[JetStreamWriter]:
     """A writer on the streams of a cluster of its own."""
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     writer = await open_writer(await connect_writer(shared_server.address(names.cluster), "log"), names)
     yield writer
     await writer.close()
@@ -232,7 +232,7 @@ async def test_a_log_that_is_made_anew_while_it_is_read_is_read_again(
     async def read_and_remake(connection: Connection, names: Names, last_seq: int) -> object:
         found = await real(connection, names, last_seq)
         await api(reader, f"STREAM.DELETE.{names.log}")
-        await ensure(reader, names, SMALL, bucket=False)
+        await ensure(reader, names, SMALL, leave={names.bucket_stream})
         return found
 
     monkeypatch.setattr(recovery, "_read_jobs", read_and_remake)
@@ -272,7 +272,7 @@ async def test_the_mark_tells_one_log_from_another(tmp_path: Path, names: Names)
     """The same after a kill -9 of the server; another after the stream was made anew, and shorter."""
     async with Server(tmp_path) as server:
         reader = await connect_reader(server.address(names.cluster), "test")
-        await ensure(reader, names, SMALL, bucket=False)
+        await ensure(reader, names, SMALL, leave={names.bucket_stream})
         writer = await open_writer(await connect_writer(server.address(names.cluster), "log"), names)
         await live(writer, names, "j-1", "Pending")
         before = await probe(reader, names)
@@ -282,7 +282,7 @@ async def test_the_mark_tells_one_log_from_another(tmp_path: Path, names: Names)
         await until(lambda: reader.connects >= 2, "the reconnect")
         assert await probe(reader, names) == before
         await api(reader, f"STREAM.DELETE.{names.log}")
-        await ensure(reader, names, SMALL, bucket=False)
+        await ensure(reader, names, SMALL, leave={names.bucket_stream})
         after = await probe(reader, names)
         assert after.created != before.created
         assert after.last_seq == 0

@@ -338,7 +338,7 @@ async def test_a_bucket_whose_sources_are_taken_away_is_made_anew(reader: Connec
 
 async def test_a_bucket_that_is_somebodys_own_is_left_alone(reader: Connection, names: Names) -> None:
     """Without sources, but with subjects that others write to: refused, never deleted."""
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     own = {"name": names.bucket_stream, "subjects": [f"$KV.{names.bucket}.>"], "max_msgs_per_subject": 1}
     await api(reader, f"STREAM.CREATE.{names.bucket_stream}", json.dumps(own).encode())
     await reader.request(f"$KV.{names.bucket}.mine", b"{}", timeout=DEADLINE_S)
@@ -354,7 +354,7 @@ async def test_a_source_that_stands_still_is_noticed(
     """It copies nothing, for ever: it says that it has nothing to copy (*idle*), or nothing at all."""
     if not idle:
         monkeypatch.setattr("consumer.jetstream.bucket._is_idle", lambda _: False)
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     config = configs(names, SMALL)[3]
     stands = {**config, "sources": [{**config["sources"][0], "opt_start_seq": 10**6}]}
     assert b'"error"' not in await api(reader, f"STREAM.CREATE.{names.bucket_stream}", json.dumps(stands).encode())

@@ -32,7 +32,7 @@ SMALL = Streams(log_max_bytes=8 * MIB, input_max_bytes=MIB, refused_max_bytes=MI
 @pytest.fixture
 async def writer(shared_server: Server, reader: Connection, names: Names) -> AsyncIterator[JetStreamWriter]:
     """A writer on the streams of a cluster of its own."""
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     writer = await open_writer(
         await connect_writer(shared_server.address(names.cluster), "log"), names, within_s=DEADLINE_S
     )
@@ -98,7 +98,7 @@ async def test_a_server_that_says_nothing_leaves_it_unanswered(
 ) -> None:
     """Frozen: each ask comes back once, when its time is over; the late answers to them are nothing."""
     reader = await connect_reader(server.address(names.cluster), "test")
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     writer = await open_writer(await connect_writer(server.address(names.cluster), "log"), names, within_s=0.3)
     server.freeze()
     await writer.send([update(names, "j-1", token=1), update(names, "j-2", token=2)])
@@ -116,7 +116,7 @@ async def test_a_server_that_says_nothing_leaves_it_unanswered(
 async def test_asks_sent_later_are_not_given_up_earlier(server: Server, names: Names) -> None:
     """Each has its own time: what is sent while somebody waits without anything open is seen too."""
     reader = await connect_reader(server.address(names.cluster), "test")
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     writer = await open_writer(await connect_writer(server.address(names.cluster), "log"), names, within_s=0.4)
     loop = asyncio.get_running_loop()
     server.freeze()
@@ -144,7 +144,7 @@ async def test_asks_sent_later_are_not_given_up_earlier(server: Server, names: N
 async def test_a_lost_connection_ends_it_after_the_answers_that_came(server: Server, names: Names) -> None:
     """What came counts; then `answers` and `send` raise, for ever: the owner makes another."""
     reader = await connect_reader(server.address(names.cluster), "test")
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     connection = await connect_writer(server.address(names.cluster), "log")
     writer = await open_writer(connection, names)
     await writer.send([update(names)])
@@ -163,7 +163,7 @@ async def test_a_lost_connection_ends_it_after_the_answers_that_came(server: Ser
 async def test_whoever_waits_for_answers_learns_of_the_loss(server: Server, names: Names) -> None:
     """With and without anything open."""
     reader = await connect_reader(server.address(names.cluster), "test")
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     for sent in (False, True):
         await server.start()
         writer = await open_writer(
@@ -183,7 +183,7 @@ async def test_whoever_waits_for_answers_learns_of_the_loss(server: Server, name
 async def test_nothing_that_was_sent_over_a_lost_connection_lands_later(server: Server, names: Names) -> None:
     """A new writer's log has what the server took before, and nothing after that."""
     reader = await connect_reader(server.address(names.cluster), "test")
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     connection = await connect_writer(server.address(names.cluster), "log")
     writer = await open_writer(connection, names)
     assert await carry(writer, update(names)) == [Stored(1)]
@@ -219,12 +219,12 @@ async def test_a_read_back_of_a_log_that_is_gone_says_so(
 
 async def test_a_log_that_was_made_anew_is_noticed(shared_server: Server, reader: Connection, names: Names) -> None:
     """Deleted, asked for while it is not there, and made again by somebody else: another `created`."""
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     created = (await probe(reader, names)).created
     connection = await connect_writer(shared_server.address(names.cluster), "log")
     writer = await open_writer(connection, names, created=created)
     await api(reader, f"STREAM.DELETE.{names.log}")
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     # What a look finds that was begun while the stream was away.
     await connection.send_raw(writer._look(names.log))
     with pytest.raises(LogWentBackError, match="was deleted and made anew"):
@@ -289,7 +289,7 @@ async def test_what_the_user_may_not_do_is_the_reason(
     """
     async with Server(tmp_path, config) as server:
         admin = await connect_reader(Address(urls=(server.url.replace("//", "//admin:p@"),)), "test")
-        await ensure(admin, names, SMALL, bucket=False)
+        await ensure(admin, names, SMALL, leave={names.bucket_stream})
         address = Address(urls=(server.url.replace("//", "//reader:p@"),))
         writer = await open_writer(await connect_writer(address, "log"), names)
 
@@ -360,7 +360,7 @@ async def test_answers_that_came_before_the_loss_are_given(
     shared_server: Server, reader: Connection, names: Names, what: str
 ) -> None:
     """Something of what arrived has to be asked on, and the connection is gone: what else arrived is not lost."""
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     connection = await connect_writer(shared_server.address(names.cluster), "log")
     writer = await open_writer(connection, names)
     assert await carry(writer, update(names)) == [Stored(1)]
@@ -386,7 +386,7 @@ async def test_each_append_that_was_sent_comes_to_one_outcome(
 ) -> None:
     """By stream: stored, refused, full, unanswered and lost are counted, each once, and their sum is what was sent."""
     reader = await connect_reader(server.address(names.cluster), "test")
-    await ensure(reader, names, SMALL, bucket=False)
+    await ensure(reader, names, SMALL, leave={names.bucket_stream})
     outcomes: Counter[tuple[str, str]] = Counter()
     connection = await connect_writer(server.address(names.cluster), "log")
     writer = await open_writer(connection, names, within_s=DEADLINE_S, outcomes=outcomes)

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from unittest.mock import patch
@@ -267,6 +267,11 @@ async def follow(part: Part) -> Took | None:
                 ended = (time.perf_counter(), time.process_time())
                 stop.set()
 
+    async def ensure_part(
+        connection: Connection, names: Names, streams: Streams, *, leave: Collection[str] = ()
+    ) -> tuple[str, ...]:
+        return await ensure(connection, names, streams, leave={*leave, *_left_out(bucket=part.bucket)})
+
     settings = Settings(nats=Nats(url=part.url), http=Http(port=0), log=Log(level="info"))
     never_wait()
     configure(settings.log)
@@ -274,7 +279,7 @@ async def follow(part: Part) -> Took | None:
     with (
         patch.object(assemble, "JetStreamInput", TimedInput),
         patch.object(runtime, "Watch", CountingWatch),
-        patch.object(topology, "ensure", functools.partial(ensure, bucket=part.bucket)),
+        patch.object(topology, "ensure", ensure_part),
     ):
         await assemble.run_daemon(settings, stop)
     tell_left_out(at_end=True)
@@ -332,13 +337,18 @@ async def measure(part: Part) -> Took:
 # -- one measurement, on a server of its own --------------------------------------------------------------------------
 
 
+def _left_out(*, bucket: bool) -> tuple[str, ...]:
+    """The streams that are not made."""
+    return () if bucket else (NAMES.bucket_stream,)
+
+
 @contextlib.asynccontextmanager
 async def _server(*, bucket: bool) -> AsyncIterator[tuple[EmbeddedServer, Connection]]:
     with tempfile.TemporaryDirectory(prefix="jobstate-bench-") as folder:
         async with EmbeddedServer(Path(folder)) as server:
             connection = await connect_reader(Address(urls=(server.url,)), "bench")
             try:
-                await ensure(connection, NAMES, Streams(), bucket=bucket)
+                await ensure(connection, NAMES, Streams(), leave=_left_out(bucket=bucket))
                 yield server, connection
             finally:
                 await connection.close()
