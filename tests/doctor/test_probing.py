@@ -11,7 +11,7 @@ from consumer.bacalhau.orchestrator import Orchestrator
 from consumer.doctor.facts import LogHead, Readiness
 from consumer.doctor.finding import Verdict
 from consumer.doctor.probing.agreement import is_due, read_frames
-from consumer.doctor.probing.contact import is_loopback, knock
+from consumer.doctor.probing.contact import is_loopback, knock, knock_silently
 from consumer.doctor.probing.http import read_monitor, read_readiness
 from consumer.doctor.probing.orchestrator import look_up, read_history
 from consumer.errors import OrchestratorError
@@ -49,7 +49,7 @@ async def test_a_knock_tells_who_is_there(tmp_path: Path) -> None:
         assert (await knock(f"nats://127.0.0.1:{port}")).fault == "alien"
         silent = await knock(f"nats://127.0.0.1:{mute.getsockname()[1]}")
         assert silent.fault == "silent"
-        assert (await knock(f"nats://127.0.0.1:{mute.getsockname()[1]}", speaks_first=False)).fault is None
+        assert (await knock_silently(f"nats://127.0.0.1:{mute.getsockname()[1]}")).fault is None
     away = await knock(f"nats://127.0.0.1:{free_port()}")
     assert (away.fault, away.why) == ("away", "connection refused")
     mail.close()

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -24,6 +24,7 @@ CONNECT_S: Final = 3.0
 SUBSCRIBE_S: Final = 8.0
 LOOK_S: Final = 0.02
 _LINE_MAX: Final = 64 * 1024
+_PORTS_OF_WEB: Final = {"ws": 80, "wss": 443}
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,23 +46,16 @@ class Knock(msgspec.Struct, frozen=True, kw_only=True):
     info: Info | None = None
 
 
-async def knock(url: str, *, speaks_first: bool = True) -> Knock:
-    """Connect to *url* and read the server's first line; not where it would not say one (`speaks_first`)."""
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
-    where = redact(url)
-    web = parts.scheme in {"ws", "wss"}
-    port = parts.port or ({"ws": 80, "wss": 443}.get(parts.scheme) or 4222)
+async def knock(address: str) -> Knock:
+    """Connect to *address*, and read the first line that a NATS server says there. A WebSocket has none."""
+    if _split(address).scheme in _PORTS_OF_WEB:
+        return await knock_silently(address)
+    met = await _connect(address)
+    if isinstance(met, Knock):
+        return met
+    reader, writer = met
+    where = redact(address)
     try:
-        reader, writer = await Resolver().open_connection(parts.hostname or "", port, limit=_LINE_MAX, within_s=KNOCK_S)
-    except UnresolvedError as error:
-        return Knock(where=where, fault=UNRESOLVED, why=_reason(error))
-    except TimeoutError:
-        return Knock(where=where, fault="away", why=f"no connection within {KNOCK_S:g} s")
-    except OSError as error:
-        return Knock(where=where, fault="away", why=_reason(error))
-    try:
-        if web or not speaks_first:
-            return Knock(where=where)
         async with asyncio.timeout(KNOCK_S):
             line = await reader.readline()
     except TimeoutError:
@@ -69,18 +63,49 @@ async def knock(url: str, *, speaks_first: bool = True) -> Knock:
     except (OSError, ValueError):
         return Knock(where=where, fault="alien")
     finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        await _close(writer)
     with contextlib.suppress(msgspec.MsgspecError, UnicodeError):
         if line.startswith(b"INFO "):
             return Knock(where=where, info=msgspec.json.decode(line[5:], type=Info))
     return Knock(where=where, fault="alien")
 
 
+async def knock_silently(address: str) -> Knock:
+    """Connect to *address*. No more can be learnt of a server that says nothing before TLS."""
+    met = await _connect(address)
+    if isinstance(met, Knock):
+        return met
+    await _close(met[1])
+    return Knock(where=redact(address))
+
+
+def _split(address: str) -> SplitResult:
+    return urlsplit(address if "://" in address else f"nats://{address}")
+
+
+async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | Knock:
+    """A connection to *address*; or why there is none."""
+    url, where = _split(address), redact(address)
+    port = url.port or _PORTS_OF_WEB.get(url.scheme, 4222)
+    try:
+        return await Resolver().open_connection(url.hostname or "", port, limit=_LINE_MAX, within_s=KNOCK_S)
+    except UnresolvedError as error:
+        return Knock(where=where, fault=UNRESOLVED, why=_reason(error))
+    except TimeoutError:
+        return Knock(where=where, fault="away", why=f"no connection within {KNOCK_S:g} s")
+    except OSError as error:
+        return Knock(where=where, fault="away", why=_reason(error))
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
 async def reach_ours(address: Address) -> tuple[Contact, Connection | None]:
     """Connect to our NATS as the daemon's writer does. The connection is None where there is a fault."""
-    knocks = await asyncio.gather(*(knock(url, speaks_first=not address.tls_first) for url in address.urls))
+    knocks = await asyncio.gather(*map(knock_silently if address.tls_first else knock, address.urls))
     private = address.tls_context is not None
     contact = _met(knocks, private=private, secret=bool(address.token or address.user or address.credentials_file))
     if contact.fault:
@@ -109,7 +134,7 @@ class Listening:
         """Connect and subscribe all; gives how that went."""
         settings, tap = self._settings, self.tap
         urls = addresses(settings.url)
-        knocks = await asyncio.gather(*(knock(url, speaks_first=not settings.tls_first) for url in urls))
+        knocks = await asyncio.gather(*map(knock_silently if settings.tls_first else knock, urls))
         secret = bool(settings.token or settings.token_file)
         contact = _met(knocks, private=speaks_tls(settings), secret=secret)
         if contact.fault:
