@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from consumer.cli.shapes import WaitLine
     from consumer.core.appends import Entry
     from consumer.core.verify import EntryVerifier
-    from consumer.jetstream.view import Reading
+    from consumer.jetstream.view import LiveReading
     from consumer.model import JobKey, Update
     from consumer.rules import Rules
     from consumer.wire.subjects import Names
@@ -218,7 +218,7 @@ def _alike(patterns: "list[JobKey]") -> list[str]:
 
 
 async def _settle(
-    rules: "Rules", target: _Target, awaited: list[_Awaited], entries: "Reading", *, as_json: bool
+    rules: "Rules", target: _Target, awaited: list[_Awaited], entries: "LiveReading", *, as_json: bool
 ) -> None:
     """Take entries until every job is settled. For entries from before now only the last state of a job counts."""
     told = False

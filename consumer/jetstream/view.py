@@ -97,16 +97,16 @@ class View:
         """The number of the log's last entry; 0: there was none yet."""
         return (await self.info(self.names.log)).state.last_seq
 
-    def follow(self, *filters: str, start: Start = NEW) -> "Reading":
+    def follow(self, *filters: str, start: Start = NEW) -> "LiveReading":
         """The log's entries under *filters* (no two may overlap), from *start*, and then for ever as they are stored.
 
         Survives the loss of the consumer, of the server and of the connection: goes on after the last entry given.
         """
-        return Reading(self, self.names.log, filters, start, live=True)
+        return LiveReading(self, self.names.log, filters, start)
 
     def entries(self, *filters: str, start: Start = FIRST) -> "Reading":
         """The log's entries under *filters* that are stored by now, in order."""
-        return Reading(self, self.names.log, filters, start, live=False)
+        return Reading(self, self.names.log, filters, start)
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class View:
         """
         # The server looks the last entries of all subjects up in half the time that it needs for a filter of states.
         filters = [f"{self.names.state_prefix}{namespace}.*.*" for namespace in namespaces] or [">"]
-        return Present(Reading(self, self.names.log, filters, LAST, live=False), self.names)
+        return Present(Reading(self, self.names.log, filters, LAST), self.names)
 
     async def keys(self, namespace: str = "*", job: str = "*") -> list[JobKey]:
         """The keys of all jobs in the log that match. One request for one *job*; for all as slow as `present`."""
@@ -133,11 +133,11 @@ class View:
 
     def refused(self, *filters: str) -> "Reading":
         """The quarantined and undecodable entries under *filters* that are stored by now, in order."""
-        return Reading(self, self.names.refused, filters, FIRST, live=False)
+        return Reading(self, self.names.refused, filters, FIRST)
 
     def advisories(self) -> "Reading":
         """The advisories that are stored by now, in order."""
-        return Reading(self, self.names.log, (self.names.advisory("*", "*"),), FIRST, live=False)
+        return Reading(self, self.names.log, (self.names.advisory("*", "*"),), FIRST)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -191,18 +191,15 @@ class View:
 class Reading:
     """One way through a stream: an asynchronous context manager, and in it an asynchronous iterator of entries.
 
-    Live: goes on for ever; what is in doubt (a hole in the consumer's count, missed heartbeats, another connection) is
-    asked for again after the last entry given, so no entry is left out and none comes twice. Not live: ends with the
-    last entry that was stored when it began, and raises `ServerError` if the way is lost.
+    It ends with the last entry that was stored when it began, and raises `ServerError` if the way is lost.
     """
 
-    def __init__(self, view: View, stream: str, filters: Sequence[str], start: Start, *, live: bool) -> None:
+    def __init__(self, view: View, stream: str, filters: Sequence[str], start: Start) -> None:
         self._view = view
         self._connection = view.connection
         self._stream = stream
         self._filters = tuple(filters)
         self._start = start
-        self._live = live
         self._created = ""
         self._pull: Pull | None = None
         self._arrived: deque[Pulled] = deque()
@@ -240,8 +237,11 @@ class Reading:
         return self
 
     async def __anext__(self) -> Entry:
-        if not self._live and self.caught_up:
+        if self.caught_up:
             raise StopAsyncIteration
+        return await self._next()
+
+    async def _next(self) -> Entry:
         while not self._arrived:
             assert self._pull is not None
             try:
@@ -292,9 +292,22 @@ class Reading:
             self._checked = last
 
     async def _again(self, why: str) -> None:
+        """Deal with *why* what is read through may be gone."""
+        raise ServerError(f"{why} while {self._stream} was read: try again")
+
+
+class LiveReading(Reading):
+    """A reading that goes on for ever.
+
+    What is in doubt (a hole in the consumer's count, missed heartbeats, another connection) is asked for again after
+    the last entry given, so no entry is left out and none comes twice.
+    """
+
+    async def __anext__(self) -> Entry:
+        return await self._next()
+
+    async def _again(self, why: str) -> None:
         """Make the consumer anew, after the last entry given; try until the server answers."""
-        if not self._live:
-            raise ServerError(f"{why} while {self._stream} was read: try again")
         told = False
         while True:
             if self._connection.is_closed:

@@ -539,9 +539,7 @@ async def torture_reports(plan: ReportPlan, seed: int, folder: Path, tell: Tell)
         await tormentor.wake_all()
         ended = time.monotonic()
         view = View(connection, NAMES, where=server.url)
-        expected = fold_one_by_one(
-            await _read(lambda: Reading(view, NAMES.input, (f"{NAMES.in_prefix}>",), FIRST, live=False))
-        )
+        expected = fold_one_by_one(await _read(lambda: Reading(view, NAMES.input, (f"{NAMES.in_prefix}>",), FIRST)))
         tell(f"reports: all faults are over, {expected.updates} updates and {len(expected.refused)} refusals must come")
         await _until_still(view, expected, daemons, ended + FINISH_S)
         outcome.numbers = {
@@ -680,7 +678,7 @@ async def _compare(view: View, expected: Expected) -> list[str]:
         if not entry.subject.startswith(f"{NAMES.prefix}.advisory.stuck.")
     ]
     prefix = NAMES.key_in_bucket(JobKey(""))
-    copies = await _read(lambda: Reading(view, NAMES.bucket_stream, (f"{prefix}>",), FIRST, live=False))
+    copies = await _read(lambda: Reading(view, NAMES.bucket_stream, (f"{prefix}>",), FIRST))
     present = {copy.subject.removeprefix(prefix): copy.body for copy in copies}
     wrong += [
         f"{key}: the bucket has not its last update" for key, log in logs.items() if present.get(key) != log[-1].body
