@@ -13,7 +13,7 @@ import typer
 from consumer.cli.options import require_files
 from consumer.daemon.assemble import run_daemon
 from consumer.errors import ExitCode, JobstateError, SettingsError
-from consumer.observe import configure, never_wait, tell_left_out
+from consumer.observe import configure, never_wait, tell_left_out_at_end
 from consumer.settings import CONFIG, Given, Settings, load
 
 log = structlog.get_logger()
@@ -65,7 +65,7 @@ def run(
         log.exception("daemon.fault", kind=type(error).__name__)
         raise typer.Exit(ExitCode.FAULT) from error
     finally:
-        tell_left_out(at_end=True)
+        tell_left_out_at_end()
     if code is not ExitCode.OK:
         raise typer.Exit(code)
 

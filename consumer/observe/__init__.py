@@ -4,7 +4,7 @@ Nothing here decides anything, and nothing that decides knows of it.
 """
 
 from consumer.observe.health import Health, serve, url_of
-from consumer.observe.log import configure, never_wait, tell_left_out
+from consumer.observe.log import configure, never_wait, tell_left_out, tell_left_out_at_end
 from consumer.observe.metrics import Metrics
 
-__all__ = ["Health", "Metrics", "configure", "never_wait", "serve", "tell_left_out", "url_of"]
+__all__ = ["Health", "Metrics", "configure", "never_wait", "serve", "tell_left_out", "tell_left_out_at_end", "url_of"]

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TextIO, cast
 
 import structlog
@@ -50,7 +50,7 @@ class LeftOut(NamedTuple):
 class RateBound:
     """A structlog processor that lets through *lines_per_s* lines a second of one event name, and counts the rest.
 
-    The next line of that name says how many were left out (`left_out`); `take` tells of those without a next line.
+    The next line of that name says how many were left out (`left_out`); `take_due` tells of those without a next line.
     """
 
     def __init__(self, lines_per_s: int, now: Callable[[], float] = time.monotonic) -> None:
@@ -77,19 +77,17 @@ class RateBound:
             event["left_out"] = left_out.lines
         return event
 
-    def take(self, *, at_end: bool = False) -> dict[str, LeftOut]:
-        """Counts of lines left out, by event, since they were last told; each event at most once in `LEFT_OUT_EVERY_S`.
-
-        *at_end*: all of it, however short ago the last one was.
-        """
+    def take_due(self) -> dict[str, LeftOut]:
+        """Counts of lines left out since they were last told, by event; an event at most once in `LEFT_OUT_EVERY_S`."""
         now = self._now()
-        due = [
-            name
-            for name in self._left_out
-            if at_end or now - self._told_at.get(name, -LEFT_OUT_EVERY_S) >= LEFT_OUT_EVERY_S
-        ]
+        due = [name for name in self._left_out if now - self._told_at.get(name, -LEFT_OUT_EVERY_S) >= LEFT_OUT_EVERY_S]
         self._told_at |= dict.fromkeys(due, now)
         return {name: self._left_out.pop(name) for name in due}
+
+    def take_all(self) -> dict[str, LeftOut]:
+        """As `take_due`, and of every event, however short ago it was told of."""
+        left_out, self._left_out = self._left_out, {}
+        return left_out
 
 
 _NOISE: Final = "returning true from eof_received() has no effect when using ssl"
@@ -183,14 +181,21 @@ def configure(settings: Log, stream: TextIO | None = None) -> None:
     logging.basicConfig(handlers=[_Library()], level=max(level, logging.WARNING), force=True)
 
 
-def tell_left_out(*, at_end: bool = False) -> None:
-    """Say how many lines of each event were left out, once a minute at most; *at_end* whatever is still untold.
+def tell_left_out() -> None:
+    """Say how many lines of each event were left out, once a minute at most."""
+    _tell_left_out(RateBound.take_due)
 
-    The line has the level of what was left out: a busy second of ordinary updates is no warning.
-    """
+
+def tell_left_out_at_end() -> None:
+    """Say how many lines of each event were left out and not told of yet."""
+    _tell_left_out(RateBound.take_all)
+
+
+def _tell_left_out(take: Callable[[RateBound], Mapping[str, LeftOut]]) -> None:
+    """Say what *take* gives. A line has the level of what was left out: a busy second of updates is no warning."""
     for bound in structlog.get_config()["processors"]:
         if isinstance(bound, RateBound):
-            for event, left_out in bound.take(at_end=at_end).items():
+            for event, left_out in take(bound).items():
                 _write(left_out.level, "log.left-out", of=event, lines=left_out.lines)
     if isinstance(sys.stderr, QueuedStream):
         sys.stderr.tell_lost()

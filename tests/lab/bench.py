@@ -42,7 +42,7 @@ from consumer.nats.address import Address
 from consumer.nats.api import INPUT, StreamInfo, header
 from consumer.nats.connect import connect_reader
 from consumer.nats.connection import Connection
-from consumer.observe import configure, never_wait, tell_left_out
+from consumer.observe import configure, never_wait, tell_left_out_at_end
 from consumer.settings import Http, Log, Nats, Settings, Streams
 from consumer.wire.subjects import Names
 
@@ -282,7 +282,7 @@ async def follow(part: Part) -> Took | None:
         patch.object(topology, "ensure", ensure_part),
     ):
         await assemble.run_daemon(settings, stop)
-    tell_left_out(at_end=True)
+    tell_left_out_at_end()
     if not part.count:
         return None
     return Took(count=part.count, wall_s=ended[0] - began[0], cpu_s=ended[1] - began[1])

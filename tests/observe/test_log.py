@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from consumer.observe import configure, tell_left_out
+from consumer.observe import configure, tell_left_out, tell_left_out_at_end
 from consumer.observe.log import TRACEBACK_MAX, VALUE_MAX, RateBound
 from consumer.settings import Log
 from tests.logs import untouched_log
@@ -157,8 +157,8 @@ def test_lines_of_one_kind_are_bounded() -> None:
     for _ in range(1_000):
         log.error("append.refused")
     log.info("daemon.ready")
-    tell_left_out(at_end=True)
-    tell_left_out(at_end=True)
+    tell_left_out_at_end()
+    tell_left_out_at_end()
     said = [line["event"] for line in lines(out)]
     assert said.count("daemon.ready") == 1
     assert said.count("append.refused") < 100
@@ -190,8 +190,8 @@ def test_no_line_that_is_left_out_is_forgotten() -> None:
         for _ in range(3):
             with contextlib.suppress(structlog.DropEvent):
                 told += int(bound(None, "info", {"event": "a"}).get("left_out", 0))
-        told += sum(left_out.lines for left_out in bound.take().values())
-    told += sum(left_out.lines for left_out in bound.take(at_end=True).values())
+        told += sum(left_out.lines for left_out in bound.take_due().values())
+    told += sum(left_out.lines for left_out in bound.take_all().values())
     assert told == 1_200
 
 
@@ -205,7 +205,7 @@ def test_what_is_left_out_of_one_event_is_told_once_a_minute() -> None:
         for event in ("a", "b") if second == 90 else ("a",):
             with contextlib.suppress(structlog.DropEvent):
                 bound(None, "info", {"event": event})
-        told += bound.take()
+        told += bound.take_due()
     assert (told.count("a"), told.count("b")) == (10, 1)
 
 
@@ -227,7 +227,7 @@ def test_the_next_line_says_how_many_were_left_out() -> None:
     now = 1.0
     assert offer("a") == {"event": "a", "left_out": 4}
     assert offer("a") == {"event": "a"}
-    assert bound.take() == {}
+    assert bound.take_due() == {}
 
 
 def test_what_a_library_says_comes_the_same_way() -> None:
