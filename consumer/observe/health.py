@@ -8,7 +8,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -165,7 +165,7 @@ def _metrics(metrics: Metrics) -> _Answer:
 def _livez(health: Health) -> _Answer:
     async def answer(_request: web.Request) -> web.Response:
         late = health.late()
-        return _say({"alive": not late, "late": late}, well=not late)
+        return web.json_response({"alive": not late, "late": late}, status=503 if late else 200)
 
     return answer
 
@@ -173,10 +173,7 @@ def _livez(health: Health) -> _Answer:
 def _readyz(health: Health, cluster: str) -> _Answer:
     async def answer(_request: web.Request) -> web.Response:
         unready = health.unready()
-        return _say({"ready": not unready, "cluster": cluster, "parts": health.parts()}, well=not unready)
+        body = {"ready": not unready, "cluster": cluster, "parts": health.parts()}
+        return web.json_response(body, status=503 if unready else 200)
 
     return answer
-
-
-def _say(body: Mapping[str, object], *, well: bool) -> web.Response:
-    return web.json_response(body, status=200 if well else 503)

@@ -107,27 +107,25 @@ class QueuedStream(io.TextIOBase):
                 self._changed.wait_for(lambda: self._texts or self._asked)
                 texts, self._texts = self._texts, []
                 untold, self._asked = self._untold, False
-            written = self._write_all(texts)
+            refused = self._write_all(texts)
             # The lost lines came after these, and before what has come since.
-            said = self._say_lost(untold) if untold and written else ""
-            told = bool(said) and self._write_all([said], count=False)
+            said = self._say_lost(untold) if untold and not refused else ""
+            told = bool(said) and not self._write_all([said])
             with self._changed:
+                self._lose(refused)
                 self._waiting -= sum(map(len, texts))
                 self._untold -= untold if told else 0
                 self._changed.notify_all()
 
-    def _write_all(self, texts: Iterable[str], *, count: bool = True) -> bool:
-        """Write *texts*; gives whether all of it was taken. *count*: what was not is counted as lost."""
-        lost = 0
+    def _write_all(self, texts: Iterable[str]) -> int:
+        """Write *texts*; gives how many lines of them the system refused."""
+        refused = 0
         for piece in _pieces(_bytes_of(text, self.encoding) for text in texts):
             data = b"\n" + piece if self._torn else piece
             left = self._write(data)
             self._torn = bool(left) and (left != data or self._torn)
-            lost += left.count(b"\n")
-        if count and lost:
-            with self._changed:
-                self._lose(lost)
-        return not lost
+            refused += left.count(b"\n")
+        return refused
 
     def _write(self, data: bytes) -> bytes:
         """Write *data*; gives what the system refused of it."""
