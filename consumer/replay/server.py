@@ -9,7 +9,7 @@ from typing import Final, Self
 from aiohttp import hdrs, web
 
 from consumer.replay.clock import ReplayClock
-from consumer.replay.simulated import SimulatedOrchestrator
+from consumer.replay.simulated import READ_COST_S, SimulatedOrchestrator
 
 _VERSION: Final = "X-Bacalhau-Git-Version"
 
@@ -67,7 +67,7 @@ class OrchestratorServer:
         self.asked_at.append(asyncio.get_running_loop().time())
         if self.fault is not None and (wrong := await self.fault(request)) is not None:
             return wrong
-        cost_s = self._orchestrator.cost_s(self._clock.now_ns, of_list=kind == "list")
+        cost_s = self._orchestrator.list_cost_s(self._clock.now_ns) if kind == "list" else READ_COST_S
         self.cost_s += cost_s
         await asyncio.sleep(cost_s)
         # As it stood on the request line: an escaped slash belongs to an id, not to the path.

@@ -85,9 +85,9 @@ class SimulatedOrchestrator:
                 return self.history(t_ns, unquote(job), query)
         return _refusal(404, "Not Found", code="")
 
-    def cost_s(self, t_ns: int, *, of_list: bool) -> float:
-        """How long an answer at *t_ns* keeps a core of a real orchestrator, in seconds."""
-        stored = sum(record.change_ns[0] <= t_ns for record in self._records.values()) if of_list else 0
+    def list_cost_s(self, t_ns: int) -> float:
+        """How long a list of jobs at *t_ns* keeps a core of a real orchestrator, in seconds."""
+        stored = sum(record.change_ns[0] <= t_ns for record in self._records.values())
         return READ_COST_S + LIST_COST_S * stored
 
     def version(self) -> Reply:

@@ -28,7 +28,7 @@ from consumer.errors import DecodeError
 from consumer.model import DERIVED, HistoryPage, JobDocument, JobPage, Record, Rejected, Undecodable
 from consumer.replay.memory import MemoryLog
 from consumer.replay.recording import Recording
-from consumer.replay.simulated import SimulatedOrchestrator
+from consumer.replay.simulated import READ_COST_S, SimulatedOrchestrator
 from consumer.rules import Rules
 from consumer.wire import decode_frame, malformed_frame
 from consumer.wire.rest import decode_history, decode_job, decode_jobs
@@ -179,7 +179,7 @@ class VirtualReplay:
 
     def _ask(self, read: OrchestratorRead, now: float) -> HistoryPage | JobPage | JobDocument | Missing:
         now_ns = self._recording.ns_of(now)
-        self._cost_s += self._orchestrator.cost_s(now_ns, of_list=isinstance(read, ReadJobs))
+        self._cost_s += self._orchestrator.list_cost_s(now_ns) if isinstance(read, ReadJobs) else READ_COST_S
         if isinstance(read, ReadJobs):
             query = {"namespace": "*", "order_by": "modified_at", "reverse": "true", "limit": str(read.limit)}
             reply = self._orchestrator.jobs(now_ns, query | _token(read.next_token))
