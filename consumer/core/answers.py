@@ -155,7 +155,7 @@ class Answers:
         reader.claim.end()  # the answer says no less than the log, whatever comes of its steps
         if isinstance(found, Contradicted):
             self._correct(reader, found, cause)
-        elif known is not None or not ended_before(self._jobs.rules, part, self._jobs.since_ns or 0):
+        elif known is not None or not ended_before(self._jobs.rules, part, self._jobs.since_ns):
             record = Record(key=reader.key, job=reader.identity, after=found.after, steps=found.steps, cause=cause)
             self._emit(reader, record)
         self._jobs.after_look(reader, now)

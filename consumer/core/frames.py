@@ -42,10 +42,6 @@ class FrameHints:
     def take_frame(self, frame: Frame, now: float) -> bool:
         """Take a frame as the hint that it is. False: nobody can tell which job it is of, and only a list may."""
         self._jobs.counts.frames += 1
-        if self._jobs.since_ns is None:
-            if frame.snapshot is not None:
-                self._remember(frame, frame.snapshot)
-            return True
         if frame.snapshot is not None:
             self._ask_for_bid(frame, frame.snapshot, now)
             return True

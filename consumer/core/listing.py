@@ -25,18 +25,15 @@ class Listing:
     def take_page(self, page: JobPage, now: float) -> None:
         """Take a page that was answered at *now*."""
         left_at = self._lists.asked_at
-        begun = self._jobs.since_ns is not None
         if self._jobs.since_ns and page.clock_ns + AHEAD_NS < self._jobs.since_ns and agrees_with_clock(page):
             self._jobs.events.append(notices.began_ahead(self._jobs.since_ns, page.clock_ns))
-            self._jobs.since_ns = (
-                page.clock_ns - AHEAD_NS
-            )  # what ended between the setting back and this list is told, too
-        if begun:
-            for row in page.jobs:
-                self._compare(row, now, left_at)
-            self._look_at_bad(page.bad, now)
+            # What ended between the setting back and this list is told, too.
+            self._jobs.since_ns = page.clock_ns - AHEAD_NS
+        for row in page.jobs:
+            self._compare(row, now, left_at)
+        self._look_at_bad(page.bad, now)
         before = self._lists.high_water
-        if self._lists.answered(page, now, begun=begun):
+        if self._lists.answered(page, now):
             self._jobs.events.append(notices.record_went_back(self._lists.high_water, before))
             for reader in self._jobs.all():
                 reader.tail = None  # what was there may be another history now
@@ -47,7 +44,7 @@ class Listing:
         if reader is not None:
             reader.name_by(row.job)
         known = self._jobs.known(job_key(row.job.namespace, row.job.id))
-        said = lay_beside(self._jobs.rules, known, row, self._jobs.since_ns or 0)
+        said = lay_beside(self._jobs.rules, known, row, self._jobs.since_ns)
         is_new = self._lists.sweeps or row.modified_ns > self._lists.high_water
         if said is Row.DIFFERS or (said is Row.PERHAPS and is_new):
             self._take_differing(row, known, now, left_at)

@@ -102,8 +102,6 @@ class Lists:
         self._lower_since: float | None = None
         self.high_water = 0
         """The newest ModifyTime up to which all changes were seen (ns)."""
-        self.newest_ns: int | None = None
-        """The newest ModifyTime of the first list (0: no job at all); None until it was answered."""
         self.count = 0
         """Pages asked for, so far."""
         self._seen_from: float | None = None
@@ -208,13 +206,12 @@ class Lists:
             return 0.0
         return max(self._found_within_s, now - self._seen_from)
 
-    def answered(self, page: JobPage, now: float, *, begun: bool) -> bool:
-        """Take a page that has been looked at. *begun*: the log's beginning is agreed; else its top alone counts.
+    def answered(self, page: JobPage, now: float) -> bool:
+        """Take a page that has been looked at.
 
         Gives whether the record has gone back: its newest change is older than what was seen, and has been for long.
         """
-        read, pacing = self._asked, self._pacing
-        self._asked = None
+        read, self._asked = self._asked, None
         self._failures = self._tries = 0
         self.took_s = now - self._asked_at
         self._free_at = now + self._spend(now, self._cost_s(now))
@@ -223,16 +220,12 @@ class Lists:
         if read is None or not read.next_token:
             self._found_within_s = 0.0 if self._seen_from is None else now - self._seen_from
             self._seen_from = self._asked_at
-            self._newest = self._newest_of(page)
-            self.newest_ns = self._newest if self.newest_ns is None else self.newest_ns
+            self._newest = newest_of(page, clock_agreed=self._clock_agreed)
             if self._clock_agreed and 0 < page.clock_ns < self.high_water - AHEAD_NS:
                 # The clock was ahead for a while: what is written now lies below what was written then.
                 self.high_water, self._sweep_wanted = self._newest, True
             went_back = self._is_back(now)
-        if not begun:
-            self._sweep_wanted, self._sweep, self._changes = False, None, None
-            self._changes_due = self._sweep_due = now + pacing.list_every_s
-        elif self._of_sweep:
+        if self._of_sweep:
             self._end_of_sweep_page(read, page, now)
         else:
             self._end_of_changes_page(read, page, now)
@@ -270,18 +263,6 @@ class Lists:
     def _seen(self, now: float) -> None:
         self.high_water = max(self.high_water, self._newest)
         self._changes, self._changes_due = None, now + self._pacing.list_every_s
-
-    def _newest_of(self, page: JobPage) -> int:
-        """When the last of them was written, but for those that a clock wrote which was ahead; 0: there are none.
-
-        They stand at the top of every list for as long as it was ahead, and would hide what has changed since. Where no
-        job was ever written by then it is `clock_ns` that is wrong.
-        """
-        times = _times(page)
-        newest = max(times, default=0)
-        if not self._clock_agreed or not page.clock_ns or newest <= page.clock_ns + AHEAD_NS:
-            return newest
-        return max((time for time in times if time <= page.clock_ns + AHEAD_NS), default=page.clock_ns)
 
     def _is_back(self, now: float) -> bool:
         if self._newest >= self.high_water:
@@ -356,6 +337,19 @@ class Lists:
 def _times(page: JobPage) -> list[int]:
     """When the page's jobs were written, as far as that can be read."""
     return [job.modified_ns for job in page.jobs] + [job.modified_ns for job in page.bad if job.modified_ns]
+
+
+def newest_of(page: JobPage, *, clock_agreed: bool) -> int:
+    """When the last of its jobs was written, but for those that a clock wrote which was ahead (ns; 0: it has none).
+
+    They stand at the top of every list for as long as it was ahead, and would hide what has changed since. Where no
+    job was ever written by then, *clock_agreed* is false: it is `clock_ns` that is wrong.
+    """
+    times = _times(page)
+    newest = max(times, default=0)
+    if not clock_agreed or not page.clock_ns or newest <= page.clock_ns + AHEAD_NS:
+        return newest
+    return max((time for time in times if time <= page.clock_ns + AHEAD_NS), default=page.clock_ns)
 
 
 def agrees_with_clock(page: JobPage) -> bool:

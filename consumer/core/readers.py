@@ -47,7 +47,9 @@ UNTOUCHED: Final = frozenset({"unreachable", "unresolved"})
 
 
 class Readers:
-    """One cluster's readers. *known* gives the log's last update of a job; *since_ns*: see `begin`.
+    """One cluster's readers. *known* gives the log's last update of a job.
+
+    Published is what is open, and what ended after *since_ns* (the orchestrator's clock; 0: everything).
 
     After each call drain `events`, and carry out `due_reads`; `wake_at` says when the time alone brings more.
     """
@@ -58,15 +60,14 @@ class Readers:
         known: Callable[[JobKey], LastUpdate | None],
         options: ReadingOptions | None = None,
         *,
-        since_ns: int | None = None,
+        since_ns: int,
         dice: Callable[[], float] = lambda: 0.5,
     ) -> None:
         """*dice* gives numbers in [0, 1), for pauses that do not end at one instant everywhere."""
         self._options: Final = options or ReadingOptions()
         self._lists: Final = Lists(self._options)
-        self._jobs: Final = Registry(rules, known, self._options, self._lists.want_room)
-        self._jobs.since_ns = since_ns
-        self._lists.high_water = since_ns or 0
+        self._jobs: Final = Registry(rules, known, self._options, self._lists.want_room, since_ns)
+        self._lists.high_water = since_ns
         self._frames: Final = FrameHints(self._jobs)
         self._requests: Final = Requests(self._jobs, self._lists, dice)
         self._answers: Final = Answers(self._jobs, self._requests)
@@ -89,16 +90,6 @@ class Readers:
         return self._jobs.counts
 
     # -- what begins, and what was missed -----------------------------------------------------------------------------
-
-    def begin(self, since_ns: int) -> None:
-        """Publish what is open, and what ended after *since_ns* (the orchestrator's clock, ns; 0: everything).
-
-        Until it is known nothing is read but the first list, and frames say nothing: all jobs are listed then.
-        """
-        if self._jobs.since_ns != since_ns:
-            self._jobs.since_ns = since_ns
-            self._lists.high_water = since_ns
-            self.look_everywhere()
 
     def look_everywhere(self) -> None:
         """Frames may have been missed (start, reconnect of either side): list all jobs, all pages, once it may."""
@@ -210,11 +201,6 @@ class Readers:
         return None if self._pace.away else self._pace.turn(now) - now
 
     # -- how it stands ------------------------------------------------------------------------------------------------
-
-    @property
-    def newest_ns(self) -> int | None:
-        """The newest ModifyTime of the first list (0: no job at all); None until it was answered."""
-        return self._lists.newest_ns
 
     def found_within_s(self, now: float) -> float:
         """Seconds within which a change is found that no frame tells of; 0: there was no list yet, or there is none."""

@@ -31,7 +31,7 @@ class Counts(msgspec.Struct, kw_only=True):
 class Registry:
     """One cluster's readers by their jobs' ids, and the schedule that holds them.
 
-    *known* gives the log's last update of a job. `crowded` is called where a job has no room.
+    *known* gives the log's last update of a job. *crowded* is called where a job has no room.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Registry:
         known: Callable[[JobKey], LastUpdate | None],
         options: ReadingOptions,
         crowded: Callable[[], None],
+        since_ns: int,
     ) -> None:
         self.rules: Final = rules
         self.known: Final = known
@@ -49,8 +50,8 @@ class Registry:
         self._open = 0
         self.schedule: Final = Schedule(options)
         self.backlog: Final = Backlog()
-        self.since_ns: int | None = None
-        """When the log begins, by the orchestrator's clock (ns; 0: with the first job of all); None: not agreed yet."""
+        self.since_ns = since_ns
+        """When the log begins, by the orchestrator's clock (ns; 0: with the first job of all)."""
         self.events: list[Work] = []
         """What there is to decide and to announce, since somebody looked."""
         self.counts: Final = Counts()
@@ -125,7 +126,7 @@ class Registry:
 
     def is_left_out(self, job: Snapshot) -> bool:
         """Whether the job had ended when the log began."""
-        return is_left_out(self.rules, job, self.since_ns or 0)
+        return is_left_out(self.rules, job, self.since_ns)
 
     # -- when it is read ----------------------------------------------------------------------------------------------
 

@@ -61,22 +61,19 @@ class Requests:
         """When the next read is due, whether or not it may leave then; None: not before something comes."""
         if self._next_pages:
             return LONG_AGO
-        list_due, due = self._lists.wake_at(), self._schedule_due()
+        list_due, due = self._lists.wake_at(), self._jobs.schedule.wake_at()
         due = due if list_due is None else min(due, list_due)
         return None if due == NEVER else due
-
-    def _schedule_due(self) -> float:
-        return self._jobs.schedule.wake_at() if self._jobs.since_ns is not None else NEVER
 
     def waiting(self, now: float) -> int:
         """Reads that are due and have not left."""
         lists_due = self._lists.wake_at()
-        of_jobs = self._jobs.schedule.overdue(now) if self._jobs.since_ns is not None else 0
+        of_jobs = self._jobs.schedule.overdue(now)
         return len(self._next_pages) + of_jobs + (lists_due is not None and lists_due <= now)
 
     def waited_s(self, now: float) -> float:
         """How long the oldest job among these has waited: above some seconds, rate or orchestrator cannot keep up."""
-        due = self._schedule_due()
+        due = self._jobs.schedule.wake_at()
         return 0.0 if self._began_at is None else max(now - max(due, self._began_at), 0.0)
 
     def _next_read(self, now: float) -> OrchestratorRead | None:
@@ -108,8 +105,6 @@ class Requests:
 
     def _next_reader(self, now: float) -> Reader | None:
         """The job to read now. One that a list has just shown to be unchanged waits for its next time."""
-        if self._jobs.since_ns is None:
-            return None
         while (reader := self._jobs.schedule.next(now)) is not None:
             if not reader.spare(self._lists.quiet_at, self._jobs.options):
                 break

@@ -155,6 +155,8 @@ class _Daemon(Runtime):
                         return ExitCode.OK
                     _settle_memory()
                     drained = await session.run(stop)
+                if not stop.is_set():
+                    continue  # the log has a beginning now
             except LogWentBackError as error:
                 log.warning("log.went_back", reason=str(error), next_step="everything is read again")
                 self.health.failing(LOG, f"everything is read again: {error}")

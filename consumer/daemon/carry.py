@@ -13,11 +13,10 @@ import structlog
 from consumer.core import Core, Decided, Published, Readers
 from consumer.core.appends import Answer
 from consumer.core.reads import OrchestratorRead
-from consumer.errors import ConnectionLostError, DecodeError, OrchestratorError, UnreachableError
+from consumer.errors import ConnectionLostError, DecodeError, OrchestratorError
 from consumer.model import Frame, Malformed, Notice, Work
-from consumer.ports import Answered, Beginning, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
+from consumer.ports import Answered, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
 from consumer.wire import decode_frame, decode_report, malformed_frame, malformed_report
-from consumer.wire.decoding import time_of
 from consumer.wire.subjects import Names
 
 log = structlog.get_logger()
@@ -25,18 +24,17 @@ log = structlog.get_logger()
 UPDATE_ROOM: Final = 16 * 1024
 """Bytes by which an update, or what is kept of a rejection, may exceed its report: names, numbers, headers."""
 
-AHEAD_NS: Final = 3_600 * 10**9
-"""A time of the orchestrator that is further ahead of our clock than clocks are apart."""
 
-
-def tell_ahead(told_ns: int, now_ns: int, next_step: str) -> None:
-    """Say that the log begins, or was to begin, at *told_ns*: what ends until then is left out."""
+def tell_failed(one: Answered) -> None:
+    """Say of a read that failed why, and what to do about it."""
+    assert isinstance(one.answer, OrchestratorError)
     log.warning(
-        "log.beginning_ahead",
-        beginning=str(time_of(told_ns)),
-        our_clock=str(time_of(now_ns)),
-        reason="jobs that end before the log's beginning are left out, and it is more than an hour ahead of our clock",
-        next_step=next_step,
+        "read.failed",
+        kind=one.answer.kind,
+        read=type(one.read).__name__,
+        job_id=getattr(one.read, "job", ""),
+        reason=one.answer.fault.detail,
+        next_step=one.answer.fault.next_step,
     )
 
 
@@ -82,15 +80,10 @@ class Sources:
         reports: Input,
         tap: Tap | None = None,
         reads: Reads | None = None,
-        beginning: Beginning | None = None,
-        backfill_ns: int | None = 0,
     ) -> None:
-        """*backfill_ns*: how far before the log's beginning finished jobs are taken in; None: all of them."""
         self.reports: Final = reports
         self.tap: Final = tap
         self.reads: Final = reads
-        self.beginning: Final = beginning
-        self.backfill_ns: Final = backfill_ns
 
 
 class Carrier:
@@ -143,7 +136,6 @@ class Carrier:
         self._sooner: Final = asyncio.Event()
         self._sleeps_until: float | None = None
         self._idle: Final = asyncio.Event()
-        self._begun = False
 
     def log_loops(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
         """The loops between lanes and log, by name. They go on while the daemon drains."""
@@ -272,42 +264,14 @@ class Carrier:
             for one in answered:
                 self._core.orchestrator_answered(one.read, one.answer, now)
                 if isinstance(one.answer, OrchestratorError):
-                    log.warning(
-                        "read.failed",
-                        kind=one.answer.kind,
-                        read=type(one.read).__name__,
-                        job_id=getattr(one.read, "job", ""),
-                        reason=one.answer.fault.detail,
-                        next_step=one.answer.fault.next_step,
-                    )
+                    tell_failed(one)
             self._watcher.answered(answered, readers.away)
             if readers.returns != returns:
                 returns = readers.returns
                 if self._sources.tap is not None:
                     self._sources.tap.reconnect_now()  # its NATS lives and dies with the orchestrator
             self._follow()
-            await self._begin(readers)
             self._watcher.went_round("answers of the orchestrator")
-
-    async def _begin(self, readers: Readers) -> None:
-        """Once, when the first list has told how new the record is: agree with the log on where it begins."""
-        beginning = self._sources.beginning
-        if self._begun or readers.newest_ns is None or beginning is None:
-            return
-        newest_ns, now_ns = readers.newest_ns, int(self._clock.wall() * 1e9)
-        ahead = newest_ns > now_ns + AHEAD_NS
-        try:
-            since_ns = await beginning.agree(now_ns if ahead else newest_ns)
-        except UnreachableError as error:
-            log.warning("log.beginning_waits", reason=str(error))
-            return  # the next list comes in a second, and asks again
-        self._begun = True
-        if ahead:
-            tell_ahead(newest_ns, now_ns, "look at the orchestrator's clock; our own is taken in its place")
-        backfill = self._sources.backfill_ns
-        readers.begin(0 if backfill is None else max(since_ns - backfill, 0))
-        log.info("log.begins", since_ns=since_ns)
-        self._follow()
 
     async def _send_loop(self) -> None:
         while True:

@@ -12,7 +12,8 @@ from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, Orchestrator
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import Tap
 from consumer.core import Lanes, Readers, ReadingOptions
-from consumer.daemon.carry import AHEAD_NS, tell_ahead
+from consumer.core.beginning import told_from
+from consumer.daemon.beginning import BeginningAsker, tell_if_ahead
 from consumer.daemon.runtime import Runtime
 from consumer.derive import Derivation, DerivationSettings
 from consumer.jetstream.format import LogFormat
@@ -25,36 +26,30 @@ from consumer.wire.subjects import unescape
 class Following(msgspec.Struct, frozen=True, kw_only=True):
     """The source of events and what feeds it. With reports only there is nothing.
 
-    *beginning* is set while the log has not agreed on where it begins. *backfill_ns*: how far before that finished jobs
-    are taken in; None: all of them.
+    *beginning*: who agrees with orchestrator and log on where the log begins. While it must, nothing else is read.
     """
 
     source: Readers | Derivation | None = None
     tap: Tap | None = None
     orchestrator: Orchestrator | None = None
     reads: Reads | None = None
-    beginning: LogFormat | None = None
-    backfill_ns: int | None = 0
+    beginning: BeginningAsker | None = None
 
 
 def follow_orchestrator(runtime: Runtime, lanes: Lanes, orchestrator: Orchestrator, form: LogFormat) -> Following:
-    """Read the record, and listen to Bacalhau's frames if its NATS is named."""
-    settings = runtime.settings
+    """Read the record, and listen to Bacalhau's frames if its NATS is named. A new log needs a beginning first."""
+    settings, options = runtime.settings, reading_options(runtime.settings)
+    if form.since_ns is None:
+        beginning = BeginningAsker(orchestrator, form, options, runtime.clock, runtime.watch)
+        return Following(orchestrator=orchestrator, beginning=beginning)
+    tell_if_ahead(form.since_ns, int(runtime.clock.wall() * 1e9), runtime.names.format)
     backfill = settings.scan.backfill_s
     backfill_ns = None if backfill == float("inf") else int(backfill * 1e9)
-    since = form.since_ns
-    if since is not None and since > (now_ns := int(runtime.clock.wall() * 1e9)) + AHEAD_NS:
-        tell_ahead(
-            since,
-            now_ns,
-            "look at the orchestrator's clock, and at ours; if they are right now, remove the log's entry "
-            f"{runtime.names.format} and start again: it then begins with the next list (scan.backfill: earlier)",
-        )
     readers = Readers(
         runtime.rules,
         lanes.known,
-        reading_options(settings),
-        since_ns=None if since is None else 0 if backfill_ns is None else max(since - backfill_ns, 0),
+        options,
+        since_ns=told_from(form.since_ns, backfill_ns),
         dice=random,
     )
     readers.hold()  # until `Session._first_look`
@@ -65,8 +60,6 @@ def follow_orchestrator(runtime: Runtime, lanes: Lanes, orchestrator: Orchestrat
         tap=Tap(settings.bacalhau) if settings.bacalhau.url else None,
         orchestrator=orchestrator,
         reads=Reads(orchestrator, runtime.clock),
-        beginning=form if since is None else None,
-        backfill_ns=backfill_ns,
     )
 
 

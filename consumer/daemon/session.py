@@ -20,7 +20,7 @@ from consumer.core.dwell import Dwell
 from consumer.daemon.carry import Carrier, Sources
 from consumer.daemon.following import Following
 from consumer.daemon.runtime import Runtime
-from consumer.daemon.supervise import Loop, run_until
+from consumer.daemon.supervise import Loop, run_until, unless
 from consumer.daemon.watch import INPUT, ORCHESTRATOR, TAP
 from consumer.errors import LogWentBackError, RefusedError, ServerError, UnreachableError
 from consumer.faults import NEXT_STEP
@@ -103,7 +103,10 @@ class Session:
         self._input_read_at = float("-inf")
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Carry on until *stop* and the drain after it; gives whether that came to its end."""
+        """Carry on until *stop* and the drain after it; gives whether that came to its end.
+
+        While the log has no beginning, only until it has one: the next session reads the record by it.
+        """
         runtime, settings = self._runtime, self._runtime.settings
         self._reports.tell = self._say_input
         runtime.watch.follow_life(self._lanes, self._source, self._dwell, self._outcomes)
@@ -114,8 +117,6 @@ class Session:
                 reports=self._reports,
                 tap=self._tap,
                 reads=self._reads,
-                beginning=self._following.beginning,
-                backfill_ns=self._following.backfill_ns,
             ),
             writer=self._writer,
             reopen=self._reopen,
@@ -148,13 +149,18 @@ class Session:
             and isinstance(readers := self._source, Readers)
         ):
             sources["names"] = lambda: compare_names(tap, asked, lambda: readers.turn_s(runtime.clock.now()))
+        over = stop
+        if self._following.beginning is not None:
+            over = asyncio.Event()
+            sources["beginning"] = lambda: self._begin(stop, over)
         try:
             return await run_until(
-                stop,
+                over,
                 sources=sources,
                 rest={name: self._expected(name, loop, more.get(name, 0.0)) for name, loop in rest.items()},
                 drain=carrier.drain,
                 deadline_s=settings.drain.deadline_s,
+                draining=lambda: self._say_drain(stop),
                 ending=lambda: runtime.health.expect(ENDING, ENDING_S),
             )
         finally:
@@ -215,6 +221,17 @@ class Session:
             runtime.outages["log"].end()
             runtime.metrics.reconnects("writer").inc()
             return writer
+
+    def _say_drain(self, stop: asyncio.Event) -> None:
+        if stop.is_set():  # else another session follows at once
+            log.info("drain.began", deadline_s=self._runtime.settings.drain.deadline_s)
+
+    async def _begin(self, stop: asyncio.Event, over: asyncio.Event) -> None:
+        """Have the log's beginning agreed on. Then, or with *stop*, this session is *over*."""
+        assert self._following.beginning is not None
+        await unless(stop, self._following.beginning.agree())
+        over.set()
+        await asyncio.Event().wait()
 
     async def _first_look(self, carrier: Carrier) -> None:
         """List all jobs once the tap listens, or without it where that fails; and again when it does after that.

@@ -28,13 +28,14 @@ async def run_until(  # noqa: PLR0913 - each is one part of a life, given once
     rest: Mapping[str, Loop],
     drain: Callable[[], Awaitable[None]],
     deadline_s: float,
+    draining: Callable[[], None] = lambda: None,
     ending: Callable[[], None] = lambda: None,
 ) -> bool:
     """Run all loops until *stop*; then end the *sources*, drain while the *rest* goes on, and end that.
 
-    Gives whether the drain came to its end within *deadline_s*. *ending* is called when nothing goes on any more and
-    all are to end. Raises the error that ended a loop: of several, `LogWentBackError` first, then ours, then the rest;
-    the others are logged.
+    Gives whether the drain came to its end within *deadline_s*. *draining* is called when the drain begins, *ending*
+    when nothing goes on any more and all are to end. Raises the error that ended a loop: of several, `LogWentBackError`
+    first, then ours, then the rest; the others are logged.
     """
 
     async def finish() -> None:
@@ -50,11 +51,11 @@ async def run_until(  # noqa: PLR0913 - each is one part of a life, given once
     try:
         await asyncio.wait((stopped, *tasks), return_when=asyncio.FIRST_COMPLETED)
         if not any(task.done() for task in tasks):
-            log.info("drain.began", deadline_s=deadline_s)
-            draining = asyncio.create_task(finish(), name="drain")
-            tasks.insert(0, draining)  # it is cancelled first, while what it waits for still goes on
-            await asyncio.wait((draining, *others), timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
-            drained = draining.done()
+            draining()
+            drained_all = asyncio.create_task(finish(), name="drain")
+            tasks.insert(0, drained_all)  # it is cancelled first, while what it waits for still goes on
+            await asyncio.wait((drained_all, *others), timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            drained = drained_all.done()
     finally:
         ending()
         await end((stopped, *tasks))

@@ -101,10 +101,10 @@ def page(*jobs: Snapshot, more: str = "", bad: tuple[BadJob, ...] = (), clock_ns
 class Scene:
     """The readers, what the log has, and what the readers came to."""
 
-    def __init__(self, options: ReadingOptions = HINTS_ONLY, *, since_ns: int | None = 0) -> None:
+    def __init__(self, options: ReadingOptions = HINTS_ONLY, *, since_ns: int = 0) -> None:
         self.log: dict[JobKey, LastUpdate] = {}
         self.readers = Readers(RULES, self.log.get, options, since_ns=since_ns)
-        if not options.lists and since_ns is not None:
+        if not options.lists:
             self.readers.look_nowhere()
 
     def has(

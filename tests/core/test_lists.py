@@ -24,7 +24,7 @@ class TestShare:
         """Also within one list, and after a gap: pages cost by what is stored."""
         lists = Lists(SMALL)
         assert lists.next_page(0.0) == SWEEP
-        lists.answered(page(9, more="t"), 4.0, begun=True)
+        lists.answered(page(9, more="t"), 4.0)
         lists.want_all()
         lists.list_soon(4.0)
         assert lists.next_page(83.9) is None
@@ -44,7 +44,7 @@ class TestShare:
                 now = min(max(due, now), gap) if gap > now else due
                 continue
             now, busy = now + 4.0, busy + 4.0
-            lists.answered(page(*range(100, 105), more="t"), now, begun=True)
+            lists.answered(page(*range(100, 105), more="t"), now)
         assert 0.045 < busy / now <= 0.05
 
     def pauses(self, *took_s: float) -> list[float]:
@@ -53,7 +53,7 @@ class TestShare:
         for took in took_s:
             lists.next_page(now)
             now += took
-            lists.answered(page(9), now, begun=True)
+            lists.answered(page(9), now)
             due = lists.wake_at()
             assert due is not None
             pauses.append(due - now)
@@ -85,7 +85,7 @@ class TestShare:
         """Stopped for an hour while a list was under way: the next comes after ten minutes, not after twenty hours."""
         lists = Lists(SMALL)
         assert lists.next_page(0.0) == SWEEP
-        lists.answered(page(9), 3600.0, begun=True)
+        lists.answered(page(9), 3600.0)
         assert lists.wake_at() == 3600.0 + 20 * 30.0
 
     def test_lists_that_fail_take_no_more(self) -> None:
@@ -122,7 +122,7 @@ class TestShare:
             now = due
         assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
         lists.next_page(now)
-        lists.answered(page(9), now, begun=True)
+        lists.answered(page(9), now)
         lists.next_page(now + 1)
         lists.failed(now + 1)
         assert lists.wake_at() == now + 2
@@ -165,7 +165,7 @@ class TestSweep:
             assert read is not None
             asked.append((read.limit, read.next_token))
             more = f"t{number}" if read.limit == 5 and number < 4 else ""
-            lists.answered(page(9, 8, more=more), now + 0.01, begun=True)
+            lists.answered(page(9, 8, more=more), now + 0.01)
             now += 2.0
         assert asked == [(5, ""), (2, ""), (5, "t0"), (2, ""), (5, "t2"), (2, "")]
 
@@ -173,9 +173,9 @@ class TestSweep:
         """It was the sweep's turn, and still is: changes are not asked for twice meanwhile."""
         lists = Lists(SMALL)
         lists.next_page(0.0)
-        lists.answered(page(9, more="t"), 0.001, begun=True)
+        lists.answered(page(9, more="t"), 0.001)
         assert lists.next_page(2.0) == TOP
-        lists.answered(page(9), 2.001, begun=True)
+        lists.answered(page(9), 2.001)
         further = ReadJobs(limit=5, next_token="t")
         assert lists.next_page(4.0) == further
         lists.failed(4.001)
@@ -185,13 +185,13 @@ class TestSweep:
         """From the top, so that nothing slips between two pages; as large as a page may be, and then the next page."""
         lists = Lists(ReadingOptions(list_limit=2, full_limit=20))
         lists.next_page(0.0)
-        lists.answered(page(9), 0.001, begun=True)
+        lists.answered(page(9), 0.001)
         now, asked = 2.0, []
         for more in ("t", "u", "v", "w", ""):
             read = lists.next_page(now)
             assert read is not None
             asked.append((read.limit, read.next_token))
-            lists.answered(page(*range(100 + read.limit, 100, -1), more=more), now + 0.001, begun=True)
+            lists.answered(page(*range(100 + read.limit, 100, -1), more=more), now + 0.001)
             now += 1.0
         assert asked == [(2, ""), (8, ""), (20, ""), (20, "v"), (20, "w")]
         assert lists.high_water == 120
@@ -200,7 +200,7 @@ class TestSweep:
         """Where forty jobs change between two lists each page would be asked for twice; a quiet hour ends that."""
         lists = Lists(ReadingOptions(list_limit=10))
         lists.next_page(0.0)
-        lists.answered(page(1), 0.001, begun=True)
+        lists.answered(page(1), 0.001)
         now, newest, limits = 2.0, 1, []
         for news in (30, 30, 5, 0, 0):
             fresh = range(newest + news, newest, -1)
@@ -210,7 +210,7 @@ class TestSweep:
                 assert read is not None
                 limits.append(read.limit)
                 rows = [*fresh, *range(newest - news, 0, -1)][: read.limit]
-                lists.answered(page(*rows, more="t" if len(rows) == read.limit else ""), now + 0.001, begun=True)
+                lists.answered(page(*rows, more="t" if len(rows) == read.limit else ""), now + 0.001)
                 now += 1.5
                 if lists.high_water == newest:
                     break
@@ -220,16 +220,16 @@ class TestSweep:
         """The newest that was seen before is on the page: nothing behind it has changed."""
         lists = Lists(SMALL)
         lists.next_page(0.0)
-        lists.answered(page(10), 0.001, begun=True)
+        lists.answered(page(10), 0.001)
         assert lists.next_page(2.0) == TOP
-        lists.answered(page(11, 10, more="t"), 2.001, begun=True)
+        lists.answered(page(11, 10, more="t"), 2.001)
         assert lists.next_page(2.5) is None
 
     def test_smaller_pages_are_asked_for_without_a_longer_pause(self) -> None:
         """What was too large is another question at half the size."""
         lists, now = Lists(ReadingOptions(list_limit=100)), 0.0
         lists.next_page(now)
-        lists.answered(page(9), now, begun=True)
+        lists.answered(page(9), now)
         for limit in (100, 50, 25, 12):
             now += 1.0
             assert lists.next_page(now) == ReadJobs(limit=limit)
@@ -239,7 +239,7 @@ class TestSweep:
         """So no other page is asked for at the same time."""
         lists = Lists(SMALL)
         lists.next_page(0.0)
-        lists.answered(page(9, 8), 0.001, begun=True)
+        lists.answered(page(9, 8), 0.001)
         assert (lists.high_water, lists.next_page(0.5), lists.next_page(1.1)) == (9, None, TOP)
 
     def test_what_is_missed_meanwhile_is_the_next_ones(self) -> None:
@@ -247,14 +247,14 @@ class TestSweep:
         lists = Lists(SMALL)
         lists.next_page(0.0)
         lists.want_all()
-        lists.answered(page(9), 0.001, begun=True)
+        lists.answered(page(9), 0.001)
         assert lists.next_page(0.1) == SWEEP
 
     def test_a_page_too_large_is_halved_from_the_top(self) -> None:
         """A token holds the size it was given for. The rounds of changes shrink apart."""
         lists = Lists(SMALL)
         lists.next_page(0.0)
-        lists.answered(page(9, more="t"), 0.0, begun=True)
+        lists.answered(page(9, more="t"), 0.0)
         assert lists.next_page(0.0) == ReadJobs(limit=5, next_token="t")
         lists.failed(1.1, too_large=True, is_untouched=True)
         read = lists.next_page(2.2)
@@ -265,7 +265,7 @@ class TestSweep:
         """What was too large for once is not so for ever; what is again is tried ever more seldom."""
         lists, now, limits = Lists(ReadingOptions(list_limit=100)), 0.0, []
         lists.next_page(now)
-        lists.answered(page(9), now, begun=True)
+        lists.answered(page(9), now)
         for _ in range(20):
             now += 61
             read = lists.next_page(now)
@@ -274,7 +274,7 @@ class TestSweep:
             if read.limit > 50 and len(limits) < 15:
                 lists.failed(now, too_large=True)
             else:
-                lists.answered(page(9), now, begun=True)
+                lists.answered(page(9), now)
         assert limits == [100, 50, 100, *[50] * 2, 100, *[50] * 4, 100, *[50] * 8, *[100]]
 
     def test_a_sweep_grows_with_the_next(self) -> None:
@@ -289,9 +289,9 @@ class TestSweep:
             if too_large:
                 lists.failed(now, too_large=True)
             else:
-                lists.answered(page(9, more="t"), now, begun=True)
+                lists.answered(page(9, more="t"), now)
                 assert lists.next_page(now) == ReadJobs(limit=read.limit, next_token="t")
-                lists.answered(page(8), now, begun=True)
+                lists.answered(page(8), now)
         assert limits == [400, 200, 100, 200, 400]
 
     def test_jobs_that_cannot_be_read_end_no_round(self) -> None:
@@ -299,8 +299,8 @@ class TestSweep:
         lists = Lists(SMALL)
         lists.next_page(0.0)
         bad = tuple(BadJob(id=f"j-{ns}", reason="unknown-state", modified_ns=ns) for ns in (9, 0))
-        lists.answered(JobPage(jobs=(), next_token="t", bad=bad), 0.0, begun=True)
-        assert (lists.newest_ns, lists.next_page(0.0)) == (9, ReadJobs(limit=5, next_token="t"))
+        lists.answered(JobPage(jobs=(), next_token="t", bad=bad), 0.0)
+        assert (lists.high_water, lists.next_page(0.0)) == (9, ReadJobs(limit=5, next_token="t"))
 
 
 class TestHold:
@@ -313,7 +313,7 @@ class TestHold:
         assert (lists.next_page(1e9), lists.wake_at()) == (None, None)
         lists.want_all()
         assert lists.next_page(1e9) == SWEEP
-        lists.answered(page(9), 1e9, begun=True)
+        lists.answered(page(9), 1e9)
         assert (lists.next_page(1e9 + 0.5), lists.next_page(1e9 + 1)) == (None, TOP)
 
 
@@ -324,23 +324,23 @@ class TestWentBack:
         """It must last."""
         lists = Lists(SMALL)
         lists.next_page(0.0)
-        lists.answered(page(9), 0.0, begun=True)
+        lists.answered(page(9), 0.0)
         for now, newest, back in ((2.0, 5, False), (4.0, 9, False), (6.0, 5, False), (65.9, 5, False)):
             assert lists.next_page(now) is not None
-            assert lists.answered(page(newest), now, begun=True) is back
+            assert lists.answered(page(newest), now) is back
 
     def test_one_that_lasts_is_said_once_and_looked_at_whole(self) -> None:
         """A minute; then what it has is what there is."""
         lists = Lists(SMALL)
         lists.next_page(0.0)
-        lists.answered(page(9), 0.0, begun=True)
+        lists.answered(page(9), 0.0)
         lists.next_page(2.0)
-        assert not lists.answered(page(5), 2.0, begun=True)
+        assert not lists.answered(page(5), 2.0)
         lists.next_page(62.0)
-        assert lists.answered(page(5), 62.0, begun=True)
+        assert lists.answered(page(5), 62.0)
         assert lists.high_water == 5
         assert lists.next_page(62.1) == SWEEP
-        assert not lists.answered(page(5), 62.2, begun=True)
+        assert not lists.answered(page(5), 62.2)
 
 
 class TestAhead:
@@ -357,17 +357,17 @@ class TestAhead:
         """Lists after a sweep of one page."""
         lists = Lists(SMALL)
         lists.next_page(0.0)
-        lists.answered(first, 0.001, begun=True)
+        lists.answered(first, 0.001)
         return lists
 
     def test_a_job_that_it_wrote_hides_nothing(self) -> None:
         """A round of changes goes on behind it, until what was seen before."""
         lists = self.seen(self.page(4000, 990, clock=1000))
-        assert (lists.high_water, lists.newest_ns) == (990 * self.S, 990 * self.S)
+        assert lists.high_water == 990 * self.S
         assert lists.next_page(2.0) == TOP
-        lists.answered(self.page(4000, 1002, clock=1002, more="t"), 2.001, begun=True)
+        lists.answered(self.page(4000, 1002, clock=1002, more="t"), 2.001)
         assert lists.next_page(3.0) == SWEEP  # as many as a page may have, from the top
-        lists.answered(self.page(4000, 1002, 1001, 990, clock=1003), 3.001, begun=True)
+        lists.answered(self.page(4000, 1002, 1001, 990, clock=1003), 3.001)
         assert lists.high_water == 1002 * self.S
 
     def test_when_it_is_set_back_everything_is_looked_at(self) -> None:
@@ -375,7 +375,7 @@ class TestAhead:
         lists = self.seen(self.page(4000, 3999, clock=4000))
         assert lists.high_water == 4000 * self.S
         lists.next_page(2.0)
-        assert not lists.answered(self.page(4000, 400, clock=402), 2.001, begun=True)
+        assert not lists.answered(self.page(4000, 400, clock=402), 2.001)
         assert lists.high_water == 400 * self.S
         assert lists.next_page(2.5) == SWEEP
 
@@ -387,16 +387,16 @@ class TestAhead:
         """As many as a page may have: the round goes on behind them, for the clock was right of others."""
         lists = self.seen(self.page(4000, 3990, 990, clock=1000))
         assert lists.next_page(2.0) == TOP
-        lists.answered(self.page(4000, 3990, clock=1002, more="t"), 2.001, begun=True)
+        lists.answered(self.page(4000, 3990, clock=1002, more="t"), 2.001)
         assert lists.next_page(3.0) == SWEEP
-        lists.answered(self.page(4000, 3990, 1004, 1003, 1001, clock=1004, more="u"), 3.001, begun=True)
+        lists.answered(self.page(4000, 3990, 1004, 1003, 1001, clock=1004, more="u"), 3.001)
         assert lists.next_page(4.0) == ReadJobs(limit=SWEEP.limit, next_token="u")
-        lists.answered(self.page(1000, 990, clock=1005), 4.001, begun=True)
+        lists.answered(self.page(1000, 990, clock=1005), 4.001)
         assert lists.high_water == 1004 * self.S
 
     def test_where_every_job_is_ahead_the_clock_is_wrong(self) -> None:
         """Somebody between us and the orchestrator says when it is."""
         lists = self.seen(self.page(4000, 3999, clock=1000))
         lists.next_page(2.0)
-        lists.answered(self.page(4001, 3999, clock=1002), 2.001, begun=True)
+        lists.answered(self.page(4001, 3999, clock=1002), 2.001)
         assert (lists.high_water, lists.next_page(2.5)) == (4001 * self.S, None)

@@ -952,17 +952,6 @@ class TestRows:
         assert scene.published() == [(3, "Queued"), (4, "Running")]
 
 
-def test_before_the_log_has_a_beginning_nothing_is_read_but_a_list() -> None:
-    """Frames say nothing then; once it is known all jobs are listed."""
-    scene = Scene(ReadingOptions(), since_ns=None)
-    scene.readers.frame(ask_for_bid(snapshot("Pending", 1)), 0.0)
-    read = scene.read_list(0.0)
-    scene.answer(read, page(snapshot("Running", 2, modified_ns=77)), 0.001)
-    assert (scene.readers.newest_ns, scene.reads(0.5)) == (77, [])
-    scene.readers.begin(0)
-    assert scene.read_list(0.6).limit == ReadingOptions().full_limit
-
-
 def test_the_options_of_hints_alone_bring_no_read_by_themselves() -> None:
     """What the tests above rest on."""
     scene = Scene(HINTS_ONLY)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from structlog.testing import capture_logs
 
 from consumer.core import Core, Decided, Lanes, Published, Readers, ReadingOptions, lanes
 from consumer.core.appends import Answer, Append, Busy, ReadBack, Unanswered
@@ -14,8 +13,8 @@ from consumer.core.reads import Missing, OrchestratorAnswer, OrchestratorRead, R
 from consumer.daemon.carry import Carrier, Sources
 from consumer.daemon.supervise import end
 from consumer.derive import Derivation, DerivationSettings
-from consumer.errors import ConnectionLostError, LogWentBackError, OrchestratorError, UnreachableError
-from consumer.model import BadJob, Frame, InputPosition, JobPage, Notice
+from consumer.errors import ConnectionLostError, LogWentBackError, OrchestratorError
+from consumer.model import Frame, InputPosition, JobPage, Notice
 from consumer.ports import Answered, Delivery, RawFrame
 from consumer.replay.memory import MemoryLog
 from consumer.rules import load
@@ -150,22 +149,6 @@ class Reads:
         return sum(isinstance(read, ReadJobs) for read in self.asked)
 
 
-class Beginning:
-    """The log's beginning; the first *failures* times nobody answers."""
-
-    def __init__(self, failures: int) -> None:
-        self.failures = failures
-        self.asked = 0
-        self.proposed: list[int] = []
-
-    async def agree(self, newest_ns: int) -> int:
-        self.asked += 1
-        self.proposed.append(newest_ns)
-        if self.asked <= self.failures:
-            raise UnreachableError("no answer")
-        return newest_ns
-
-
 class Watcher:
     """Notes what it is told."""
 
@@ -206,14 +189,13 @@ class Watcher:
 
 
 class Life:
-    """One carrier and all that it touches. Without *since*, the log's beginning is agreed on through `beginning`."""
+    """One carrier and all that it touches."""
 
     def __init__(
         self,
         *,
         events_max: int = 100,
         joined: bool = False,
-        beginning: Beginning | None = None,
         pause_s: float = ReadingOptions().pause_s,
     ) -> None:
         rules = load()
@@ -223,12 +205,12 @@ class Life:
         self.input, self.tap, self.reads, self.watcher = Reports(), Tap(), Reads(), Watcher()
         self.lanes = Lanes(rules, NAMES)
         options = ReadingOptions(pause_s=pause_s, pause_max_s=2 * pause_s)
-        self.join = Readers(rules, self.lanes.known, options, since_ns=0 if beginning is None else None)
+        self.join = Readers(rules, self.lanes.known, options, since_ns=0)
         self.reopened: list[int] = []
         self.went_back = False
         sources = Sources(reports=self.input)
         if joined:
-            sources = Sources(reports=self.input, tap=self.tap, reads=self.reads, beginning=beginning)
+            sources = Sources(reports=self.input, tap=self.tap, reads=self.reads)
         self.carrier = Carrier(
             names=NAMES,
             core=Core(self.lanes, self.join if joined else None),
@@ -453,45 +435,6 @@ async def test_an_error_of_the_orchestrator_is_no_answer() -> None:
         await until(lambda: everything in life.reads.asked[before:], "a list of everything, not of the last changes")
         assert life.tap.hurries == 1
     assert life.states(JOB) == []
-
-
-async def test_the_logs_beginning_is_asked_for_until_somebody_answers() -> None:
-    """The first answer is none: the next list asks again, and then never again."""
-    beginning = Beginning(failures=1)
-    life = Life(joined=True, beginning=beginning)
-    async with life.lived():
-        life.carrier.look_everywhere()
-        for count in (1, 2):
-            await until(lambda count=count: [type(r) for r in life.reads.asked].count(ReadJobs) >= count, "a list")  # type: ignore[misc]
-            life.reads.answer(life.reads.last_list(), NO_JOBS)
-            await until(lambda count=count: beginning.asked == count, "asked")  # type: ignore[misc]
-        await until(lambda: life.reads.lists == 3, "the third list")
-        life.reads.answer(life.reads.last_list(), NO_JOBS)
-        await until(lambda: len([s for s in life.watcher.said if "answered" in s]) == 3, "the third")
-    assert beginning.asked == 2
-
-
-HOUR_NS = 3_600 * 10**9
-
-
-@pytest.mark.parametrize(("newest_ns", "ahead"), [(HOUR_NS, False), (HOUR_NS + 1, True), (2**63 - 1, True)])
-async def test_a_record_from_far_ahead_is_not_where_the_log_begins(newest_ns: int, *, ahead: bool) -> None:
-    """One wrong ModifyTime would leave out every job for ever: our own clock (here 0) is taken, and it is said."""
-    beginning, bad = Beginning(failures=0), BadJob(id="j", reason="r", modified_ns=newest_ns)
-    life = Life(joined=True, beginning=beginning)
-    with capture_logs() as lines:
-        async with life.lived():
-            life.carrier.look_everywhere()
-            await until(lambda: any(isinstance(read, ReadJobs) for read in life.reads.asked), "a list")
-            read = next(read for read in life.reads.asked if isinstance(read, ReadJobs))
-            life.reads.answer(read, JobPage(jobs=(), next_token="", bad=(bad,)))
-            await until(lambda: beginning.asked, "asked")
-    assert beginning.proposed == [0 if ahead else newest_ns]
-    told = [line for line in lines if line["event"] == "log.beginning_ahead"]
-    assert len(told) == ahead
-    if told:
-        assert "orchestrator's clock" in told[0]["next_step"]
-        assert told[0]["beginning"].startswith("1970-01-01" if newest_ns < 2 * HOUR_NS else "2262-04-11")
 
 
 async def test_without_an_orchestrator_frames_and_time_bring_events() -> None:

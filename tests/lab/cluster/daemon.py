@@ -21,6 +21,7 @@ from consumer.core import (
     Settled,
 )
 from consumer.core.appends import Answer, Entry
+from consumer.core.beginning import propose
 from consumer.core.pace import WINDOW_S
 from consumer.core.verify import verify_all, verify_last
 from consumer.errors import DecodeError, OrchestratorError
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from tests.lab.cluster.world import World
 
 NAMES: Final = Names("main")
+FIRST_PAGE: Final = ReadJobs(limit=ReadingOptions().list_limit)
 
 
 class Life:
@@ -51,12 +53,17 @@ class Life:
         self.paused_until = 0.0
         self.connected = True
         self.lanes: Final = Lanes(rules, NAMES)
-        self.readers: Final = Readers(rules, self.lanes.known, settings, dice=world.rng.random)
+        since_ns = world.oracle.since_ns
+        self.readers: Final = (
+            None
+            if since_ns is None
+            else Readers(rules, self.lanes.known, settings, since_ns=since_ns, dice=world.rng.random)
+        )
+        """None while the log has no beginning."""
         self.core: Final = Core(self.lanes, self.readers)
         self.frames_at = 0.0
         """When its last frame came, or will: the next is not before it, unless that goes wrong."""
         self._asked: deque[float] = deque()
-        self._begun = False
         self._wake = float("inf")
         self._recover()
 
@@ -93,21 +100,19 @@ class Life:
                 truth = verify_all(NAMES, key, log.view(NAMES.states(key)))
             self.lanes.learn(key, truth)
             update = decode_update(entries[-1].body)
-            if update.StateType not in ("Completed", "Failed", "Stopped"):
+            if self.readers is not None and update.StateType not in ("Completed", "Failed", "Stopped"):
                 job = update.Job
                 self.readers.resume(Identity(id=job.ID, namespace=job.Namespace, name=job.Name, type=job.Type))
-        if self.world.oracle.since_ns is not None:
-            self._begin()
+        if self.readers is None:
+            self.world.ask(self, FIRST_PAGE)
         self.pump()
 
-    def _begin(self) -> None:
-        self._begun = True
-        world = self.world
-        if world.oracle.since_ns is None:
-            world.oracle.since_ns = 0 if world.backfill else self.readers.newest_ns
-            world.say(self.name, f"the log begins at {world.oracle.since_ns}")
-        assert world.oracle.since_ns is not None
-        self.readers.begin(world.oracle.since_ns)
+    def _begin(self, answer: OrchestratorAnswer) -> None:
+        """As `consumer.daemon.beginning`: ask until there is an answer, and begin another session by it."""
+        if isinstance(answer, JobPage):
+            self.world.begin(self, propose(answer, self.world.time_ns).since_ns)
+        else:
+            self.world.ask_later(self, FIRST_PAGE)
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
@@ -123,7 +128,8 @@ class Life:
         """The tap was away: whatever was said meanwhile is lost, and it knows."""
         self.world.say(self.name, "has missed frames")
         self.core.look_everywhere()
-        self.readers.probe_now()
+        if self.readers is not None:
+            self.readers.probe_now()
         self.pump()
 
     def log_answered(self, token: int, answer: Answer) -> None:
@@ -140,6 +146,9 @@ class Life:
             answer = error
         if self.world.trace is not None:
             self.world.say(self.name, f"{_spell(read)}: {_spell_answer(answer)}")
+        if self.readers is None:
+            self._begin(answer)
+            return
         self.core.orchestrator_answered(read, answer, self.now)
         self.pump()
 
@@ -149,9 +158,6 @@ class Life:
         """Let everything go on that can."""
         world, now = self.world, self.now
         self._carry_out(self.core.settle(now))
-        if not self._begun and self.readers.newest_ns is not None:
-            self._begin()
-            self._carry_out(self.core.settle(now))
         for ask in self.core.appends(now):
             world.append(self, ask)
         self._sleep()
@@ -186,7 +192,7 @@ class Life:
     @property
     def leftovers(self) -> list[str]:
         """Jobs that are remembered though nothing is expected of them."""
-        return self.readers.leftovers
+        return [] if self.readers is None else self.readers.leftovers
 
     @property
     def at_rest(self) -> bool:

@@ -241,6 +241,14 @@ class World:
         else:
             self.at(0.1, self._wait_for_nats, life)
 
+    def begin(self, life: Life, since_ns: int) -> None:
+        """A daemon knows where the log may begin: whoever is first has agreed on that, and another session begins."""
+        if self.oracle.since_ns is None:
+            self.oracle.since_ns = 0 if self.backfill else since_ns
+            self.say(life.name, f"the log begins at {self.oracle.since_ns}")
+        life.alive = False
+        self.start(life.name)
+
     def connect(self, life: Life) -> None:
         """Its tap hears again, and knows that it did not."""
         if not life.connected:
@@ -292,6 +300,15 @@ class World:
     def ask(self, life: Life, read: OrchestratorRead) -> None:
         """A request leaves."""
         self.at(self.rng.uniform(0.0003, 0.002), self._serve, life, read)
+
+    def ask_later(self, life: Life, read: OrchestratorRead) -> None:
+        """A request leaves after a pause."""
+        self._to(life, self._settings.pause_s, self.ask, life, read)
+
+    @property
+    def time_ns(self) -> int:
+        """The orchestrator's clock."""
+        return self.cluster.ns_of(self.now)
 
     def _serve(self, life: Life, read: OrchestratorRead) -> None:
         life.asked(self.now)

@@ -20,6 +20,7 @@ from consumer.core import (
     Settled,
 )
 from consumer.core.appends import Answer, Entry
+from consumer.core.beginning import propose
 from consumer.core.verify import verify_all, verify_last
 from consumer.errors import OrchestratorError
 from consumer.model import (
@@ -61,6 +62,9 @@ Frames are noise here, sent for no reason; what real ones say is `tests.lab.clus
 """
 
 
+FIRST_PAGE: Final = ReadJobs(limit=READING.list_limit)
+
+
 class Life:
     """From a start to a kill."""
 
@@ -68,7 +72,12 @@ class Life:
         self.world: Final = world
         self.name: Final = name
         self.lanes: Final = Lanes(rules, NAMES, flight_max=3 + int(world.rng.random() * 6), shard=SHARD)
-        self.readers: Final = Readers(rules, self.lanes.known, READING, dice=world.rng.random)
+        self.readers: Final = (
+            None
+            if world.since is None
+            else Readers(rules, self.lanes.known, READING, since_ns=world.since, dice=world.rng.random)
+        )
+        """None while the log has no beginning: then only reports are followed."""
         self.core: Final = Core(self.lanes, self.readers)
         self.answers: list[tuple[int, Answer]] = []
         self.reads: list[OrchestratorRead] = []
@@ -78,7 +87,6 @@ class Life:
         self.last_read: InputPosition | None = None
         self.alive = True
         self.paused = False
-        self.begun = False
         self.dirty = True
         self.wake: float = world.now
         self._recover()
@@ -108,9 +116,8 @@ class Life:
             self.lanes.learn(key, truth)
         self.index = world.input.resume(checkpoint)
         self.last_read = checkpoint
-        if world.since is not None:
-            self.begun = True
-            self.readers.begin(world.since)
+        if self.readers is None:
+            self.reads.append(FIRST_PAGE)
         if world.trace is not None:
             known = ", ".join(f"{key} {one.sequence}:{one.state}#{one.number}" for key, one in self.lanes.jobs.items())
             world.say(
@@ -183,17 +190,18 @@ class Life:
             answer = OrchestratorError("too-large")
         else:
             answer = OrchestratorError("slow")
-        self.core.orchestrator_answered(read, answer, world.now)
+        if self.readers is None:
+            self._begin(answer)
+        else:
+            self.core.orchestrator_answered(read, answer, world.now)
 
-    def _begin(self) -> None:
+    def _begin(self, answer: OrchestratorAnswer) -> None:
+        """As `consumer.daemon.beginning`: ask until there is an answer, and have another session begin by it."""
         world = self.world
-        self.begun = True
-        if world.since is None:
-            world.since = 0 if world.backfill else self.readers.newest_ns
-            if world.trace is not None:
-                world.say(self.name, f"the log begins at {world.since}")
-        assert world.since is not None
-        self.readers.begin(world.since)
+        if not isinstance(answer, JobPage):
+            self.reads.append(FIRST_PAGE)
+            return
+        world.begin(self, propose(answer, world.time_ns).since_ns)
 
     def _frame(self) -> None:
         world = self.world
@@ -234,9 +242,6 @@ class Life:
         world, now = self.world, self.world.now
         self.dirty = False
         self._carry_out(self.core.settle(now))
-        if not self.begun and self.readers.newest_ns is not None:
-            self._begin()
-            self._carry_out(self.core.settle(now))
         for ask in self.core.appends(now):
             world.send(self, ask)
         wake = self.core.wake_at()

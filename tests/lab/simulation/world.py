@@ -281,9 +281,18 @@ class World:
         self._numbers[name] += 1
         self.lives[index] = Life(self, f"{name}{self._numbers[name]}", self.rules)
 
+    def begin(self, life: Life, since_ns: int) -> None:
+        """A daemon knows where the log may begin: whoever is first has agreed on that, and another session begins."""
+        if self.since is None:
+            self.since = 0 if self.backfill else since_ns
+            self.say(life.name, f"the log begins at {self.since}")
+        life.alive = False
+        self._start(self.lives.index(life))
+
     # -- what the record and the producers do -------------------------------------------------------------------------
 
-    def _time_ns(self) -> int:
+    @property
+    def time_ns(self) -> int:
         return BASE_NS + int((self.now - 1000.0) * 1e9)
 
     def _orchestrate(self) -> None:
@@ -297,7 +306,7 @@ class World:
     def _submit(self) -> JobRecord:
         job = self._coming.pop()
         self.oracle.book(job.identity).record = job
-        self.orchestrator.submit(job, self._time_ns())
+        self.orchestrator.submit(job, self.time_ns)
         self.say("orchestrator", f"{job.identity.id} ({job.identity.type}) is submitted")
         return job
 
@@ -334,7 +343,7 @@ class World:
         self._write(job, state)
 
     def _again(self, job: JobRecord) -> None:
-        self.orchestrator.again(job, self._time_ns())
+        self.orchestrator.again(job, self.time_ns)
         self.say("orchestrator", f"{job.identity.id} begins version {job.version}: Pending")
         self._tell(self.orchestrator.after(job, "Pending"))
 
@@ -346,7 +355,7 @@ class World:
             self.faults["two entries for one revision"] += 1
         if state == job.state:
             self.faults["equal neighbours"] += 1
-        self.orchestrator.write(job, state, self._time_ns(), message=f"because {len(job.written)}", twice=twice)
+        self.orchestrator.write(job, state, self.time_ns, message=f"because {len(job.written)}", twice=twice)
         self.say("orchestrator", f"{job.identity.id} is {state}{' (two entries)' if twice else ''}")
         if not quiet:
             self._tell(self.orchestrator.after(job, state))
@@ -357,7 +366,7 @@ class World:
             return
         self.faults["forbidden step in a record"] += 1
         job.forbidden = len(job.written) + 1
-        self.orchestrator.write(job, "Running", self._time_ns())
+        self.orchestrator.write(job, "Running", self.time_ns)
         self.say("orchestrator", f"{job.identity.id} is Running, which is forbidden")
 
     def _tell(self, frames: list[Frame]) -> None:
@@ -378,7 +387,7 @@ class World:
 
     def _produce(self) -> None:
         rng = self.rng
-        position = self.input.next_position(self._time_ns())
+        position = self.input.next_position(self.time_ns)
         if rng.random() < 0.05:
             nothing = junk(position, self.steps)
             self.oracle.junk[nothing.origin] = nothing
@@ -436,7 +445,7 @@ class World:
             life.answers.append((ask.token, self._judge(life, ask)))
 
     def _judge(self, life: Life, ask: Append) -> Stored | Refused:
-        answer = self.log.append(ask, self._time_ns())
+        answer = self.log.append(ask, self.time_ns)
         if self.trace is not None:
             self._say_append(life, ask, repr(answer))
         if isinstance(answer, Stored):
@@ -633,7 +642,7 @@ class World:
         self, kind: str, subject: str, body: bytes, header: str, *, expected: int | None = None, pattern: str = ""
     ) -> None:
         self.faults[kind] += 1
-        number = self.log.put("log", subject, body, header, self._time_ns(), expected=expected, pattern=pattern)
+        number = self.log.put("log", subject, body, header, self.time_ns, expected=expected, pattern=pattern)
         self.oracle.foreign.add(number)
         self.say("stranger", f"writes #{number} {subject} after {expected} of {pattern} {_body(body)} ({kind})")
 
@@ -709,7 +718,7 @@ class World:
             prefix + state.lower(),
             msgspec.json.encode(body),
             "",
-            self._time_ns(),
+            self.time_ns,
             expected=last.number,
             pattern=prefix + "*",
         )
