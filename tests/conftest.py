@@ -7,6 +7,9 @@ from typing import Final
 
 # Started in the background of a shell, a process ignores Ctrl-C, and so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Under nohup it ignores SIGHUP. A handler that does nothing leaves that so for the tests, and not for what they start.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 FOREIGN: Final = (
     "JOBSTATE_",
