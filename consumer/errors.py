@@ -4,6 +4,7 @@ from enum import IntEnum
 from typing import Final
 
 from consumer.faults import ORCHESTRATOR, Denied, Fault, OrchestratorFault
+from consumer.model.words import UndecodableReason
 
 QUOTED_MAX: Final = 60
 """Characters of a value that an error shows."""
@@ -62,12 +63,12 @@ class JobstateError(Exception):
 
 
 class DecodeError(JobstateError):
-    """The sender wrote something we cannot read. Redelivery will not help. `reason`: design/design.md 10.
+    """The sender wrote something we cannot read. Redelivery will not help.
 
     *cut*: it is JSON as far as it goes, and ends too early.
     """
 
-    def __init__(self, reason: str, detail: str = "", *, cut: bool = False) -> None:
+    def __init__(self, reason: UndecodableReason, detail: str = "", *, cut: bool = False) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail

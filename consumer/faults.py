@@ -9,6 +9,8 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from consumer.model.words import UndecodableReason
+
 NatsFault = Literal[
     "away",
     "unresolved",
@@ -191,7 +193,7 @@ def of_certificate(error: BaseException | None) -> Literal["tls-expired", "tls-t
     return _OF_VERIFICATION.get(getattr(error, "verify_code", 0))
 
 
-def of_body(reason: str, *, cut: bool) -> OrchestratorFault:
+def of_body(reason: UndecodableReason, *, cut: bool) -> OrchestratorFault:
     """What the body of an answer is that cannot be read (`consumer.errors.DecodeError`).
 
     A reason that no kind names is of a shape that is not known.

@@ -16,6 +16,7 @@ from consumer.model import (
     Accepted,
     Decision,
     Event,
+    Flag,
     Identity,
     InputPosition,
     Job,
@@ -24,6 +25,7 @@ from consumer.model import (
     Record,
     Rejected,
     Report,
+    Source,
     Step,
     Unchanged,
     Undecodable,
@@ -134,7 +136,7 @@ def _compare(told: int | None, known: int | None) -> int:
 
 def _begin_life(rules: Rules, known: LastUpdate, report: Report, state: str) -> Decision:
     # A higher version is a new life. Whoever reports it may have come late: it may begin anywhere, and that is flagged.
-    flags = () if state == rules.initial else ("skipped",)
+    flags: tuple[Flag, ...] = () if state == rules.initial else ("skipped",)
     if not rules.completable(report.job.type or known.type, state):
         return _not_completable(report.job.type or known.type, state)
     return _accept(known, report, state, flags)
@@ -150,7 +152,7 @@ def _judge(rules: Rules, known: LastUpdate | None, report: Report, state: str) -
     return _accept(known, report, state, ())
 
 
-def _accept(known: LastUpdate | None, report: Report, state: str, flags: tuple[str, ...]) -> Accepted:
+def _accept(known: LastUpdate | None, report: Report, state: str, flags: tuple[Flag, ...]) -> Accepted:
     version = report.version
     if version is None and known is not None:
         version = known.version  # not told: the same life goes on
@@ -250,8 +252,8 @@ def _update(  # noqa: PLR0913 - the fields of one struct, given once
     time: datetime | None,
     version: int | None,
     revision: int | None,
-    source: str,
-    flags: tuple[str, ...],
+    source: Source,
+    flags: tuple[Flag, ...],
 ) -> Update:
     return Update(
         StateType=state,

@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from consumer.model import JobKey, LastUpdate, Notice, Update
+from consumer.model import JobKey, LastUpdate, Notice, Source, Update
 from consumer.rules import Rules
 from consumer.wire.subjects import escape
 
@@ -39,7 +39,7 @@ class _Stand(msgspec.Struct, eq=False, gc=False):
     """Where a job stands: its update's state, source, version and `Sequence`, and since when (Unix seconds)."""
 
     state: str
-    source: str
+    source: Source
     version: int | None
     sequence: int
     since: float

@@ -7,9 +7,9 @@ its time, after it; else from the first. `consumer.wire` reads an entry; `consum
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import random
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import structlog
@@ -36,15 +36,23 @@ _HEADERS: Final = b"NATS/1.0\r\n"
 _STATUS_LINE: Final = b"NATS/1.0 "
 
 
-class Break(msgspec.Struct, frozen=True, kw_only=True):
-    """Where reading did not go on with the entry that followed: something to announce.
+BreakKind = Literal["gap", "anew", "tail"]
+"""`gap`: entries are gone. `anew`: the input was made anew. `tail`: it lost its end, or others are there."""
 
-    *kind*: `gap` (entries after *after* are not there any more, the next is *next*), `anew` (the input was made anew:
-    begun again with *next*), `tail` (the input does not know the entry *after* any more, or another stands there: begun
-    again with *next*). *next* is the sequence of the entry that comes next, or will.
+_TEXTS: Final[Mapping[BreakKind, str]] = {
+    "gap": "entries of the input are gone: reports between these two may be missing",
+    "anew": "the input was made anew: it is read from its first entry",
+    "tail": "the input has lost its tail: it is read from its first entry; reports after it may be missing",
+}
+
+
+class Break(msgspec.Struct, frozen=True, kw_only=True):
+    """Where reading did not go on with the entry that followed *after*: something to announce.
+
+    *next*: the sequence of the entry that comes next, or will.
     """
 
-    kind: str
+    kind: BreakKind
     after: InputPosition
     next: int
 
@@ -200,7 +208,7 @@ class JetStreamInput:
         self._place = NOWHERE
         return 0
 
-    def _break(self, kind: str, goes_on_with: int) -> None:
+    def _break(self, kind: BreakKind, goes_on_with: int) -> None:
         found = Break(kind=kind, after=self._place, next=goes_on_with)
         self.breaks.append(found)
         log.warning("input.break", stream=self._stream, kind=kind, after=str(found.after), next=found.next)
@@ -250,14 +258,9 @@ def _foreign(headers: bytes) -> str:
 
 def notice_of(found: Break) -> Notice:
     """What a reader of the log is told of a break of the input."""
-    texts = {
-        "gap": "entries of the input are gone: reports between these two may be missing",
-        "anew": "the input was made anew: it is read from its first entry",
-        "tail": "the input has lost its tail: it is read from its first entry; reports after it may be missing",
-    }
     return Notice(
         kind="input",
         origin=f"{found.kind}-{found.after.sequence}-{found.after.time_ns}-{found.next}",
-        text=texts.get(found.kind, found.kind),
+        text=_TEXTS[found.kind],
         facts={"kind": found.kind, "after": str(found.after), "next": found.next},
     )

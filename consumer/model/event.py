@@ -5,11 +5,21 @@ An event names exactly one job, or none at all. Nothing here decides anything (`
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NamedTuple, NewType
+from typing import NamedTuple, NewType
 
 import msgspec
 
-from consumer.model.state import OBSERVED, Update
+from consumer.model.state import Update
+from consumer.model.words import (
+    OBSERVED,
+    BytesFrom,
+    Flag,
+    NoticeKind,
+    RejectedReason,
+    Source,
+    UnchangedReason,
+    UndecodableReason,
+)
 
 JobKey = NewType("JobKey", str)
 """`<namespace>.<job>` as escaped subject tokens: one value for the lane, the subject, the compare-and-set's filter.
@@ -56,7 +66,7 @@ class LastUpdate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     state: str
     version: int | None
     revision: int | None
-    source: str
+    source: Source
     message: str = ""
     input_time_ns: int = 0
     input_sequence: int = 0
@@ -128,10 +138,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     job: Identity
     after: LogPoint
     steps: tuple[Step, ...]
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     corrected: bool = False
     cause: ReadCause = ReadCause.SCAN
-    source: str = OBSERVED
+    source: Source = OBSERVED
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -155,13 +165,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Malformed(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that could not be read. `data` only of a report, bounded; never of a frame (frames hold secrets).
 
-    `origin` is one subject token, the same whoever sees these bytes; `source` is "frame" or "report".
-    `position` is the input's, `NOWHERE` for a frame.
+    `origin` is one subject token, the same whoever sees these bytes. `position` is the input's, `NOWHERE` for a frame.
     """
 
-    reason: str
+    reason: UndecodableReason
     origin: str
-    source: str
+    source: BytesFrom
     subject: str
     size: int
     sha256: str
@@ -170,44 +179,15 @@ class Malformed(msgspec.Struct, frozen=True, kw_only=True):
     position: InputPosition = NOWHERE
 
 
-NOTICE_KINDS: Final = (
-    "input",
-    "diverged",
-    "gone",
-    "unreadable",
-    "halted",
-    "stuck",
-    "foreign",
-    "gap",
-    "undecided",
-)
-"""The kinds of announced notices. docs/guide/promise.md says of each what it means and what to do."""
-
-
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """Something a reader of the log must be told: gap, diverged, foreign, stuck … One entry per (kind, origin)."""
 
-    kind: str
+    kind: NoticeKind
     origin: str
     text: str
     key: JobKey | None = None
     facts: dict[str, str | int | None] = {}
 
-
-UNCHANGED_REASONS: Final = ("same", "late", "covered", "unjoined")
-"""Why an event changes nothing."""
-
-REJECTED_REASONS: Final = (
-    "identity",
-    "unknown-state",
-    "out-of-range",
-    "authority",
-    "conflict",
-    "after-terminal",
-    "illegal-transition",
-    "not-completable",
-)
-"""Why an event is refused, as the subjects in quarantine spell it."""
 
 Event = Record | Report | Malformed
 """An input from outside; it ends in exactly one decision."""
@@ -224,9 +204,9 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Unchanged(msgspec.Struct, frozen=True, kw_only=True):
-    """Nothing to append. `reason`: one of `UNCHANGED_REASONS` (unjoined: of a record, read it again)."""
+    """Nothing to append."""
 
-    reason: str
+    reason: UnchangedReason
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,7 +215,7 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     `step`: which of a record's steps broke it, from 0.
     """
 
-    reason: str
+    reason: RejectedReason
     rule: str
     step: int = 0
 
@@ -243,7 +223,7 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
 class Undecodable(msgspec.Struct, frozen=True, kw_only=True):
     """The bytes are kept (a report's) or only described (a frame's)."""
 
-    reason: str
+    reason: UndecodableReason
 
 
 Decision = Accepted | Unchanged | Rejected | Undecodable

@@ -6,18 +6,13 @@ become these (`consumer.wire`).
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
-T = TypeVar("T")
+from consumer.model.words import Source
 
-OBSERVED: Final = "observed"
-"""The orchestrator's record says so."""
-DERIVED: Final = "derived"
-"""Inferred from a frame."""
-REPORTED: Final = "reported"
-"""A producer says so."""
+T = TypeVar("T")
 
 
 class JobStateType(StrEnum):
@@ -59,12 +54,13 @@ class Update(State[str], frozen=True, kw_only=True, gc=False):
     """One entry of the log: a changed state. A reader that knows only `State` decodes it unchanged.
 
     `Sequence` counts the updates of a job from 1 without holes. `Time` is UTC, the record's or the report's, never this
-    daemon's clock, and None where nobody gave one. `Source` is "observed", "derived" or "reported".
+    daemon's clock, and None where nobody gave one. `Flags` are words of `Flag`: a later program may know more of them,
+    and a reader of today takes its updates all the same.
     """
 
     Job: Job
     Previous: str | None
     Sequence: int
     Time: datetime | None
-    Source: str
+    Source: Source
     Flags: tuple[str, ...] = ()

@@ -22,17 +22,16 @@ from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from consumer.model import (
-    DERIVED,
+    BYTES_FROM,
     NOTICE_KINDS,
-    OBSERVED,
     REJECTED_REASONS,
-    REPORTED,
+    SOURCES,
     UNCHANGED_REASONS,
+    UNDECODABLE_REASONS,
     FrameKind,
     GapCause,
 )
 from consumer.observe.log import lost_lines
-from consumer.wire.decoding import REASONS
 
 # PROMETHEUS_MULTIPROC_DIR is meant for a web server of many processes: with it the library counts in files of that
 # folder, and a scrape of ours would see none of it.
@@ -127,7 +126,7 @@ class Metrics:
             ("accepted", ""),
             *(("unchanged", reason) for reason in UNCHANGED_REASONS),
             *(("rejected", reason) for reason in REJECTED_REASONS),
-            *(("undecodable", reason) for reason in sorted(REASONS)),
+            *(("undecodable", reason) for reason in UNDECODABLE_REASONS),
         )
         self.decisions: Final = self._counters(
             "decisions", "Events by their decision.", "decision", "reason", known=decisions
@@ -137,14 +136,14 @@ class Metrics:
             "Updates that the log has confirmed.",
             "state",
             "source",
-            known=product(states, (OBSERVED, DERIVED, REPORTED)),
+            known=product(states, SOURCES),
         )
         self.undecodable: Final = self._counters(
             "undecodable",
             "Bytes that could not be read.",
             "reason",
             "source",
-            known=product(sorted(REASONS), ("frame", "report")),
+            known=product(UNDECODABLE_REASONS, BYTES_FROM),
         )
         self.advisories: Final = self._counters(
             "advisories", "Notices put into the log by us.", "kind", known=product(NOTICE_KINDS)

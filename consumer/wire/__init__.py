@@ -3,7 +3,7 @@
 One way in, one error out (`consumer.errors.DecodeError`); after that nothing is checked again.
 """
 
-from consumer.wire.decoding import MESSAGE_MAX, REASONS
+from consumer.wire.decoding import MESSAGE_MAX
 from consumer.wire.display import printable
 from consumer.wire.envelope import Envelope, open_envelope
 from consumer.wire.frames import decode_frame, malformed_frame
@@ -14,7 +14,6 @@ from consumer.wire.update import decode_update, encode_update, fits
 
 __all__ = [
     "MESSAGE_MAX",
-    "REASONS",
     "Envelope",
     "Names",
     "decode_frame",

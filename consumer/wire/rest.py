@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from consumer.errors import DecodeError
+from consumer.errors import DecodeError, OrchestratorError
 from consumer.model import BadJob, HistoryEntry, HistoryPage, JobDocument, JobPage, JobStateType, Snapshot
 from consumer.wire.decoding import (
     NO_TIME,
@@ -155,7 +155,7 @@ def decode_history(data: bytes, job: str = "") -> HistoryPage:
     """`GET …/jobs/<id>/history`: the job-level entries of one page in the order of their `SeqNum`.
 
     Raises `DecodeError`; a job-level entry that tells no state is `unknown-history-entry`, never skipped: the number of
-    an entry is its revision. A row that says it is of another job than *job* is `other-job`.
+    an entry is its revision. Raises `OrchestratorError` (other-job) for a row that is of another job than *job*.
     """
     return _read_page(decode(_history, data), job)
 
@@ -163,7 +163,7 @@ def decode_history(data: bytes, job: str = "") -> HistoryPage:
 def _read_page(page: _History, job: str) -> HistoryPage:
     rows = page.Items or []
     if job and any(row.JobID not in ("", job) for row in rows):
-        raise DecodeError("other-job", "a row is of another job than the one that was asked for")
+        raise OrchestratorError("other-job", "a row is of another job than the one that was asked for")
     entries = [_read_row(row) for row in rows if row.Type == "JobLevel"]
     entries.sort(key=attrgetter("number"))
     return HistoryPage(entries=tuple(entries), items=len(rows), next_token=page.NextToken)

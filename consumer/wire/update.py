@@ -6,11 +6,11 @@ from typing import Final
 import msgspec
 
 from consumer.errors import DecodeError
-from consumer.model import Update
+from consumer.model import Flag, Update
 from consumer.wire.decoding import UINT64_MAX, decode
 from consumer.wire.subjects import Names, job_key
 
-CUT: Final = "cut"
+CUT: Final[Flag] = "cut"
 """The flag of an update whose message is not all of it."""
 
 _encoder: Final = msgspec.json.Encoder()

@@ -1,13 +1,13 @@
 """`advisories` on a real server."""
 
 from consumer.errors import ExitCode
-from consumer.model import Notice
+from consumer.model import Notice, NoticeKind
 from consumer.wire.entries import encode_advisory
 from consumer.wire.subjects import job_key
 from tests.cli.conftest import Stage
 
 
-async def announce(stage: Stage, kind: str, origin: str, text: str, job: str = "", **facts: str | int) -> str:
+async def announce(stage: Stage, kind: NoticeKind, origin: str, text: str, job: str = "", **facts: str | int) -> str:
     """Store what the daemon stores of a notice. Its subject."""
     key = job_key("n.s", job) if job else None
     subject = stage.names.advisory(kind, origin)

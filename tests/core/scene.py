@@ -35,6 +35,7 @@ from consumer.model import (
     Notice,
     Record,
     Snapshot,
+    Source,
 )
 from consumer.rules import load
 
@@ -108,7 +109,7 @@ class Scene:
             self.readers.look_nowhere()
 
     def has(
-        self, state: str, revision: int | None, *, version: int = 0, job: str = "j-1", source: str = OBSERVED
+        self, state: str, revision: int | None, *, version: int = 0, job: str = "j-1", source: Source = OBSERVED
     ) -> None:
         """The log stands there, an update for each entry."""
         self.log[JobKey(f"default.{job}")] = LastUpdate(

@@ -15,7 +15,7 @@ from consumer.core.history import (
     read_versions,
 )
 from consumer.core.reader import Tail
-from consumer.model import DERIVED, OBSERVED, REPORTED, START, HistoryEntry, LastUpdate, Step, log_point_of
+from consumer.model import DERIVED, OBSERVED, REPORTED, START, HistoryEntry, LastUpdate, Source, Step, log_point_of
 from consumer.rules import load
 
 RULES: Final = load(None)
@@ -44,7 +44,7 @@ def rest(first: int, before: str, *states: str) -> Part:
 
 
 def known(
-    state: str, revision: int | None, *, source: str = OBSERVED, sequence: int = 1, at_s: float = 0.0
+    state: str, revision: int | None, *, source: Source = OBSERVED, sequence: int = 1, at_s: float = 0.0
 ) -> LastUpdate:
     """The log's last update of the job."""
     since = BEGAN + timedelta(seconds=at_s)
@@ -94,7 +94,7 @@ def test_a_shorter_history_is_old() -> None:
 
 
 @pytest.mark.parametrize("source", [OBSERVED, DERIVED])
-def test_what_the_record_does_not_say_is_contradicted(source: str) -> None:
+def test_what_the_record_does_not_say_is_contradicted(source: Source) -> None:
     """The present state is to be published, corrected; of a rest only the whole history can tell."""
     there = known("Running", 1 if source == OBSERVED else None, source=source)
     laid = lay_beside(RULES, there, part("Pending", "Failed"))

@@ -6,7 +6,7 @@ import pytest
 
 from consumer.core.history import Contradicted, Joined, Old, Part, lay_beside
 from consumer.core.reader import Tail
-from consumer.model import DERIVED, OBSERVED, REPORTED, HistoryEntry, LastUpdate
+from consumer.model import DERIVED, OBSERVED, REPORTED, HistoryEntry, LastUpdate, Source
 from tests.core.scene import RULES
 
 S = 1_000_000_000
@@ -29,7 +29,7 @@ def behind(tail: Tail, *states: str, at_s: float | None = None) -> Part:
 
 
 def known(
-    state: str, revision: int | None, *, sequence: int = 1, source: str = OBSERVED, at_s: float = 0.0
+    state: str, revision: int | None, *, sequence: int = 1, source: Source = OBSERVED, at_s: float = 0.0
 ) -> LastUpdate:
     """Where the log stands."""
     return LastUpdate(

@@ -28,6 +28,7 @@ from consumer.model import (
     Record,
     Rejected,
     Report,
+    Source,
     Step,
     Unchanged,
     Undecodable,
@@ -86,7 +87,7 @@ def entry(
     expected: int | None = None,
     previous: str | None = None,
     report_at: int = 0,
-    source: str = REPORTED,
+    source: Source = REPORTED,
 ) -> Entry:
     """An update of the job that another daemon of ours stored as the log's entry *number*."""
     update = Update(
@@ -146,7 +147,7 @@ def log_states(lanes: Lanes) -> list[tuple[int, str]]:
 
 
 def at(
-    state: str, number: int, sequence: int = 1, *, source: str = REPORTED, revision: int | None = None
+    state: str, number: int, sequence: int = 1, *, source: Source = REPORTED, revision: int | None = None
 ) -> LastUpdate:
     """A job whose last entry is *number*, from the report at 1 of the input."""
     return LastUpdate(

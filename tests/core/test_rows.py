@@ -3,7 +3,7 @@
 import pytest
 
 from consumer.core.rows import ANEW_NS, Row, lay_beside
-from consumer.model import OBSERVED, REPORTED, LastUpdate
+from consumer.model import OBSERVED, REPORTED, LastUpdate, Source
 from consumer.rules import load
 from tests.core.scene import snapshot
 
@@ -12,7 +12,7 @@ AT = 1_000_000_000_000
 
 
 def known(
-    state: str, revision: int | None, *, version: int = 0, source: str = OBSERVED, time_ns: int = AT
+    state: str, revision: int | None, *, version: int = 0, source: Source = OBSERVED, time_ns: int = AT
 ) -> LastUpdate:
     """The log's last update of the job."""
     return LastUpdate(

@@ -28,6 +28,7 @@ from consumer.model import (
     LastUpdate,
     Notice,
     Report,
+    Source,
 )
 from consumer.observe import Health, Metrics
 from consumer.ports import Answered
@@ -133,9 +134,13 @@ def test_appends_are_counted_by_the_one_thing_that_each_came_to(place: Place) ->
 
 def test_jobs_are_counted_by_state_whoever_tells_of_them(place: Place) -> None:
     """Observed and reported ones, with and without an orchestrator; what the rules do not know is `other`, and open."""
-    for number, (state, source) in enumerate(
-        [("Running", OBSERVED), ("Running", REPORTED), ("Failed", REPORTED), ("Paused", OBSERVED)], start=1
-    ):
+    stands: list[tuple[str, Source]] = [
+        ("Running", OBSERVED),
+        ("Running", REPORTED),
+        ("Failed", REPORTED),
+        ("Paused", OBSERVED),
+    ]
+    for number, (state, source) in enumerate(stands, start=1):
         known = LastUpdate(number=number, sequence=1, state=state, version=None, revision=None, source=source)
         place.lanes.learn(JobKey(f"default.j-{number}"), VerifiedJob(known=known, number=number))
     place.watch.take_stock()

@@ -24,6 +24,7 @@ from consumer.model import (
     Rejected,
     Report,
     Snapshot,
+    Source,
     Step,
     Update,
     log_point_of,
@@ -237,7 +238,7 @@ def running(profile: str = "1.8+", *, kind: str = "batch", count: int = 1) -> Cl
     return cluster
 
 
-def restarted(state: str, *, source: str = DERIVED, revision: int | None = None, kind: str = "batch") -> Cluster:
+def restarted(state: str, *, source: Source = DERIVED, revision: int | None = None, kind: str = "batch") -> Cluster:
     """A daemon that finds the job at *state* in the log, as its second update."""
     job = Identity(id=JOB, namespace="default", type=kind)
     before = Cluster()

@@ -9,7 +9,18 @@ import pytest
 from consumer.doctor import facts
 from consumer.doctor.finding import CHECKS, Finding, Verdict, fail, held_up, ok, say_bytes, say_seconds, skipped
 from consumer.doctor.judging import agreement, log, orchestrator, server, streams
-from consumer.model import DERIVED, OBSERVED, REPORTED, HistoryEntry, Identity, InputPosition, Job, Snapshot, Update
+from consumer.model import (
+    DERIVED,
+    OBSERVED,
+    REPORTED,
+    HistoryEntry,
+    Identity,
+    InputPosition,
+    Job,
+    Snapshot,
+    Source,
+    Update,
+)
 from consumer.wire.subjects import Names
 
 NOW: Final = datetime(2026, 11, 24, 6, tzinfo=UTC)
@@ -303,7 +314,9 @@ def record(*states: str, version: int = 1) -> tuple[HistoryEntry, ...]:
     )
 
 
-def updates(*told: tuple[int | None, str], source: str = OBSERVED, flags: tuple[str, ...] = ()) -> tuple[Update, ...]:
+def updates(
+    *told: tuple[int | None, str], source: Source = OBSERVED, flags: tuple[str, ...] = ()
+) -> tuple[Update, ...]:
     """Updates of these (revision, state)."""
     return tuple(
         Update(

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from consumer.errors import ConnectionLostError, LogWentBackError, UnreachableError
-from consumer.jetstream.input import Break, JetStreamInput, _foreign
+from consumer.jetstream.input import Break, BreakKind, JetStreamInput, _foreign
 from consumer.jetstream.pull import DoubtError, Pull
 from consumer.jetstream.topology import ensure
 from consumer.model import NOWHERE, InputPosition
@@ -274,7 +274,7 @@ async def test_a_position_that_is_not_there_any_more_is_announced(
     names: Names,
     damage: Callable[[Connection, Names], object],
     begin: int,
-    kinds: list[str],
+    kinds: list[BreakKind],
     found: list[int],
     alive: bool,
 ) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 from consumer.errors import DecodeError
-from consumer.model import InputPosition
+from consumer.model import UNDECODABLE_REASONS, InputPosition
 from consumer.wire import (
-    REASONS,
     Names,
     decode_frame,
     decode_history,
@@ -94,7 +93,7 @@ def run(seed: int, count: int) -> Iterator[tuple[str, str]]:
         try:
             reader(bent)
         except DecodeError as error:
-            if error.reason not in REASONS:
+            if error.reason not in UNDECODABLE_REASONS:
                 raise AssertionError(f"{name}: no such reason: {error.reason}") from error
             yield name, error.reason
         else:

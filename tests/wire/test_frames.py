@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from consumer.errors import DecodeError
-from consumer.model import NUMBER_MAX, Frame, FrameKind
-from consumer.wire import MESSAGE_MAX, REASONS, bprotocol, decode_frame, document, malformed_frame, open_envelope
+from consumer.model import NUMBER_MAX, UNDECODABLE_REASONS, Frame, FrameKind
+from consumer.wire import MESSAGE_MAX, bprotocol, decode_frame, document, malformed_frame, open_envelope
 from consumer.wire import ncl as ncl_profile
 from consumer.wire.decoding import ID_MAX, TEXT_MAX
 from tests.wire import samples
@@ -29,7 +29,7 @@ def refuse(subject: str, data: bytes) -> DecodeError:
     """The error; there must be one, with a reason that is known."""
     with pytest.raises(DecodeError) as caught:
         decode_frame(subject, data)
-    assert caught.value.reason in REASONS
+    assert caught.value.reason in UNDECODABLE_REASONS
     return caught.value
 
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from consumer.errors import DecodeError
-from consumer.model import InputPosition, Report
-from consumer.wire import MESSAGE_MAX, REASONS, Names, decode_report, escape, job_key, malformed_report
+from consumer.model import UNDECODABLE_REASONS, InputPosition, Report
+from consumer.wire import MESSAGE_MAX, Names, decode_report, escape, job_key, malformed_report
 from consumer.wire.decoding import NAME_MAX
 from consumer.wire.report import JUNK_MAX
 
@@ -27,7 +27,7 @@ def refuse(data: bytes, subject: str = SUBJECT) -> str:
     """The reason why there is none."""
     with pytest.raises(DecodeError) as caught:
         read(data, subject)
-    assert caught.value.reason in REASONS
+    assert caught.value.reason in UNDECODABLE_REASONS
     return caught.value.reason
 
 

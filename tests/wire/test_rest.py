@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from consumer.errors import DecodeError
+from consumer.errors import DecodeError, OrchestratorError
 from consumer.model import NUMBER_MAX, BadJob
 from consumer.wire import decode_history, decode_job, decode_jobs, decode_node
 from consumer.wire.decoding import ID_MAX, NAME_MAX, TEXT_MAX
@@ -163,9 +163,9 @@ def test_a_row_of_another_job_is_refused() -> None:
     for rows in ([submitted], [submitted | {"JobID": ""}]):
         assert len(decode_history(page(*rows), "j").entries) == 1
     assert len(decode_history(page(submitted | {"JobID": "other"})).entries) == 1
-    with pytest.raises(DecodeError) as caught:
+    with pytest.raises(OrchestratorError) as caught:
         decode_history(page(submitted, submitted | {"JobID": "other"}), "j")
-    assert caught.value.reason == "other-job"
+    assert caught.value.kind == "other-job"
 
 
 def test_a_job_brings_its_history() -> None:
