@@ -3,15 +3,33 @@
 Every entry carries a compare-and-set: it is stored after the entry that its filter names, and after no other.
 """
 
+from collections import Counter
+from typing import Final, Literal, get_args
+
 import msgspec
+
+AppendStream = Literal["log", "refused"]
+"""The streams that the lanes append to: updates, notices and checkpoints; and what was refused."""
+APPEND_STREAMS: Final[tuple[AppendStream, ...]] = get_args(AppendStream)
+
+Outcome = Literal["stored", "refused", "busy", "full", "unanswered", "lost"]
+"""What came of one sending of an append.
+
+`stored`: it is confirmed. `refused`: another entry stood there (`Refused`). `busy`: another append of the same job was
+in flight (`Busy`). `full`: the stream, or its server, has no room. `unanswered`: no answer within the time, or none
+that says whether it is stored. `lost`: the connection ended before an answer came.
+"""
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+
+Outcomes = Counter[tuple[AppendStream, Outcome]]
+"""How many appends came to what. One that was sent twice counts twice."""
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Store *body* under *subject* if the last entry under *filter* has stream sequence *expected* (0: none).
 
     *token* comes back with the answer; a repeat of the same append keeps it. *input* is the header `Jobstate-Input`
-    (`<sequence>@<time in ns>`, empty: none). *rollup*: replace what the subject held. *stream* is where it goes: "log"
-    or "refused".
+    (`<sequence>@<time in ns>`, empty: none). *rollup*: replace what the subject held. *stream* is where it goes.
     """
 
     token: int
@@ -22,7 +40,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     input: str = ""
     traceparent: str = ""
     rollup: bool = False
-    stream: str = "log"
+    stream: AppendStream = "log"
 
 
 class ReadBack(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -50,7 +68,7 @@ class Busy(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unanswered(msgspec.Struct, frozen=True, gc=False):
-    """No answer, or none that says whether it is stored (timeout, 503, 10167, a *full* stream). *why*: for the log."""
+    """No answer, or none that says whether it is stored (timeout, 503, 10167, a *full* stream). *why*: in words."""
 
     why: str = "timeout"
     full: bool = False

@@ -11,8 +11,6 @@ import msgspec
 
 from consumer.core.appends import Append, ReadBack
 
-FULL: Final = "full"
-"""How the reason of an answer begins that says that a stream has no room (10077, 10023, 10002)."""
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MAX_S: Final = 2.0
 
@@ -105,10 +103,13 @@ class Flight(Generic[A]):
         self._failures = 0
         return self._open.get(token)
 
-    def unanswered(self, token: int, why: str, now: float) -> None:
-        """No answer: the same again, and the writer as a whole waits; each flight by itself would make a storm."""
+    def unanswered(self, token: int, now: float, *, full: bool) -> None:
+        """No answer, or the stream is *full*: the same again, later.
+
+        The writer as a whole waits: each flight by itself would make a storm.
+        """
         self._asked.discard(token)
-        self._tally.full += why.startswith(FULL)
+        self._tally.full += full
         self._tally.unanswered += 1
         self._resend(token)
         if not self._failures or now >= self._hold_until:

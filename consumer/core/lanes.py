@@ -285,7 +285,7 @@ class Lanes:
     def answer(self, token: int, answer: Answer, now: float) -> None:
         """Take the log's answer to the ask *token*. One that comes twice or too late is nothing. *now*: seconds."""
         if isinstance(answer, Unanswered):
-            self.flight.unanswered(token, answer.why, now)
+            self.flight.unanswered(token, now, full=answer.full)
             return
         lane = self.flight.answered(token)
         if lane is None:

@@ -7,7 +7,6 @@ from; then another begins.
 import asyncio
 import contextlib
 import gc
-from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, NoReturn
@@ -18,6 +17,7 @@ import structlog
 from consumer import __version__
 from consumer.bacalhau.orchestrator import Orchestrator
 from consumer.core import Lanes
+from consumer.core.appends import Outcomes
 from consumer.core.dwell import Dwell
 from consumer.core.verify import EntryVerifier, verify_last
 from consumer.daemon.following import Following, follow_frames, follow_orchestrator
@@ -218,7 +218,7 @@ class _Daemon(Runtime):
         reading = await connect_reader(address, "reader", outage=self.outages["reader"])
         stack.push_async_callback(reading.close)
         recovered = await recover(reading, names)
-        outcomes: Counter[tuple[str, str]] = Counter()
+        outcomes = Outcomes()
         writer = await open_writer(writing, names, created=recovered.mark.created, outcomes=outcomes)
         dwell = Dwell(self.rules, self.clock.wall())
         lanes = Lanes(

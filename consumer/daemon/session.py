@@ -6,7 +6,6 @@ it listens to, `carry` its loops between core and world.
 
 import asyncio
 import contextlib
-from collections import Counter
 from typing import Final
 
 import msgspec
@@ -16,6 +15,7 @@ from prometheus_client import Counter as MetricCounter
 from consumer.bacalhau.namesake import compare_names
 from consumer.bacalhau.tap import DEAD_READER
 from consumer.core import Core, Lanes, Readers
+from consumer.core.appends import Outcomes
 from consumer.core.dwell import Dwell
 from consumer.daemon.carry import Carrier, Sources
 from consumer.daemon.following import Following
@@ -75,7 +75,7 @@ class Session:
         mark: Mark,
         reading: Connection,
         writer: JetStreamWriter,
-        outcomes: Counter[tuple[str, str]],
+        outcomes: Outcomes,
         lanes: Lanes,
         dwell: Dwell,
         reports: JetStreamInput,

@@ -10,8 +10,9 @@ from typing import Final
 import structlog
 
 from consumer.core import Decided, Lanes, OrchestratorRead, Published, Readers, ReadHistory, ReadJobs
+from consumer.core.appends import APPEND_STREAMS, AppendStream, Outcomes
 from consumer.core.dwell import Dwell
-from consumer.core.flight import FULL, Tally
+from consumer.core.flight import Tally
 from consumer.core.options import COST_OF_LISTS, slow_lists_s
 from consumer.core.reads import Missing
 from consumer.daemon.agreement import Agreement
@@ -46,7 +47,7 @@ WRONG_IN_ROW: Final = 3
 READ_AGAIN_S: Final = 120.0
 """A job that fails is read at least once a minute (`ReadingOptions.retry_max_s`): an older error is over."""
 
-WORDS: Final = {"log": "the log", "refused": "the stream of what was refused"}
+WORDS: Final[Mapping[AppendStream, str]] = {"log": "the log", "refused": "the stream of what was refused"}
 """The texts about the streams that are appended to."""
 
 
@@ -77,17 +78,15 @@ class _Failures:
 class _Life:
     """Facts about one life of the daemon's core; they end with it."""
 
-    def __init__(
-        self, lanes: Lanes, source: Readers | Derivation | None, dwell: Dwell, outcomes: Mapping[tuple[str, str], int]
-    ) -> None:
+    def __init__(self, lanes: Lanes, source: Readers | Derivation | None, dwell: Dwell, outcomes: Outcomes) -> None:
         self.lanes: Final = lanes
         self.source: Final = source
         self.dwell: Final = dwell
         self.outcomes: Final = outcomes
         self.tally = Tally()
         """The part of the lanes' tally that was told."""
-        self.outcomes_told: Counter[tuple[str, str]] = Counter()
-        self.full: set[str] = set()
+        self.outcomes_told = Outcomes()
+        self.full: set[AppendStream] = set()
         """The streams that have no room."""
         self.crowded = False
         """Whether it was told that there is no room for some jobs."""
@@ -120,13 +119,8 @@ class Watch:
         """The known fault of the server: it takes nothing until that is mended. Empty: nothing."""
         self._lags: Final = {cause: metrics.lag(cause) for cause in (*ReadCause, "report")}
 
-    def follow_life(
-        self, lanes: Lanes, source: Readers | Derivation | None, dwell: Dwell, outcomes: Counter[tuple[str, str]]
-    ) -> None:
-        """From now on the numbers are those of *lanes*, *source* and *dwell*.
-
-        *outcomes*: how many appends came to what, by stream ("log", "refused") and outcome ("stored", "full", …).
-        """
+    def follow_life(self, lanes: Lanes, source: Readers | Derivation | None, dwell: Dwell, outcomes: Outcomes) -> None:
+        """From now on the numbers are those of *lanes*, *source*, *dwell* and the writer's *outcomes*."""
         self._life = _Life(lanes, source, dwell, outcomes)
         self._log_down = False
         self._confirmed_at = self._clock.now()
@@ -404,16 +398,16 @@ class Watch:
         )
 
     def _take_stock_of_appends(self, life: _Life) -> None:
-        now = Counter(life.outcomes)
+        now = life.outcomes.copy()
         rose, life.outcomes_told = now - life.outcomes_told, now
         for (stream, outcome), count in rose.items():
             self._metrics.appends(stream, outcome).inc(count)
-        for stream in WORDS:
+        for stream in APPEND_STREAMS:
             if rose[stream, "stored"]:
                 self._confirmed_at = self._clock.now()  # a rejection that is kept, too
             # Full until something is stored again: between two tries nothing comes. Or until it says nothing any more:
             # a server whose disk was full in mid-write says it once, and never stores again.
-            if rose[stream, FULL]:
+            if rose[stream, "full"]:
                 life.full.add(stream)
             elif rose[stream, "stored"] or rose[stream, "refused"] or rose[stream, "unanswered"]:
                 life.full.discard(stream)

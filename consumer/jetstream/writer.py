@@ -6,16 +6,27 @@ under one inbox, and one table says what is open and until when; so no append co
 
 import asyncio
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 import structlog
 from nats.aio.subscription import Subscription
 
-from consumer.core.appends import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored, Unanswered
-from consumer.core.flight import FULL
+from consumer.core.appends import (
+    Answer,
+    Append,
+    AppendStream,
+    Busy,
+    Entry,
+    Outcome,
+    Outcomes,
+    Read,
+    ReadBack,
+    Refused,
+    Stored,
+    Unanswered,
+)
 from consumer.errors import ConnectionLostError, JobstateError, LogWentBackError
 from consumer.nats.api import (
     MESSAGE_GET,
@@ -40,18 +51,6 @@ LOOK_S: Final = 1.0
 CHUNK: Final = 64 * 1024
 """Bytes that go to the socket at once: the server stores the first while the next are made."""
 
-# The result of an append: one of these, or `FULL` (the stream, or its server, has no room).
-STORED: Final = "stored"
-"""It was confirmed."""
-REFUSED: Final = "refused"
-"""Another entry stood there (10071): a second daemon's, a stranger's, or ours of which no answer came."""
-BUSY: Final = "busy"
-"""Another append of the same job was in flight (10164)."""
-UNANSWERED: Final = "unanswered"
-"""No answer within the time, or none that says whether it is stored."""
-LOST: Final = "lost"
-"""The connection ended before an answer came."""
-
 _NUMBER: Final = re.compile(r"wrong last sequence: (\d+)")
 _BUSY: Final = frozenset({10164, 10158})
 _WRONG_SEQUENCE: Final = 10071
@@ -67,9 +66,6 @@ _FAULTS: Final = {
     10194: "the server is older than its data: upgrade it",
 }
 
-
-_NONE: Final[list[Entry]] = []
-"""The result of reading nothing."""
 _pub_ack: Final = msgspec.json.Decoder(PubAck)
 _message: Final = msgspec.json.Decoder(MessageAnswer)
 _info: Final = msgspec.json.Decoder(StreamInfo)
@@ -78,12 +74,12 @@ T = TypeVar("T")
 
 
 class _Open(msgspec.Struct, frozen=True, gc=False):
-    """One request that is not answered. *entries*: what a read-back found so far. *ask* None: a look at *stream*."""
+    """One request that is not answered. *entries*: what a read-back found before. *ask* None: a look at *stream*."""
 
     deadline: float
     ask: Append | ReadBack | None
     stream: str
-    entries: list[Entry]
+    entries: tuple[Entry, ...] = ()
 
 
 class JetStreamWriter:
@@ -92,12 +88,10 @@ class JetStreamWriter:
     Ends with its connection: `send` and `answers` raise `ConnectionLostError`; what was open may or may not be stored.
     """
 
-    def __init__(
-        self, connection: Connection, names: Names, created: str, within_s: float, outcomes: Counter[tuple[str, str]]
-    ) -> None:
+    def __init__(self, connection: Connection, names: Names, created: str, within_s: float, outcomes: Outcomes) -> None:
         self._outcomes: Final = outcomes
         self._connection: Final = connection
-        self._streams: Final = {"log": names.log, "refused": names.refused}
+        self._streams: Final[Mapping[AppendStream, str]] = {"log": names.log, "refused": names.refused}
         self._log: Final = names.log
         self._created: Final = created
         self._within_s: Final = within_s
@@ -127,7 +121,7 @@ class JetStreamWriter:
     async def close(self) -> None:
         """End the connection. An open append may or may not be stored."""
         for opened in self._open.values():
-            self._count(opened, LOST)
+            self._count(opened, "lost")
         self._open.clear()
         await self._connection.close()
 
@@ -143,12 +137,12 @@ class JetStreamWriter:
         for ask in asks:
             if type(ask) is Append:
                 self._serial += 1
-                self._open[self._serial] = _Open(deadline, ask, self._streams[ask.stream], _NONE)
+                self._open[self._serial] = _Open(deadline, ask, self._streams[ask.stream])
                 head = self._head(ask)
                 parts += (head, ask.body, b"\r\n")
                 size += len(head) + len(ask.body)
             elif isinstance(ask, ReadBack):
-                parts.append(self._get(ask, _Open(deadline, ask, self._log, []), 1 if ask.whole else None))
+                parts.append(self._get(ask, _Open(deadline, ask, self._log), 1 if ask.whole else None))
             if size > CHUNK:
                 await self._connection.send_raw(b"".join(parts))
                 parts.clear()
@@ -236,7 +230,7 @@ class JetStreamWriter:
         found: list[tuple[int, Answer]] = []
         for serial in over:
             opened = self._open.pop(serial)
-            self._count(opened, UNANSWERED)
+            self._count(opened, "unanswered")
             denied = self._connection.forbidden(_subject(opened), f"{self._inbox}*") if opened.ask is not None else None
             if denied is None:
                 self._connection.unanswered(opened.deadline - self._within_s)
@@ -244,7 +238,7 @@ class JetStreamWriter:
                 found.append((opened.ask.token, Unanswered("timeout" if denied is None else denied.detail)))
         return found
 
-    def _count(self, opened: _Open, outcome: str) -> None:
+    def _count(self, opened: _Open, outcome: Outcome) -> None:
         if type(opened.ask) is Append:
             self._outcomes[opened.ask.stream, outcome] += 1
 
@@ -264,13 +258,13 @@ class JetStreamWriter:
             ask = opened.ask
             if not data and headers is not None and headers.startswith(b"NATS/1.0 503"):
                 if ask is not None:
-                    self._count(opened, UNANSWERED)
+                    self._count(opened, "unanswered")
                     found.append((ask.token, Unanswered("no responders")))
                     more.append(self._look(opened.stream))
             elif type(ask) is Append:
                 ack = _decode(data, _pub_ack, opened.stream)
                 if ack.error is None and ack.seq:
-                    self._outcomes[ask.stream, STORED] += 1
+                    self._outcomes[ask.stream, "stored"] += 1
                     found.append((ask.token, Stored(ack.seq)))
                 else:
                     answer = self._refusal(opened.stream, ack.error)
@@ -299,7 +293,7 @@ class JetStreamWriter:
             return Busy()
         if code in _NO_ROOM:
             log.error("log.full", stream=stream, reason=str(problem))
-            return Unanswered(f"{FULL}: {problem}", full=True)
+            return Unanswered(str(problem), full=True)
         if code == NO_STREAM:
             raise _gone(stream)
         if code == _TOO_MANY or problem.code == UNAVAILABLE:
@@ -311,19 +305,20 @@ class JetStreamWriter:
     ) -> None:
         answer = _decode(data, _message, opened.stream)
         if answer.message is not None:
-            opened.entries.append(answer.message.entry())
+            entries = (*opened.entries, answer.message.entry())
             if ask.whole:
                 # A rare path: one request for each entry of a job that a stranger, or several of ours, wrote to.
                 deadline = asyncio.get_running_loop().time() + self._within_s
-                again = _Open(deadline, ask, opened.stream, opened.entries)
-                more.append(self._get(ask, again, opened.entries[-1].number + 1))
+                again = _Open(deadline, ask, opened.stream, entries)
+                more.append(self._get(ask, again, entries[-1].number + 1))
                 return
+            found.append((ask.token, Read(entries)))
         elif answer.error is None or answer.error.err_code != NO_MESSAGE:
             if answer.error is not None and answer.error.err_code == NO_STREAM:
                 raise _gone(opened.stream)
             found.append((ask.token, Unanswered(str(answer.error))))
-            return
-        found.append((ask.token, Read(tuple(opened.entries))))
+        else:
+            found.append((ask.token, Read(opened.entries)))
 
     def _look(self, stream: str) -> bytes:
         """Nobody answers for a stream: ask whether it is still there. A deleted one would be waited for for ever."""
@@ -331,7 +326,7 @@ class JetStreamWriter:
         if self._looks.get(stream, 0.0) > now:
             return b""
         self._looks[stream] = now + LOOK_S
-        opened = _Open(now + self._within_s, None, stream, _NONE)
+        opened = _Open(now + self._within_s, None, stream)
         return self._request(STREAM_INFO.format(stream), b"", opened)
 
     def _see(self, stream: str, data: bytes) -> None:
@@ -348,16 +343,15 @@ async def open_writer(
     *,
     created: str = "",
     within_s: float = ANSWER_S,
-    outcomes: Counter[tuple[str, str]] | None = None,
+    outcomes: Outcomes | None = None,
 ) -> JetStreamWriter:
     """The writer on *connection* (from `connect_writer`). *created*: of the log that is known (`recovery.probe`).
 
     Before it sends anything, its owner checks whether the log went back (design/design.md 7.7).
     *within_s*: see `ANSWER_S`.
-    *outcomes* counts results of appends, by stream ("log", "refused") and outcome (`STORED` and those after it);
-    one that was sent twice, twice.
+    *outcomes* counts the results of appends.
     """
-    writer = JetStreamWriter(connection, names, created, within_s, Counter() if outcomes is None else outcomes)
+    writer = JetStreamWriter(connection, names, created, within_s, Outcomes() if outcomes is None else outcomes)
     await writer.open()
     return writer
 
@@ -367,13 +361,13 @@ def _subject(opened: _Open) -> str:
     return opened.ask.subject if type(opened.ask) is Append else MESSAGE_GET.format(opened.stream)
 
 
-def _outcome(answer: Answer) -> str:
+def _outcome(answer: Answer) -> Outcome:
     """The word for an answer to an append that was not stored."""
     if isinstance(answer, Refused):
-        return REFUSED
+        return "refused"
     if isinstance(answer, Busy):
-        return BUSY
-    return FULL if isinstance(answer, Unanswered) and answer.full else UNANSWERED
+        return "busy"
+    return "full" if isinstance(answer, Unanswered) and answer.full else "unanswered"
 
 
 def _gone(stream: str) -> LogWentBackError:

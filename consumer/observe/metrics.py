@@ -21,6 +21,7 @@ from prometheus_client import values as prometheus_values
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from consumer.core.appends import APPEND_STREAMS, OUTCOMES
 from consumer.model import (
     BYTES_FROM,
     NOTICE_KINDS,
@@ -47,8 +48,6 @@ PROFILES: Final = ("1.5", "1.5.0", "1.5.2", "1.6-1.7", "1.8+", "ncl")
 """The releases that frames show (`consumer.model.Frame`)."""
 CONNECTIONS: Final = ("writer", "reader", "tap")
 """Our connections to NATS; the tap's is to Bacalhau's."""
-OUTCOMES: Final = ("stored", "refused", "busy", "full", "unanswered", "lost")
-"""The results of an append, as `consumer.jetstream.writer` counts it."""
 READS: Final = (("list", "scan"), *product(("history", "job"), ("hint", "scan")))
 """The reads of the orchestrator, and their causes."""
 ANSWERS: Final = ("answered", "missing")
@@ -189,7 +188,7 @@ class Metrics:
             "Entries sent, by their result.",
             "stream",
             "outcome",
-            known=product(("log", "refused"), OUTCOMES),
+            known=product(APPEND_STREAMS, OUTCOMES),
         )
         self.resends: Final = self._counter("resends", "Asks of the log sent again because no answer came.")
         self.read_backs: Final = self._counter("read_backs", "Times a job was read back from the log.")

@@ -247,7 +247,7 @@ class TestKnown:
         lanes.answer(append.token, Busy(), 0.0)
         assert lanes.tally == Tally(appends=1, busy=1)
         assert only_append(lanes, 1.0) == append
-        lanes.answer(append.token, Unanswered("full: 10077"), 1.0)
+        lanes.answer(append.token, Unanswered("10077", full=True), 1.0)
         assert lanes.tally == Tally(appends=1, busy=1, unanswered=1, full=1, resends=1)
         assert only_append(lanes, 2.0) == append
         lanes.answer(append.token, Refused(9), 2.0)

@@ -1,14 +1,12 @@
 """What the watch says of what it is told: numbers that mean one thing each, reasons that name the right stream."""
 
-from collections import Counter
-
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from consumer.core import Lanes, Readers, ReadingOptions
-from consumer.core.appends import Append, Read, ReadBack, Refused, Stored
+from consumer.core.appends import Append, AppendStream, Outcomes, Read, ReadBack, Refused, Stored
 from consumer.core.dwell import Dwell
 from consumer.core.reads import OrchestratorRead, ReadHistory, ReadJob, ReadJobs
 from consumer.core.verify import VerifiedJob
@@ -56,7 +54,7 @@ class Place:
         rules = load()
         self.clock, self.metrics, self.health = Clock(), Metrics(), Health()
         self.lanes = Lanes(rules, Names())
-        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.outcomes = Outcomes()
         self.watch = Watch(self.metrics, self.health, self.clock)
         self.follow()
 
@@ -101,11 +99,11 @@ def place() -> Place:
 
 
 @pytest.mark.parametrize(("stream", "words"), [("log", "the log has"), ("refused", "what was refused has")])
-def test_the_stream_that_is_full_is_the_one_that_is_named(place: Place, stream: str, words: str) -> None:
+def test_the_stream_that_is_full_is_the_one_that_is_named(place: Place, stream: AppendStream, words: str) -> None:
     """Its own gauge and no other's, and it is named in the reason; until something is stored in it again."""
     place.wait_for_something()
     place.outcomes[stream, "full"] += 1
-    other = {"log": "refused", "refused": "log"}[stream]
+    other: AppendStream = "refused" if stream == "log" else "log"
     for _ in range(3):  # between two tries nothing comes of it
         place.watch.take_stock()
         assert place.samples("jobstate_stream_full") == {(stream,): 1, (other,): 0}
@@ -126,7 +124,7 @@ def test_appends_are_counted_by_the_one_thing_that_each_came_to(place: Place) ->
     place.outcomes["log", "stored"] += 2
     place.watch.take_stock()
     assert place.risen("jobstate_appends_total") == {("stored", "log"): 5, ("busy", "refused"): 1}
-    place.outcomes = Counter({("log", "stored"): 4})
+    place.outcomes = Outcomes({("log", "stored"): 4})
     place.follow()
     place.watch.take_stock()
     assert place.risen("jobstate_appends_total") == {("stored", "log"): 9, ("busy", "refused"): 1}

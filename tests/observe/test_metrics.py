@@ -8,13 +8,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import consumer
 from consumer.bacalhau import tap
-from consumer.core.flight import FULL, Tally
+from consumer.core.flight import Tally
 from consumer.daemon import watch
 from consumer.faults import NEXT_STEP
-from consumer.jetstream import writer
 from consumer.model import NOTICE_KINDS, REJECTED_REASONS, UNCHANGED_REASONS
 from consumer.observe import Metrics
-from consumer.observe.metrics import OTHER, OUTCOMES, STREAMS, SURPRISES, TAP_GAPS, Family
+from consumer.observe.metrics import OTHER, STREAMS, SURPRISES, TAP_GAPS, Family
 from consumer.rules import load
 
 
@@ -100,7 +99,6 @@ def test_what_begins_at_0_is_what_the_daemon_counts() -> None:
         assert {leaf.value for one in given for leaf in ast.walk(one) if isinstance(leaf, ast.Constant)} == set(reasons)
     gaps = (tap.LATE, tap.RECONNECT, tap.RESTART, tap.SERVER_CHANGE, tap.LAME_DUCK, tap.SILENT, tap.DEAD_READER)
     assert {*gaps, tap.SLOW_CONSUMER, tap.DENIED} == set(TAP_GAPS)
-    assert {writer.STORED, writer.REFUSED, writer.BUSY, FULL, writer.UNANSWERED, writer.LOST} == set(OUTCOMES)
 
 
 def test_label_values_are_bounded() -> None:

@@ -6,11 +6,8 @@ Which answer is lost, late or stale is `tests.lab.simulation.world`'s to choose.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 
-from consumer.core.appends import Answer, Append, Entry, Read, ReadBack, Refused, Stored
-
-STREAMS: Final = ("log", "refused")
+from consumer.core.appends import APPEND_STREAMS, Answer, Append, AppendStream, Entry, Read, ReadBack, Refused, Stored
 
 
 class Kept:
@@ -42,7 +39,7 @@ class SimulatedLog:
     def __init__(self) -> None:
         self.version = 0
         self.kept: list[Kept] = []
-        self._counts = dict.fromkeys(STREAMS, 0)
+        self._counts = dict.fromkeys(APPEND_STREAMS, 0)
         # Every filter that was ever asked about, with what was ever under it, in stream order.
         self._under: dict[str, list[Kept]] = {}
         self._filters_of: dict[str, list[list[Kept]]] = {}
@@ -71,7 +68,7 @@ class SimulatedLog:
 
     def put(
         self,
-        stream: str,
+        stream: AppendStream,
         subject: str,
         body: bytes,
         header: str,
