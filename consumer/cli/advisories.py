@@ -2,23 +2,9 @@
 
 from typing import TYPE_CHECKING, Final
 
-from consumer.cli.options import (
-    AsJson,
-    Cluster,
-    Config,
-    Headers,
-    Limit,
-    Nats,
-    Output,
-    Shown,
-    TokenFile,
-    Where,
-    carry_out,
-    connected,
-    newest,
-    tell,
-    wants_json,
-)
+from consumer.cli.options import AsJson, Cluster, Config, Headers, Limit, Nats, Output, Shown, TokenFile, wants_json
+from consumer.cli.reader import Where, connected, newest
+from consumer.cli.running import carry_out, tell
 from consumer.errors import DecodeError, ExitCode
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
-from consumer.cli.options import OPEN, TERMINAL
+from consumer.cli.parsing import OPEN, TERMINAL
 from consumer.cli.verbs import VERBS, Verb
 from consumer.errors import quoted
 from consumer.rules import load

@@ -13,7 +13,9 @@ import typer
 
 import consumer.replay
 from consumer.cli.display import HEAD, Page, update_row, write_json
-from consumer.cli.options import AsJson, Output, called, end_at_signals, read_path, wants_json
+from consumer.cli.options import AsJson, Output, wants_json
+from consumer.cli.parsing import read_path
+from consumer.cli.running import called, end_at_signals
 from consumer.cli.streams import write_stderr
 from consumer.core.appends import Entry
 from consumer.daemon.supervise import unless

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.options import AsJson, Output, carry_out, read_duration, tell, wants_json
+from consumer.cli.options import AsJson, Output, wants_json
+from consumer.cli.parsing import read_duration
+from consumer.cli.running import carry_out, tell
 from consumer.errors import ExitCode, quoted
 
 if TYPE_CHECKING:

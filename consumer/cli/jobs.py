@@ -8,27 +8,10 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from consumer.cli.naming import ASK_DOCTOR, find_key, find_keys, only, say_key
-from consumer.cli.options import (
-    INTERRUPTED,
-    AsJson,
-    Cluster,
-    Config,
-    Headers,
-    Nats,
-    Output,
-    Shown,
-    TokenFile,
-    Where,
-    carry_out,
-    connected,
-    read_count,
-    read_job,
-    read_name,
-    read_states,
-    tell,
-    tell_error,
-    wants_json,
-)
+from consumer.cli.options import AsJson, Cluster, Config, Headers, Nats, Output, Shown, TokenFile, wants_json
+from consumer.cli.parsing import read_count, read_job, read_name, read_states
+from consumer.cli.reader import Where, connected
+from consumer.cli.running import INTERRUPTED, carry_out, tell, tell_error
 from consumer.errors import AbsentError, AmbiguousError, ExitCode, JobstateError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from consumer.cli.options import tell
+from consumer.cli.running import tell
 from consumer.errors import AbsentError, AmbiguousError
 
 if TYPE_CHECKING:

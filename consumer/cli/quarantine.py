@@ -9,24 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 import typer
 
 from consumer.cli.naming import enumerate_some, say_key
-from consumer.cli.options import (
-    AsJson,
-    Cluster,
-    Config,
-    Headers,
-    Limit,
-    Nats,
-    Output,
-    Shown,
-    TokenFile,
-    Where,
-    carry_out,
-    connected,
-    newest,
-    read_name,
-    tell,
-    wants_json,
-)
+from consumer.cli.options import AsJson, Cluster, Config, Headers, Limit, Nats, Output, Shown, TokenFile, wants_json
+from consumer.cli.parsing import read_name
+from consumer.cli.reader import Where, connected, newest
+from consumer.cli.running import carry_out, tell
 from consumer.errors import AbsentError, ExitCode
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from consumer.cli.display import write_json
-from consumer.cli.options import AsJson, Output, read_count, read_path, wants_json
+from consumer.cli.options import AsJson, Output, wants_json
+from consumer.cli.parsing import read_count, read_path
 from consumer.core import Published
 from consumer.errors import ExitCode, quoted
 from consumer.replay.derived import DerivedReplay, DerivedVerdict, add_up, derived_lines, derived_object, judge_derived

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from consumer.cli.display import Page, write_json
-from consumer.cli.options import AsJson, Output, read_state, wants_json
+from consumer.cli.options import AsJson, Output, wants_json
+from consumer.cli.parsing import read_state
 from consumer.errors import ExitCode
 from consumer.rules import Rules, graph, load
 from consumer.wire.display import printable

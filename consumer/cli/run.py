@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from consumer.cli.options import require_files
+from consumer.cli.running import require_files
 from consumer.daemon.assemble import run_daemon
 from consumer.errors import ExitCode, JobstateError, SettingsError
 from consumer.observe import configure, never_wait, tell_left_out_at_end

@@ -7,24 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.options import (
-    AsJson,
-    Cluster,
-    Config,
-    Nats,
-    Output,
-    TokenFile,
-    Where,
-    carry_out,
-    connected,
-    read_job,
-    read_name,
-    read_number,
-    read_state,
-    read_text,
-    read_time,
-    wants_json,
-)
+from consumer.cli.options import AsJson, Cluster, Config, Nats, Output, TokenFile, wants_json
+from consumer.cli.parsing import read_job, read_name, read_number, read_state, read_text, read_time
+from consumer.cli.reader import Where, connected
+from consumer.cli.running import carry_out
 from consumer.errors import ExitCode, quoted
 
 if TYPE_CHECKING:

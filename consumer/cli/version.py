@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import consumer
-from consumer.cli.options import AsJson, Cluster, Config, Output, TokenFile, Where, carry_out, connected, wants_json
+from consumer.cli.options import AsJson, Cluster, Config, Output, TokenFile, wants_json
+from consumer.cli.reader import Where, connected
+from consumer.cli.running import carry_out
 from consumer.errors import ExitCode
 
 if TYPE_CHECKING:

@@ -7,23 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 import typer
 
 from consumer.cli.naming import ASK_DOCTOR, enumerate_some, find_patterns, say_key
-from consumer.cli.options import (
-    AsJson,
-    Cluster,
-    Config,
-    Nats,
-    Output,
-    TokenFile,
-    Where,
-    carry_out,
-    connected,
-    read_duration,
-    read_job,
-    read_number,
-    read_state,
-    tell,
-    wants_json,
-)
+from consumer.cli.options import AsJson, Cluster, Config, Nats, Output, TokenFile, wants_json
+from consumer.cli.parsing import read_duration, read_job, read_number, read_state
+from consumer.cli.reader import Where, connected
+from consumer.cli.running import carry_out, tell
 from consumer.errors import ExitCode, UnreachableError
 from consumer.model import JobStateType
 

@@ -7,25 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from consumer.cli.naming import find_patterns
-from consumer.cli.options import (
-    AsJson,
-    Cluster,
-    Config,
-    Headers,
-    Nats,
-    Output,
-    Shown,
-    TokenFile,
-    Where,
-    carry_out,
-    connected,
-    read_count,
-    read_job,
-    read_name,
-    read_states,
-    read_time,
-    wants_json,
-)
+from consumer.cli.options import AsJson, Cluster, Config, Headers, Nats, Output, Shown, TokenFile, wants_json
+from consumer.cli.parsing import read_count, read_job, read_name, read_states, read_time
+from consumer.cli.reader import Where, connected
+from consumer.cli.running import carry_out
 from consumer.errors import AbsentError, ExitCode
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from consumer.cli.options import called, read_duration, read_time
+from consumer.cli.parsing import read_duration, read_time
+from consumer.cli.running import called
 
 NOW = datetime(2026, 11, 24, 5, 0, tzinfo=UTC)
 
