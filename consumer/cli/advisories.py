@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Final
 
-from consumer.cli.options import AsJson, Cluster, Config, Headers, Limit, Nats, Output, Shown, TokenFile, wants_json
-from consumer.cli.reader import Where, connected, newest
+from consumer.cli.options import Limit, Rows, with_groups
+from consumer.cli.reader import LogTarget, connected, newest
 from consumer.cli.running import carry_out, tell
 from consumer.errors import DecodeError, ExitCode
 
@@ -15,16 +15,12 @@ if TYPE_CHECKING:
 HEAD: Final = ("TIME", "AGE", "KIND", "JOB", "TEXT", "FACTS")
 
 
+@with_groups
 def advisories(
     *,
     limit: Limit = 0,
-    headers: Headers = False,
-    as_json: AsJson = False,
-    output: Output = None,
-    nats: Nats = None,
-    cluster: Cluster = None,
-    config: Config = None,
-    token_file: TokenFile = None,
+    rows: Rows,
+    log: LogTarget,
 ) -> None:
     """Show warnings: jobs that are stuck, missing or unreadable, and log entries from other writers; newest last.
 
@@ -33,23 +29,22 @@ def advisories(
 
     Example: jobstate advisories --limit 20
     """
-    shown = Shown(wants_json(output, as_json=as_json), headers)
-    carry_out(_list(limit, Where(nats, cluster, config, token_file), shown))
+    carry_out(_list(limit, log, rows))
 
 
-async def _list(limit: int, where: Where, shown: Shown) -> ExitCode:
+async def _list(limit: int, log: LogTarget, rows: Rows) -> ExitCode:
     from consumer.cli.display import Page, say_ns, shorten, write_json
     from consumer.wire.display import printable
 
-    async with connected(where) as view, view.advisories() as entries:
+    async with connected(log) as view, view.advisories() as entries:
         found = await newest(entries, limit)
     if not found:
         tell(f"nothing was announced in cluster {view.names.cluster}")
-    page = Page(HEAD, headers=shown.headers)
+    page = Page(HEAD, heads=rows.heads)
     for entry in found:
         kind, said = entry.subject.split(".")[-2], _read(entry)
         job = f"{said.Job.Namespace}/{said.Job.ID}" if said is not None and said.Job is not None else ""
-        if shown.as_json:
+        if rows.form == "json":
             line: AdvisoryLine = {
                 "subject": entry.subject,
                 "sequence": entry.number,

@@ -7,13 +7,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
 import consumer.replay
-from consumer.cli.display import HEAD, Page, update_row, write_json
-from consumer.cli.options import AsJson, Output, wants_json
+from consumer.cli.display import HEAD, LivePage, update_row, write_json
+from consumer.cli.options import Form, Output, with_groups
 from consumer.cli.parsing import read_path
 from consumer.cli.running import called, end_at_signals
 from consumer.cli.streams import write_stderr
@@ -55,6 +55,7 @@ def _read_speed(text: str) -> float | None:
     return speed
 
 
+@with_groups
 def demo(
     *,
     recording: Annotated[
@@ -66,8 +67,7 @@ def demo(
         ),
     ] = None,
     speed: Annotated[str, typer.Option(metavar="N|max", help="Play at this multiple of the recorded pace.")] = "1",
-    as_json: AsJson = False,
-    output: Output = None,
+    output: Output,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep everything running until Ctrl-C, and keep its folder.")
     ] = False,
@@ -82,13 +82,12 @@ def demo(
 
     Example: jobstate demo --keep
     """
-    as_json = wants_json(output, as_json=as_json)
     configure(Log(level="warning", format="console"))
     pace = _read_speed(speed)
     paths = recording or [str(DEFAULT)]
     recordings = sorted((Recording.load(path) for path in paths), key=lambda one: one.start_ns)
     try:
-        right = asyncio.run(_Demo(paths, recordings, pace, as_json=as_json).run(keep=keep))
+        right = asyncio.run(_Demo(paths, recordings, pace, output.form, "stay" if keep else "end").run())
     except KeyboardInterrupt:
         right = None
     if right is None:
@@ -101,7 +100,12 @@ class _Demo:
     """One demo: what is played, what came, and how it is shown."""
 
     def __init__(
-        self, paths: Sequence[str], recordings: Sequence[Recording], speed: float | None, *, as_json: bool
+        self,
+        paths: Sequence[str],
+        recordings: Sequence[Recording],
+        speed: float | None,
+        form: Form,
+        then: Literal["end", "stay"],
     ) -> None:
         named = [DEFAULT.name if path == str(DEFAULT) else path for path in paths]
         self._scenario = named[0] if len(named) == 1 else named
@@ -109,13 +113,14 @@ class _Demo:
         self._records = [job for one in recordings for job in one.jobs]
         self._expected = sum(len(job.expected) for job in self._records)
         self._speed = speed
-        self._as_json = as_json
-        self._page = Page(HEAD, live=True)
+        self._form = form
+        self._then = then
+        self._page = LivePage(HEAD)
         self._came: list[tuple[Update, float]] = []  # and when it came, by the loop's clock
         self._passed: dict[int, float] = {}  # when the shared clock passed a happening
         self._change = asyncio.Event()
 
-    async def run(self, *, keep: bool) -> bool | None:
+    async def run(self) -> bool | None:
         """Play, show, judge; None if it was told to end before that. It always ends server and daemon."""
         folder = Path(tempfile.mkdtemp(prefix="jobstate-demo-"))
         told = asyncio.Event()
@@ -126,12 +131,12 @@ class _Demo:
                 found = await unless(told, self._play(stage))
                 if found is None:
                     return None
-                self._conclude(*found, keep=keep)
-                if keep:
+                self._conclude(*found)
+                if self._then == "stay":
                     self._say_how_to_look(stage)
                     await told.wait()
         finally:
-            if keep:
+            if self._then == "stay":
                 self._tell(f"the folder {folder} stays: remove it when you are done with it")
             else:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -145,7 +150,7 @@ class _Demo:
             async for progress in stage.play():
                 self._passed.setdefault(progress.t_ns, now())
                 percent = 100 * progress.done // progress.total
-                if percent != shown and sys.stderr.isatty() and not self._as_json:
+                if percent != shown and sys.stderr.isatty() and self._form == "text":
                     write_stderr(f"\r{percent:3d} % of the recording played \r")
                     shown = percent
                 if feed.done():
@@ -233,19 +238,19 @@ class _Demo:
         )
 
     def _show(self, entry: Entry, update: Update) -> None:
-        if self._as_json:
+        if self._form == "json":
             body = json.loads(encode_update(update))
             line: PlayedLine = {"scenario": self._scenario, "subject": entry.subject, "update": body}
             write_json(line)
         else:
             self._page.add(update_row(entry, update))
 
-    def _conclude(self, verdict: Verdict, tallies: Tallies, *, keep: bool) -> None:
-        if self._as_json:
+    def _conclude(self, verdict: Verdict, tallies: Tallies) -> None:
+        if self._form == "json":
             write_json(summary_object(self._scenario, verdict, tallies))
             return
         sys.stdout.writelines(f"{line}\n" for line in summary_lines(verdict, tallies))
-        if not keep:
+        if self._then == "end":
             sys.stdout.write("look further: run it with --keep, which leaves it all running and says how\n")
         sys.stdout.flush()
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from consumer.errors import DecodeError
 from consumer.wire.display import printable, printable_lines
@@ -158,39 +158,36 @@ def say_ns(time_ns: int) -> str:
     return say_time(datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000))
 
 
-class Page:
-    """Where rows go: tab-separated lines as they come, or on a terminal one table at the end, or (*live*) lines.
+Heads = Literal["on a terminal", "always", "never"]
+"""Where the names of the columns come before the rows. Never: they stand above already."""
 
-    On a terminal nothing is cut but long messages, and the head comes first; elsewhere it does if *headers*, and each
-    row is one line. *begun*: the head stands above already. Columns for which a line of a terminal has no room stand on
-    the next one, indented, each below its head; only texts wrap, and the lines of a message stand one below the other.
+
+class Page:
+    """Where rows go: tab-separated lines as they come, or on a terminal one table at the end.
+
+    On a terminal nothing is cut but long messages; elsewhere each row is one line. Columns for which a line of a
+    terminal has no room stand on the next one, indented, each below its head; only texts wrap, and the lines of a
+    message stand one below the other.
 
     A column AGE of *head* is made of the TIME before it. It is on terminals only: it says how long ago that was.
     """
 
-    def __init__(
-        self, head: Sequence[str] = HEAD, *, live: bool = False, headers: bool = False, begun: bool = False
-    ) -> None:
+    def __init__(self, head: Sequence[str] = HEAD, heads: Heads = "on a terminal") -> None:
         self._head = head
-        self._live = live
         self._rows: list[tuple[str, ...]] = []
         self._console = terminal()
-        self._begun = begun or (self._console is None and not headers)
-        self._widths = dict(_LIVE)
+        self._begun = heads == "never" or (heads == "on a terminal" and self._console is None)
 
     def add(self, row: tuple[str, ...]) -> None:
         """Show a row, without its AGE; *row* is printable already, but for its line breaks."""
-        console = self._console
-        if console is None:
+        if self._console is None:
             self._begin(lambda: self._write(self._titles()))
             self._write(cell.replace("\n", "\\n") for cell in row)
-        elif self._live:
-            cells = self._cells(row)
-            self._widths["TIME"] = max(self._widths["TIME"], cells[0].cell_len)  # not of today, it has a date
-            self._begin(lambda: self._line(console, self._heads()))
-            self._line(console, cells)
         else:
-            self._rows.append(row)
+            self._add_to_terminal(self._console, row)
+
+    def _add_to_terminal(self, _console: "Console", row: tuple[str, ...]) -> None:
+        self._rows.append(row)
 
     def _titles(self) -> list[str]:
         """The columns that a row has: an age is made of its time."""
@@ -203,14 +200,12 @@ class Page:
 
     def _write(self, cells: Iterable[str]) -> None:
         sys.stdout.write("\t".join(cells) + "\n")
-        if self._live:
-            sys.stdout.flush()
 
     def end(self) -> None:
         """Show what is still to be shown."""
         if self._console is None:
             self._begin(lambda: self._write(self._titles()))
-        if self._console is None or self._live or not self._rows:
+        if self._console is None or not self._rows:
             return
         from rich.text import Text
 
@@ -235,20 +230,6 @@ class Page:
                 shown.rstrip()
                 yield shown
 
-    def _line(self, console: "Console", cells: "Sequence[Text]") -> None:
-        """Show cells as a line that is as wide as they want; further lines of a message are indented."""
-        from rich.text import Text
-
-        line = Text()
-        for title, cell in zip(self._head, cells, strict=True):
-            first, *rest = cell.split("\n", allow_blank=True)
-            line.append_text(first).append(" " * max(self._widths.get(title, 0) - first.cell_len, 0) + " ")
-            for further in rest:
-                line.rstrip()
-                line.append("\n" + " " * INDENT).append_text(further)
-        line.rstrip()
-        console.print(line, soft_wrap=True)
-
     def _heads(self) -> "list[Text]":
         from rich.text import Text
 
@@ -271,6 +252,39 @@ class Page:
             else:
                 cells.append(Text(_cut_lines(text)))
         return cells
+
+
+class LivePage(Page):
+    """A page whose rows are shown as they come, on a terminal too: there each is a line of its own."""
+
+    def __init__(self, head: Sequence[str] = HEAD, heads: Heads = "on a terminal") -> None:
+        super().__init__(head, heads)
+        self._widths = dict(_LIVE)
+
+    def add(self, row: tuple[str, ...]) -> None:
+        """As `Page.add`, and at once."""
+        super().add(row)
+        sys.stdout.flush()
+
+    def _add_to_terminal(self, console: "Console", row: tuple[str, ...]) -> None:
+        cells = self._cells(row)
+        self._widths["TIME"] = max(self._widths["TIME"], cells[0].cell_len)  # not of today, it has a date
+        self._begin(lambda: self._line(console, self._heads()))
+        self._line(console, cells)
+
+    def _line(self, console: "Console", cells: "Sequence[Text]") -> None:
+        """Show cells as a line that is as wide as they want; further lines of a message are indented."""
+        from rich.text import Text
+
+        line = Text()
+        for title, cell in zip(self._head, cells, strict=True):
+            first, *rest = cell.split("\n", allow_blank=True)
+            line.append_text(first).append(" " * max(self._widths.get(title, 0) - first.cell_len, 0) + " ")
+            for further in rest:
+                line.rstrip()
+                line.append("\n" + " " * INDENT).append_text(further)
+        line.rstrip()
+        console.print(line, soft_wrap=True)
 
 
 def _width(cell: "Text") -> int:

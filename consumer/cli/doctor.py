@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.options import AsJson, Output, wants_json
+from consumer.cli.options import Form, Output, with_groups
 from consumer.cli.parsing import read_duration
 from consumer.cli.running import carry_out, tell
 from consumer.errors import ExitCode, quoted
@@ -26,6 +26,7 @@ WIDTH = 20
 """Columns for the name of a check."""
 
 
+@with_groups
 def doctor(
     *,
     config: Annotated[
@@ -45,8 +46,7 @@ def doctor(
             help="Ask the monitoring port of the NATS server that holds the log (http://host:8222) for sync_interval.",
         ),
     ] = "",
-    as_json: AsJson = False,
-    output: Output = None,
+    output: Output,
 ) -> None:
     """Run about forty read-only checks on both NATS servers and the orchestrator.
 
@@ -56,13 +56,12 @@ def doctor(
 
     Example: jobstate doctor --config jobstate.toml --listen 30s
     """
-    as_json = wants_json(output, as_json=as_json)
     from consumer.doctor.examination import Plan
 
     if monitor and not monitor.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{quoted(monitor)} is no address: write http://host:8222", param_hint="'--monitor'")
     plan = Plan(settings=_settings(config), listen_s=listen, monitor=monitor)
-    carry_out(_doctor(plan, as_json=as_json))
+    carry_out(_doctor(plan, output.form))
 
 
 def _settings(config: Path | None) -> "Settings | SettingsError":
@@ -79,7 +78,7 @@ def _settings(config: Path | None) -> "Settings | SettingsError":
         return error
 
 
-async def _doctor(plan: "Plan", *, as_json: bool) -> ExitCode:
+async def _doctor(plan: "Plan", form: Form) -> ExitCode:
     from consumer.cli.display import terminal, write_json
     from consumer.doctor.examination import examine
     from consumer.doctor.finding import counts, exit_code, failed
@@ -88,14 +87,14 @@ async def _doctor(plan: "Plan", *, as_json: bool) -> ExitCode:
 
     # Troubles of a connection become findings, not log lines.
     configure(Log(level="error", format="console"))
-    if as_json:
+    if form == "json":
         findings = await examine(plan, lambda finding: write_json(_line(finding)))
     else:
         page = _Page(terminal())
         findings = await examine(plan, page.add)
         page.end()
     code, told, bad = exit_code(findings), counts(findings), failed(findings)
-    if as_json:
+    if form == "json":
         last: ExaminedLine = {"summary": told, "failed": list(bad), "exit": int(code)}
         write_json(last)
     else:

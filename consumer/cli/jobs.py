@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from consumer.cli.naming import ASK_DOCTOR, find_key, find_keys, only, say_key
-from consumer.cli.options import AsJson, Cluster, Config, Headers, Nats, Output, Shown, TokenFile, wants_json
-from consumer.cli.parsing import read_count, read_job, read_name, read_states
-from consumer.cli.reader import Where, connected
-from consumer.cli.running import INTERRUPTED, carry_out, tell, tell_error
+from consumer.cli.options import Form, Job, Jobs, JobStates, Limit, Namespaces, Output, Rows, with_groups
+from consumer.cli.parsing import read_states
+from consumer.cli.reader import LogTarget, connected
+from consumer.cli.running import carry_out, tell, tell_error
 from consumer.errors import AbsentError, AmbiguousError, ExitCode, JobstateError
 
 if TYPE_CHECKING:
@@ -19,52 +19,18 @@ if TYPE_CHECKING:
     from consumer.jetstream.view import View
     from consumer.model import JobKey, Update
 
-Job = Annotated[
-    str,
-    typer.Argument(
-        metavar="JOB",
-        parser=read_job,
-        help="The job's id, the beginning of its id (j-1234abcd), or its name; NAMESPACE/ may stand before it.",
-    ),
-]
-Jobs = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="JOB...",
-        parser=read_job,
-        help="Ids, beginnings of ids (j-1234abcd) or names; NAMESPACE/ may stand before each.",
-    ),
-]
 
-
+@with_groups
 def list_jobs(
     *,
-    state: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--state",
-            metavar="STATE,...",
-            help="Show only jobs in these states; `open` and `terminal` name all of a kind. Repeatable.",
-        ),
-    ] = None,
-    namespace: Annotated[
-        list[str] | None,
-        typer.Option("--namespace", metavar="NS", parser=read_name, help="Show only this namespace. Repeatable."),
-    ] = None,
-    limit: Annotated[
-        int,
-        typer.Option("--limit", metavar="N", parser=read_count, help="Show only the newest N entries. 0: all."),
-    ] = 0,
+    state: JobStates = None,
+    namespace: Namespaces = None,
+    limit: Limit = 0,
     watch: Annotated[
         bool, typer.Option("--watch", help="Continue with each change as it comes, until Ctrl-C (exit 0).")
     ] = False,
-    headers: Headers = False,
-    as_json: AsJson = False,
-    output: Output = None,
-    nats: Nats = None,
-    cluster: Cluster = None,
-    config: Config = None,
-    token_file: TokenFile = None,
+    rows: Rows,
+    log: LogTarget,
 ) -> None:
     """Show jobs with their latest states, in the order in which the log stored them: the newest entry comes last.
 
@@ -82,14 +48,14 @@ def list_jobs(
 
     Example: jobstate list --state running,queued --namespace default
     """
-    where = Where(nats, cluster, config, token_file)
     states: list[str] = []
     if state:
-        states = read_states(where.rules(), state, "--state")
+        states = read_states(log.rules(), state, "--state")
     wanted = _Wanted(states, list(dict.fromkeys(namespace or [])))
-    shown = Shown(wants_json(output, as_json=as_json), headers)
-    work = _list(wanted, limit, where, shown, watch=watch)
-    carry_out(work, interrupted=ExitCode.OK if watch else INTERRUPTED)
+    if watch:
+        carry_out(_list_and_follow(wanted, limit, log, rows), interrupted=ExitCode.OK)
+    else:
+        carry_out(_list(wanted, limit, log, rows))
 
 
 class _Wanted(NamedTuple):
@@ -99,49 +65,60 @@ class _Wanted(NamedTuple):
     namespaces: list[str]
 
 
-async def _list(wanted: _Wanted, limit: int, where: Where, shown: Shown, *, watch: bool) -> ExitCode:
+async def _list(wanted: _Wanted, limit: int, log: LogTarget, rows: Rows) -> ExitCode:
+    async with connected(log) as view:
+        await _show_present(view, wanted, limit, rows)
+    return ExitCode.OK
+
+
+async def _list_and_follow(wanted: _Wanted, limit: int, log: LogTarget, rows: Rows) -> ExitCode:
+    async with connected(log) as view:
+        reached, shown = await _show_present(view, wanted, limit, rows)
+        await _follow(view, wanted, reached, shown, rows)
+    return ExitCode.OK
+
+
+async def _show_present(view: "View", wanted: _Wanted, limit: int, rows: Rows) -> "tuple[int, list[Update]]":
+    """Show the jobs that are wanted. The number of the last entry that was listed, and the updates that were shown."""
     from consumer.cli.display import AGED, Page, update_object, update_row, write_json
     from consumer.wire.subjects import escape
 
     found: deque[tuple[Entry, Update | None, bool]] = deque(maxlen=limit or None)
     unknown = {escape(namespace): namespace for namespace in wanted.namespaces}
     known = reached = 0
-    async with connected(where) as view:
-        announced = await _announced(view)
-        async with view.present(*unknown) as present:
-            async for last in present:
-                known, reached = known + 1, last.number
-                unknown.pop(last.subject.removeprefix(view.names.state_prefix).partition(".")[0], None)
-                entry, update, foreign = await _true_last(view, last, announced)
-                if not wanted.states or (update is not None and not foreign and update.StateType in wanted.states):
-                    found.append((entry, update, foreign))
-        for namespace in unknown.values():
-            tell(f"no job is known in namespace {namespace} of cluster {view.names.cluster}")
-        if not known and not wanted.namespaces:
-            tell(f"no job is known in cluster {view.names.cluster} yet ({ASK_DOCTOR})")
-        elif known and not found:
-            tell(f"no job is {' or '.join(wanted.states)}: {known} are not")
-        page = Page(AGED, headers=shown.headers)
-        for entry, update, foreign in found:
-            if shown.as_json:
-                write_json(update_object(entry, update, foreign=foreign))
-            else:
-                page.add(update_row(entry, update, foreign=foreign))
-        page.end()
-        if watch:
-            await _follow(view, wanted, reached, [update for _, update, foreign in found if not foreign], shown)
-    return ExitCode.OK
+    announced = await _announced(view)
+    async with view.present(*unknown) as present:
+        async for last in present:
+            known, reached = known + 1, last.number
+            unknown.pop(last.subject.removeprefix(view.names.state_prefix).partition(".")[0], None)
+            entry, update, foreign = await _true_last(view, last, announced)
+            if not wanted.states or (update is not None and not foreign and update.StateType in wanted.states):
+                found.append((entry, update, foreign))
+    for namespace in unknown.values():
+        tell(f"no job is known in namespace {namespace} of cluster {view.names.cluster}")
+    if not known and not wanted.namespaces:
+        tell(f"no job is known in cluster {view.names.cluster} yet ({ASK_DOCTOR})")
+    elif known and not found:
+        tell(f"no job is {' or '.join(wanted.states)}: {known} are not")
+    page = Page(AGED, heads=rows.heads)
+    for entry, update, foreign in found:
+        if rows.form == "json":
+            write_json(update_object(entry, update, foreign=foreign))
+        else:
+            page.add(update_row(entry, update, foreign=foreign))
+    page.end()
+    return reached, [update for _, update, foreign in found if update is not None and not foreign]
 
 
-async def _follow(view: "View", wanted: _Wanted, reached: int, before: "Iterable[Update | None]", shown: Shown) -> None:
+async def _follow(view: "View", wanted: _Wanted, reached: int, before: "Iterable[Update]", rows: Rows) -> None:
     """Show what the log stores after entry *reached*, which is the last that was listed; *before*: what was shown."""
-    from consumer.cli.display import Page, update_object, update_row, write_json
+    from consumer.cli.display import LivePage, update_object, update_row, write_json
     from consumer.core.verify import read_update
     from consumer.jetstream.view import after
     from consumer.wire.subjects import escape, job_key
 
-    page = Page(live=True, begun=True)
-    keys = {job_key(update.Job.Namespace, update.Job.ID) for update in before if update is not None}
+    page = LivePage(heads="never")
+    keys = {job_key(update.Job.Namespace, update.Job.ID) for update in before}
     filters = [f"{view.names.state_prefix}{escape(namespace)}.*.*" for namespace in wanted.namespaces]
     async with view.follow(*(filters or [f"{view.names.state_prefix}*.*.*"]), start=after(reached)) as entries:
         async for entry in entries:
@@ -153,21 +130,18 @@ async def _follow(view: "View", wanted: _Wanted, reached: int, before: "Iterable
             if not inside and key not in keys:
                 continue
             (keys.add if inside else keys.discard)(key)
-            if shown.as_json:
+            if rows.form == "json":
                 write_json(update_object(entry, update))
             else:
                 page.add(update_row(entry, update))
 
 
+@with_groups
 def get(
     jobs: Jobs,
     *,
-    as_json: AsJson = False,
-    output: Output = None,
-    nats: Nats = None,
-    cluster: Cluster = None,
-    config: Config = None,
-    token_file: TokenFile = None,
+    output: Output,
+    log: LogTarget,
 ) -> None:
     """Show the latest update of each JOB. Foreign entries do not count.
 
@@ -175,15 +149,15 @@ def get(
 
     Example: jobstate get j-1234abcd nightly
     """
-    carry_out(_get(jobs, Where(nats, cluster, config, token_file), as_json=wants_json(output, as_json=as_json)))
+    carry_out(_get(jobs, log, output.form))
 
 
-async def _get(jobs: list[str], where: Where, *, as_json: bool) -> ExitCode:
+async def _get(jobs: list[str], log: LogTarget, form: Form) -> ExitCode:
     from consumer.cli.display import say_update, update_object, write_json
 
     found: dict[JobKey, tuple[Entry, Update]] = {}
     failures: list[JobstateError] = []
-    async with connected(where) as view:
+    async with connected(log) as view:
         for job, keys in (await find_keys(view, jobs)).items():
             try:
                 key = only(view, job, keys)
@@ -191,7 +165,7 @@ async def _get(jobs: list[str], where: Where, *, as_json: bool) -> ExitCode:
             except (AbsentError, AmbiguousError) as error:
                 failures.append(error)
     for number, (entry, update) in enumerate(found.values()):
-        if as_json:
+        if form == "json":
             write_json(update_object(entry, update))
             continue
         if number:
@@ -210,16 +184,12 @@ async def _present(view: "View", key: "JobKey", job: str) -> "tuple[Entry, Updat
     return last
 
 
+@with_groups
 def history(
     job: Job,
     *,
-    headers: Headers = False,
-    as_json: AsJson = False,
-    output: Output = None,
-    nats: Nats = None,
-    cluster: Cluster = None,
-    config: Config = None,
-    token_file: TokenFile = None,
+    rows: Rows,
+    log: LogTarget,
 ) -> None:
     """Show every update of one job, in order.
 
@@ -232,20 +202,19 @@ def history(
 
     Example: jobstate history default/j-1234abcd --json
     """
-    shown = Shown(wants_json(output, as_json=as_json), headers)
-    carry_out(_history(job, Where(nats, cluster, config, token_file), shown))
+    carry_out(_history(job, log, rows))
 
 
-async def _history(job: str, where: Where, how: Shown) -> ExitCode:
+async def _history(job: str, log: LogTarget, rows: Rows) -> ExitCode:
     from consumer.cli.display import Page, read_entry, update_object, update_row, write_json
 
-    async with connected(where) as view:
+    async with connected(log) as view:
         key = await find_key(view, job)
         found = await _judged(view, key)
-    page = Page(headers=how.headers)
+    page = Page(heads=rows.heads)
     for entry, update in found:
         shown, foreign = (update, False) if update is not None else (read_entry(entry), True)
-        if how.as_json:
+        if rows.form == "json":
             write_json(update_object(entry, shown, foreign=foreign))
         else:
             page.add(update_row(entry, shown, foreign=foreign))

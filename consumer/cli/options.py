@@ -1,11 +1,24 @@
-"""The options that verbs share, each stated once: its name, its type, its help."""
+"""What several verbs take, each stated once: its name, its type, its help.
 
+Options that go together are a `Group`: a verb that takes one (`@with_groups`) has all of its options. An option of one
+verb alone stands in the signature of that verb.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from consumer.cli.parsing import read_count, read_output
+from consumer.cli.parsing import read_count, read_job, read_name, read_output
+
+if TYPE_CHECKING:
+    from consumer.cli.display import Heads
+
+_KINDS: Final = "`open` and `terminal` name all of a kind. Repeatable."
 
 Nats = Annotated[
     str | None,
@@ -40,8 +53,7 @@ TokenFile = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write one JSON object per line (the same as -o json).")]
-
-Output = Annotated[
+OutputForm = Annotated[
     str | None,
     typer.Option(
         "-o",
@@ -56,21 +68,103 @@ Headers = Annotated[
     typer.Option("--headers", help="Write the column names first, also if the output is not a terminal."),
 ]
 
-
 Limit = Annotated[
     int, typer.Option("--limit", metavar="N", parser=read_count, help="Show only the newest N entries. 0: all.")
 ]
+Namespaces = Annotated[
+    list[str] | None,
+    typer.Option("--namespace", metavar="NS", parser=read_name, help="Show only this namespace. Repeatable."),
+]
+JobStates = Annotated[
+    list[str] | None,
+    typer.Option("--state", metavar="STATE,...", help=f"Show only jobs in these states; {_KINDS}"),
+]
+StateChanges = Annotated[
+    list[str] | None,
+    typer.Option("--state", metavar="STATE,...", help=f"Show only changes to these states; {_KINDS}"),
+]
+Job = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB",
+        parser=read_job,
+        help="The job's id, the beginning of its id (j-1234abcd), or its name; NAMESPACE/ may stand before it.",
+    ),
+]
+Jobs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="JOB...",
+        parser=read_job,
+        help="Ids, beginnings of ids (j-1234abcd) or names; NAMESPACE/ may stand before each.",
+    ),
+]
+
+Form = Literal["json", "text"]
+"""What a verb writes: a line of JSON for each thing, or text for people and for `cut`."""
 
 
-class Shown(NamedTuple):
-    """How rows are shown: as JSON; else with a head also where the output is no terminal."""
+class Group:
+    """A dataclass whose fields are options, in the order of `--help`."""
+
+
+class _Formed(Group):
+    """What says in which form a verb writes. Raises typer's usage error where it says two."""
 
     as_json: bool
-    headers: bool
+    output: str | None
+
+    def __post_init__(self) -> None:
+        if self.as_json and self.output == "text":
+            raise typer.BadParameter("does not go together with -o text: give one of them", param_hint="'--json'")
+
+    @property
+    def form(self) -> Form:
+        """JSON where one of the two asks for it."""
+        return "json" if self.as_json or self.output == "json" else "text"
 
 
-def wants_json(output: str | None, *, as_json: bool) -> bool:
-    """Whether JSON is asked for, by `-o json` or by `--json`."""
-    if as_json and output == "text":
-        raise typer.BadParameter("does not go together with -o text: give one of them", param_hint="'--json'")
-    return as_json or output == "json"
+@dataclasses.dataclass(frozen=True)
+class Output(_Formed):
+    """How a verb writes."""
+
+    as_json: AsJson = False
+    output: OutputForm = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows(_Formed):
+    """How a verb writes that writes rows."""
+
+    headers: Headers = False
+    as_json: AsJson = False
+    output: OutputForm = None
+
+    @property
+    def heads(self) -> "Heads":
+        """Where the names of the columns come first."""
+        return "always" if self.headers else "on a terminal"
+
+
+def with_groups(verb: Callable[..., None]) -> Callable[..., None]:
+    """Have typer see the options of each group that *verb* takes in the group's place, and *verb* the group."""
+    groups: dict[str, type[Group]] = {}
+    seen: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(verb).parameters.items():
+        kind: Any = parameter.annotation
+        if isinstance(kind, type) and issubclass(kind, Group):
+            groups[name] = kind
+            options = inspect.signature(kind).parameters.values()
+            seen += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+        else:
+            seen.append(parameter)
+
+    @functools.wraps(verb)
+    def with_options(**given: Any) -> None:
+        for name, kind in groups.items():
+            given[name] = kind(**{option: given.pop(option) for option in inspect.signature(kind).parameters})
+        verb(**given)
+
+    with_options.__dict__["__signature__"] = inspect.Signature(seen)
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in seen}
+    return with_options

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 import typer
 
 from consumer.cli.naming import enumerate_some, say_key
-from consumer.cli.options import AsJson, Cluster, Config, Headers, Limit, Nats, Output, Shown, TokenFile, wants_json
+from consumer.cli.options import Form, Limit, Output, Rows, with_groups
 from consumer.cli.parsing import read_name
-from consumer.cli.reader import Where, connected, newest
+from consumer.cli.reader import LogTarget, connected, newest
 from consumer.cli.running import carry_out, tell
 from consumer.errors import AbsentError, ExitCode
 
@@ -36,16 +36,12 @@ def about() -> None:
 
 
 @quarantine.command("list")
+@with_groups
 def list_refused(
     *,
     limit: Limit = 0,
-    headers: Headers = False,
-    as_json: AsJson = False,
-    output: Output = None,
-    nats: Nats = None,
-    cluster: Cluster = None,
-    config: Config = None,
-    token_file: TokenFile = None,
+    rows: Rows,
+    log: LogTarget,
 ) -> None:
     """Show rejected and undecodable events, newest last.
 
@@ -53,11 +49,11 @@ def list_refused(
 
     Example: jobstate quarantine list --limit 20
     """
-    shown = Shown(wants_json(output, as_json=as_json), headers)
-    carry_out(_list(limit, Where(nats, cluster, config, token_file), shown))
+    carry_out(_list(limit, log, rows))
 
 
 @quarantine.command("show")
+@with_groups
 def show_refused(
     origin: Annotated[
         str,
@@ -68,12 +64,8 @@ def show_refused(
         ),
     ],
     *,
-    as_json: AsJson = False,
-    output: Output = None,
-    nats: Nats = None,
-    cluster: Cluster = None,
-    config: Config = None,
-    token_file: TokenFile = None,
+    output: Output,
+    log: LogTarget,
 ) -> None:
     """Show one rejected event whole: the event, the job's state then, and the rule that it broke.
 
@@ -81,8 +73,7 @@ def show_refused(
 
     Example: jobstate quarantine show 12-1764000000000000000
     """
-    as_json = wants_json(output, as_json=as_json)
-    carry_out(_show(origin, Where(nats, cluster, config, token_file), as_json=as_json))
+    carry_out(_show(origin, log, output.form))
 
 
 class _Place(NamedTuple):
@@ -103,17 +94,17 @@ def _read_place(names: "Names", subject: str) -> _Place:
     return _Place(kind=kind, reason=tokens[0], job=job, origin=tokens[-1])
 
 
-async def _list(limit: int, where: Where, shown: Shown) -> ExitCode:
+async def _list(limit: int, log: LogTarget, rows: Rows) -> ExitCode:
     from consumer.cli.display import Page, say_ns, shorten, write_json
     from consumer.wire.display import printable
 
-    async with connected(where) as view, view.refused() as entries:
+    async with connected(log) as view, view.refused() as entries:
         found = await newest(entries, limit)
     if not found:
         tell(f"nothing was refused in cluster {view.names.cluster}")
-    page = Page(HEAD, headers=shown.headers)
+    page = Page(HEAD, heads=rows.heads)
     for entry in found:
-        if shown.as_json:
+        if rows.form == "json":
             write_json(_line(view.names, entry))
         else:
             place = _read_place(view.names, entry.subject)
@@ -123,12 +114,12 @@ async def _list(limit: int, where: Where, shown: Shown) -> ExitCode:
     return ExitCode.OK
 
 
-async def _show(origin: str, where: Where, *, as_json: bool) -> ExitCode:
+async def _show(origin: str, log: LogTarget, form: Form) -> ExitCode:
     from consumer.cli.display import say_facts, say_ns, write_json
     from consumer.model import JobKey
     from consumer.wire.subjects import escape
 
-    async with connected(where) as view:
+    async with connected(log) as view:
         names = view.names
         if origin.startswith(f"{names.prefix}.") and all(map(_TOKEN.match, origin.split("."))):
             filters: tuple[str, ...] = (origin,)
@@ -140,7 +131,7 @@ async def _show(origin: str, where: Where, *, as_json: bool) -> ExitCode:
     if not found:
         raise AbsentError(f"nothing of origin {origin} was refused: `jobstate quarantine list` shows what was")
     for number, entry in enumerate(found):
-        if as_json:
+        if form == "json":
             write_json(_line(names, entry))
             continue
         if number:

@@ -7,9 +7,11 @@ import os
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from consumer.cli.options import Cluster, Config, Group, Nats, TokenFile
 from consumer.cli.running import tell
 from consumer.errors import ServerError
 
@@ -24,13 +26,14 @@ _OURS: Final = ("JOBSTATE_NATS__", "JOBSTATE_CLUSTER", "JOBSTATE_RULES__FILE")
 """Prefixes of the variables that a reading verb uses."""
 
 
-class Where(NamedTuple):
+@dataclass(frozen=True)
+class LogTarget(Group):
     """The options that say where the log is. None: from the environment, the file or the default."""
 
-    nats: str | None
-    cluster: str | None
-    config: Path | None
-    token_file: Path | None
+    nats: Nats = None
+    cluster: Cluster = None
+    config: Config = None
+    token_file: TokenFile = None
 
     def settings(self) -> "Settings":
         """The settings, as far as a reader needs them. Raises `SettingsError`."""
@@ -61,7 +64,7 @@ class Where(NamedTuple):
 
 
 @asynccontextmanager
-async def connected(where: Where, within_s: float | None = None) -> AsyncIterator["View"]:
+async def connected(log: LogTarget, within_s: float | None = None) -> AsyncIterator["View"]:
     """The cluster's streams, through a connection of their own. Raises `ServerError`: nobody answers, or we may not.
 
     *within_s*: so long it is tried, if that is shorter than usual.
@@ -71,7 +74,7 @@ async def connected(where: Where, within_s: float | None = None) -> AsyncIterato
     from consumer.settings import Log, redact
     from consumer.wire.subjects import Names
 
-    settings = where.settings()
+    settings = log.settings()
     # Troubles of a connection belong into the daemon's log; a verb says them in a sentence of its own.
     configure(Log(level="error", format="console"))
     for sentence in settings.warnings:

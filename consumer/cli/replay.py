@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from consumer.cli.display import write_json
-from consumer.cli.options import AsJson, Output, wants_json
+from consumer.cli.options import Form, Output, with_groups
 from consumer.cli.parsing import read_count, read_path
 from consumer.core import Published
 from consumer.errors import ExitCode, quoted
@@ -34,13 +34,13 @@ def _read_share(text: str | float) -> float:
     return share
 
 
+@with_groups
 def replay(
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH...", parser=read_path, help="Folders, each with one recording.")
     ],
     *,
-    as_json: AsJson = False,
-    output: Output = None,
+    output: Output,
     rules: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Judge by this rules file. [default: Bacalhau's rules]")
     ] = None,
@@ -65,11 +65,10 @@ def replay(
 
     Example: jobstate replay tests/recordings/bacalhau-v1.9.3/rerun
     """
-    as_json = wants_json(output, as_json=as_json)
     table = load(rules, "--rules")
     recordings = [Recording.load(path) for path in paths]
     if derived:
-        _replay_derived(recordings, table, loss=loss, seed=seed, as_json=as_json)
+        _replay_derived(recordings, table, output.form, loss=loss, seed=seed)
         return
     right = True
     totals: list[tuple[Verdict, Tallies]] = []
@@ -78,33 +77,33 @@ def replay(
         verdict, tallies = _judge(recording, outcome)
         totals.append((verdict, tallies))
         right = right and is_right(verdict, tallies)
-        if as_json:
+        if output.form == "json":
             _write(recording.name, outcome, verdict, tallies)
             continue
         first, *findings = summary_lines(verdict, tallies)
         sys.stdout.write(f"[{number}/{len(recordings)}] {printable(recording.name)}: {first}\n")
         sys.stdout.writelines(f"{line}\n" for line in findings)
-    if not as_json and len(totals) > 1:
+    if output.form == "text" and len(totals) > 1:
         _sum_up(totals, table)
     if not right:
         raise typer.Exit(ExitCode.WRONG)
 
 
-def _replay_derived(recordings: list[Recording], table: Rules, *, loss: float, seed: int, as_json: bool) -> None:
+def _replay_derived(recordings: list[Recording], table: Rules, form: Form, *, loss: float, seed: int) -> None:
     """The same without an orchestrator, and the verdict of that kind."""
     verdicts: list[DerivedVerdict] = []
     for number, recording in enumerate(recordings, 1):
         outcome = DerivedReplay(recording, table, loss=loss, seed=seed).run()
         verdict = judge_derived(recording.jobs, outcome)
         verdicts.append(verdict)
-        if as_json:
+        if form == "json":
             _write_updates(recording.name, outcome.published)
             write_json(derived_object(recording.name, verdict))
             continue
         first, *findings = derived_lines(verdict)
         sys.stdout.write(f"[{number}/{len(recordings)}] {printable(recording.name)}: {first}\n")
         sys.stdout.writelines(f"{line}\n" for line in findings)
-    if not as_json and len(verdicts) > 1:
+    if form == "text" and len(verdicts) > 1:
         sys.stdout.write(f"all: {derived_lines(add_up(verdicts))[0]}\n")
     if not all(verdict.ok for verdict in verdicts):
         raise typer.Exit(ExitCode.WRONG)

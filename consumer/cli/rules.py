@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from consumer.cli.display import Page, write_json
-from consumer.cli.options import AsJson, Output, wants_json
+from consumer.cli.options import Form, Output, with_groups
 from consumer.cli.parsing import read_state
 from consumer.errors import ExitCode
 from consumer.rules import Rules, graph, load
@@ -36,6 +36,7 @@ File = Annotated[
 ]
 
 
+@with_groups
 def rules(
     *,
     file: File = None,
@@ -47,8 +48,7 @@ def rules(
         tuple[str, str] | None,
         typer.Option(metavar="FROM TO", help="Say whether TO may follow FROM (`new`: a new job), and why."),
     ] = None,
-    as_json: AsJson = False,
-    output: Output = None,
+    output: Output,
 ) -> None:
     """Print, check, draw or explain the states and transitions.
 
@@ -57,17 +57,22 @@ def rules(
 
     Example: jobstate rules --explain Running Pending
     """
-    as_json = wants_json(output, as_json=as_json)
-    given = {"--check": check, "--mermaid": mermaid, "--explain": explain, "--json": as_json, "--file": file}
+    given = {
+        "--check": check,
+        "--mermaid": mermaid,
+        "--explain": explain,
+        "--json": output.form == "json",
+        "--file": file,
+    }
     for one, other in _APART:
         if given[one] and given[other]:
             raise typer.BadParameter(f"does not go together with {other}: give one of them", param_hint=f"'{one}'")
     table = load(check, "--check") if check is not None else load(file, "--file")
     if explain is not None:
-        _explain(table, *explain, as_json=as_json)
+        _explain(table, *explain, output.form)
     elif mermaid:
         sys.stdout.write(graph.mermaid(table) + "\n")
-    elif as_json:
+    elif output.form == "json":
         line = _line(table)
         write_json(line if check is None else {"file": str(check), "verdict": "sound", **line})
     elif check is not None:
@@ -79,12 +84,12 @@ def rules(
         _print(table)
 
 
-def _explain(table: Rules, previous: str, state: str, *, as_json: bool) -> None:
+def _explain(table: Rules, previous: str, state: str, form: Form) -> None:
     before = None if previous.lower() in NEW else read_state(table, previous, "--explain", NEW[0])
     after = read_state(table, state, "--explain")
     allowed = table.allows(before, after)
     sentence = table.explain(before, after)
-    if as_json:
+    if form == "json":
         line: ExplainedLine = {"from": before, "to": after, "allowed": allowed, "why": sentence}
         write_json(line)
     else:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from consumer.cli.options import AsJson, Cluster, Config, Nats, Output, TokenFile, wants_json
+from consumer.cli.options import Form, Output, with_groups
 from consumer.cli.parsing import read_job, read_name, read_number, read_state, read_text, read_time
-from consumer.cli.reader import Where, connected
+from consumer.cli.reader import LogTarget, connected
 from consumer.cli.running import carry_out
 from consumer.errors import ExitCode, quoted
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from consumer.rules import Rules
 
 
+@with_groups
 def send(
     job: Annotated[
         str,
@@ -61,12 +62,8 @@ def send(
     any_state: Annotated[
         bool, typer.Option("--any-state", help="Send a state that these rules do not know; the daemon may have others.")
     ] = False,
-    as_json: AsJson = False,
-    output: Output = None,
-    nats: Nats = None,
-    cluster: Cluster = None,
-    config: Config = None,
-    token_file: TokenFile = None,
+    output: Output,
+    log: LogTarget,
 ) -> None:
     """Report a job's state: publish a report to the input, wait until it is stored, and print its sequence there.
 
@@ -75,9 +72,12 @@ def send(
 
     Example: jobstate send j-1 Running --message "by hand" --type batch
     """
-    as_json = wants_json(output, as_json=as_json)
-    where = Where(nats, cluster, config, token_file)
-    _check(where.rules(), state, job_type, any_state=any_state)
+    rules = log.rules()
+    if not any_state:
+        # Spellings that the daemon reads go as they were typed: any case, any alias.
+        read_state(rules, state, "STATE", else_=" (--any-state sends it all the same)")
+    if job_type:
+        _check_type(rules, job_type)
     from consumer.wire.subjects import DIGEST, job_key
 
     namespace, job = _place(namespace, job)
@@ -92,7 +92,7 @@ def send(
         now = datetime.now(UTC)
         moment = now if time == "now" else read_time(time, now, "--time", "now")
         report["Time"] = moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    carry_out(_send(key, report, where, as_json=as_json))
+    carry_out(_send(key, report, log, output.form))
 
 
 def _place(namespace: str | None, job: str) -> tuple[str, str]:
@@ -108,28 +108,25 @@ def _place(namespace: str | None, job: str) -> tuple[str, str]:
     return within, name
 
 
-def _check(rules: "Rules", state: str, job_type: str, *, any_state: bool) -> None:
-    """Refuse a mistyped state or type. Spellings that the daemon reads go as they were typed: any case, any alias."""
-    if not any_state:
-        read_state(rules, state, "STATE", else_=" (--any-state sends it all the same)")
-    if job_type and job_type not in rules.job_types:
+def _check_type(rules: "Rules", job_type: str) -> None:
+    if job_type not in rules.job_types:
         raise typer.BadParameter(
             f"{quoted(job_type)} is no type of job: write {', '.join(rules.job_types)}", param_hint="'--type'"
         )
 
 
-async def _send(key: "JobKey", report: dict[str, object], where: Where, *, as_json: bool) -> ExitCode:
+async def _send(key: "JobKey", report: dict[str, object], log: LogTarget, form: Form) -> ExitCode:
     from consumer.cli.display import write_json
 
     body = json.dumps(report).encode()
-    async with connected(where) as view:
+    async with connected(log) as view:
         if len(body) > view.connection.max_payload:
             raise typer.BadParameter(
                 f"the report has {len(body)} bytes, and the server takes {view.connection.max_payload}: shorten it",
                 param_hint="'--message'",
             )
         sequence = await view.report(key, body)
-        if as_json:
+        if form == "json":
             line: SentLine = {"subject": view.names.report(key), "sequence": sequence, "report": report}
             write_json(line)
         else:

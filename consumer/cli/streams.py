@@ -28,16 +28,25 @@ def prepare() -> None:
         if stream is None:
             setattr(sys, name, open(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115 (open to the end)
         elif isinstance(stream, io.TextIOWrapper):
-            encoding = stream.encoding if _can_escape(stream.encoding, piece_by_piece=name == "stderr") else "utf-8"
+            can = _can_escape_in_pieces if name == "stderr" else _can_escape
+            encoding = stream.encoding if can(stream.encoding) else "utf-8"
             stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
-def _can_escape(encoding: str, *, piece_by_piece: bool) -> bool:
+def _can_escape(encoding: str) -> bool:
     try:
-        one, two, both = (text.encode(encoding, "backslashreplace") for text in ("\ud800", "é\n", "\ud800é\n"))
+        "\ud800é\n".encode(encoding, "backslashreplace")
     except UnicodeError:  # idna knows no error handler
         return False
-    return one + two == both or not piece_by_piece
+    return True
+
+
+def _can_escape_in_pieces(encoding: str) -> bool:
+    """Whether two texts one after the other are also one text: UTF-16 begins each with a mark."""
+    if not _can_escape(encoding):
+        return False
+    one, two, both = (text.encode(encoding, "backslashreplace") for text in ("\ud800", "é\n", "\ud800é\n"))
+    return one + two == both
 
 
 def _is_usable(descriptor: int) -> bool:

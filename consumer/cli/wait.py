@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 import typer
 
 from consumer.cli.naming import ASK_DOCTOR, enumerate_some, find_patterns, say_key
-from consumer.cli.options import AsJson, Cluster, Config, Nats, Output, TokenFile, wants_json
-from consumer.cli.parsing import read_duration, read_job, read_number, read_state
-from consumer.cli.reader import Where, connected
+from consumer.cli.options import Form, Jobs, Output, with_groups
+from consumer.cli.parsing import read_duration, read_number, read_state
+from consumer.cli.reader import LogTarget, connected
 from consumer.cli.running import carry_out, tell
 from consumer.errors import ExitCode, UnreachableError
 from consumer.model import JobStateType
@@ -45,13 +45,9 @@ class _Target(NamedTuple):
         return state if self.version is None else f"{state} of version {self.version}"
 
 
+@with_groups
 def wait(
-    jobs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="JOB...", parser=read_job, help="Ids, beginnings of ids or names; NAMESPACE/ may stand before each."
-        ),
-    ],
+    jobs: Jobs,
     *,
     target: Annotated[
         str | None,
@@ -80,12 +76,8 @@ def wait(
             help="Give up after this duration, such as 30s, 5m or 1h. [default: never]",
         ),
     ] = None,
-    as_json: AsJson = False,
-    output: Output = None,
-    nats: Nats = None,
-    cluster: Cluster = None,
-    config: Config = None,
-    token_file: TokenFile = None,
+    output: Output,
+    log: LogTarget,
 ) -> None:
     """Wait until each JOB has completed, or is in the state that --for names, now or later.
 
@@ -102,11 +94,9 @@ def wait(
 
     Example: jobstate wait j-1234abcd --timeout 5m && echo done
     """
-    as_json = wants_json(output, as_json=as_json)
-    where = Where(nats, cluster, config, token_file)
-    rules = where.rules()
+    rules = log.rules()
     state = read_state(rules, JobStateType.COMPLETED if target is None else target, "--for", ENDED)
-    carry_out(_wait(jobs, rules, _Target(state, version), timeout, where, as_json=as_json))
+    carry_out(_wait(jobs, rules, _Target(state, version), log, output.form, within_s=timeout))
 
 
 class _Awaited:
@@ -162,31 +152,31 @@ class _Awaited:
 
 
 async def _wait(
-    jobs: list[str], rules: "Rules", target: _Target, seconds: float | None, where: Where, *, as_json: bool
+    jobs: list[str], rules: "Rules", target: _Target, log: LogTarget, form: Form, *, within_s: float | None
 ) -> ExitCode:
     from consumer.jetstream.view import FIRST
 
     awaited: list[_Awaited] = []
-    deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
+    deadline = None if within_s is None else asyncio.get_running_loop().time() + within_s
     try:
         # The connection has its own bound, and its own error: that nobody answers is no "still running".
-        async with connected(where, within_s=seconds) as view, asyncio.timeout_at(deadline):
+        async with connected(log, within_s=within_s) as view, asyncio.timeout_at(deadline):
             awaited = [_Awaited(view.names, key, target.version) for key in await find_patterns(view, jobs)]
             filters = [f"{view.names.state_prefix}{pattern}.*" for pattern in _alike([job.pattern for job in awaited])]
             # All of the jobs' entries, from the first, and then what comes: one reading, so nothing falls between what
             # was and what will be, and each update is seen to follow the one before. (The bucket would be shorter, and
             # is behind the log.)
             async with view.follow(*filters, start=FIRST) as entries:
-                await _settle(rules, target, awaited, entries, as_json=as_json)
+                await _settle(rules, target, awaited, entries, form)
     except TimeoutError as error:
         if not awaited:
             raise UnreachableError(
-                f"the server took the connection, and had not said within {seconds:g} s how the jobs stand: "
+                f"the server took the connection, and had not said within {within_s:g} s how the jobs stand: "
                 "is it overloaded? Give --timeout more"
             ) from error
         for job in awaited:
             if not job.outcome:
-                _say(job, TIMEOUT, as_json=as_json)
+                _say(job, TIMEOUT, form)
         if absent := [say_key(job.pattern).removeprefix("*/") for job in awaited if not job.seen]:
             tell(f"the time is over, and the log never had {enumerate_some(absent)}: {ASK_DOCTOR}")
         return ExitCode.TIMEOUT
@@ -204,9 +194,7 @@ def _alike(patterns: "list[JobKey]") -> list[str]:
     return list(dict.fromkeys(f"*.{pattern.partition('.')[2]}" for pattern in patterns))
 
 
-async def _settle(
-    rules: "Rules", target: _Target, awaited: list[_Awaited], entries: "LiveReading", *, as_json: bool
-) -> None:
+async def _settle(rules: "Rules", target: _Target, awaited: list[_Awaited], entries: "LiveReading", form: Form) -> None:
     """Take entries until every job is settled. For entries from before now only the last state of a job counts."""
     told = False
     async for entry in entries:
@@ -219,7 +207,7 @@ async def _settle(
             if not job.outcome and (outcome := job.judge(rules, target)):
                 if not told:
                     _tell_over(target, job)
-                _say(job, outcome, as_json=as_json)
+                _say(job, outcome, form)
             elif told and not job.outcome and latest is not None and target.version is None:
                 _tell_rerun(target, job, latest)
         if all(job.outcome for job in awaited):
@@ -260,13 +248,13 @@ def _tell_states(target: _Target, awaited: list[_Awaited]) -> None:
             tell(f"the log holds no update of {say_key(job.pattern)} that is ours: waiting for one")
 
 
-def _say(job: _Awaited, outcome: Outcome, *, as_json: bool) -> None:
+def _say(job: _Awaited, outcome: Outcome, form: Form) -> None:
     from consumer.cli.display import update_object, write_json
     from consumer.wire.display import printable
 
     job.outcome = outcome
     name = say_key(job.pattern)
-    if as_json:
+    if form == "json":
         nothing: WaitLine = {
             "job": name,
             "outcome": outcome,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from consumer.cli.naming import find_patterns
-from consumer.cli.options import AsJson, Cluster, Config, Headers, Nats, Output, Shown, TokenFile, wants_json
-from consumer.cli.parsing import read_count, read_job, read_name, read_states, read_time
-from consumer.cli.reader import Where, connected
+from consumer.cli.options import Namespaces, Rows, StateChanges, with_groups
+from consumer.cli.parsing import read_count, read_job, read_states, read_time
+from consumer.cli.reader import LogTarget, connected
 from consumer.cli.running import carry_out
 from consumer.errors import AbsentError, ExitCode
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _WORDS: Final = ("now", "start")
 
 
+@with_groups
 def watch(
     *,
     job: Annotated[
@@ -30,18 +31,8 @@ def watch(
             help="Show only this job: an id, the beginning of an id, a name, or NAMESPACE/JOB. Repeatable.",
         ),
     ] = None,
-    namespace: Annotated[
-        list[str] | None,
-        typer.Option("--namespace", metavar="NS", parser=read_name, help="Show only this namespace. Repeatable."),
-    ] = None,
-    state: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--state",
-            metavar="STATE,...",
-            help="Show only changes to these states; `open` and `terminal` name all of a kind. Repeatable.",
-        ),
-    ] = None,
+    namespace: Namespaces = None,
+    state: StateChanges = None,
     since: Annotated[
         str,
         typer.Option(
@@ -55,13 +46,8 @@ def watch(
         int,
         typer.Option("--count", metavar="N", parser=read_count, help="End after N updates. 0: only at Ctrl-C."),
     ] = 0,
-    headers: Headers = False,
-    as_json: AsJson = False,
-    output: Output = None,
-    nats: Nats = None,
-    cluster: Cluster = None,
-    config: Config = None,
-    token_file: TokenFile = None,
+    rows: Rows,
+    log: LogTarget,
 ) -> None:
     """Show updates as they come, until Ctrl-C (exit 0). No update is left out, even if the connection is lost.
 
@@ -76,28 +62,26 @@ def watch(
 
     Example: jobstate watch --state failed,stopped --since 1h --json
     """
-    shown = Shown(wants_json(output, as_json=as_json), headers)
     start = since if since in _WORDS else read_time(since, datetime.now(UTC), "--since", *_WORDS)
-    where = Where(nats, cluster, config, token_file)
     states: list[str] = []
     if state:
-        states = read_states(where.rules(), state, "--state")
+        states = read_states(log.rules(), state, "--state")
     wanted = (job or [], namespace or [], states)
-    carry_out(_watch(wanted, start, count, where, shown), interrupted=ExitCode.OK)
+    carry_out(_watch(wanted, start, count, log, rows), interrupted=ExitCode.OK)
 
 
 async def _watch(
     wanted: tuple[list[str], list[str], list[str]],
     since: str | datetime,
     count: int,
-    where: Where,
-    shown: Shown,
+    log: LogTarget,
+    rows: Rows,
 ) -> ExitCode:
-    from consumer.cli.display import Page, read_entry, update_object, update_row, write_json
+    from consumer.cli.display import LivePage, read_entry, update_object, update_row, write_json
     from consumer.core.verify import read_update
 
-    page = Page(live=True, headers=shown.headers)
-    async with connected(where) as view:
+    page = LivePage(heads=rows.heads)
+    async with connected(log) as view:
         start = await _start(view, since)  # before names are looked up: what comes meanwhile is shown too
         filters = await _filters(view, *wanted)
         async with view.follow(*filters, start=start) as entries:
@@ -105,7 +89,7 @@ async def _watch(
                 update = read_entry(entry)
                 key = view.names.key_of_state(entry.subject)
                 foreign = key is None or read_update(view.names, key, entry) is None
-                if shown.as_json:
+                if rows.form == "json":
                     write_json(update_object(entry, update, foreign=foreign))
                 else:
                     page.add(update_row(entry, update, foreign=foreign))
