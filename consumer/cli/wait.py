@@ -83,8 +83,8 @@ def wait(
 
     It exits 0 only if all JOBs did, and so `jobstate wait JOB && deploy` deploys only after success. Exit 1: a job
     ended in another state, or a later version began before the one of --version had ended (`replaced`). Exit 3: a short
-    id fits no job. Exit 6: a JOB fits several jobs, which are listed. Exit 4: --timeout passed first. Exit 11:
-    --timeout passed, and no server had answered.
+    id fits no job. Exit 6: a JOB fits several jobs, which are listed. Exit 4: --timeout passed first. Exit 11: no
+    server answered within 3 s, or within --timeout.
 
     The verb waits for the open version of a job; an earlier version, before a rerun, does not count. If no version is
     open, the last one counts, at once. If you have just started a rerun, name its version: --version 2.
