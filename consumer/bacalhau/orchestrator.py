@@ -255,7 +255,7 @@ class Orchestrator:
     async def jobs(self, read: ReadJobs) -> JobPage:
         """One page of all jobs of all namespaces, the last modified first."""
         query = {"namespace": "*", "order_by": "modified_at", "reverse": "true", "limit": str(read.limit)}
-        body = await self._get("/orchestrator/jobs", _with(query, read.next_token, ""), of_list=True)
+        body = await self._get_list("/orchestrator/jobs", _with(query, read.next_token, ""))
         if body is None:
             raise await self._find_why_no_list()
         page = msgspec.structs.replace(_decoded(decode_jobs, body), clock_ns=self.clock_ns)
@@ -284,13 +284,30 @@ class Orchestrator:
             raise OrchestratorError("not-an-api", f"{self._base.origin()} does not say which node it is")
         return _decoded(decode_node, body)
 
-    async def _get(
-        self, path: str, query: dict[str, str], *, of_list: bool = False, most_s: float = float("inf")
-    ) -> bytes | None:
-        """The body of a 200 answer, which may take *most_s*; None for a 404 of Bacalhau's own.
+    async def _get(self, path: str, query: dict[str, str], *, most_s: float = float("inf")) -> bytes | None:
+        """The body of a 200 answer, which may take *most_s*; None for a 404 of Bacalhau's own."""
+        most = self._settings.answer_bytes // ONE_JOB_SHARE
+        return await self._request(path, query, most=most, timeout_s=min(self._settings.timeout_s, most_s))
 
-        A list may be larger than one job and what became of it, and takes the longer the more is stored: there is one
-        at a time, of the others many.
+    async def _get_list(self, path: str, query: dict[str, str]) -> bytes | None:
+        """As `_get`, of a list: it may be larger than one job and what became of it, for there is one at a time.
+
+        The more is stored, the longer it takes; about as long as the one before.
+        """
+        timeout_s = max(self._settings.timeout_s, LIST_TIMEOUT_S)
+        began = asyncio.get_running_loop().time()
+        body = await self._request(
+            path, query, most=self._settings.answer_bytes, timeout_s=timeout_s, expected_s=2 * self._list_took_s
+        )
+        self._list_took_s = asyncio.get_running_loop().time() - began
+        return body
+
+    async def _request(
+        self, path: str, query: dict[str, str], *, most: int, timeout_s: float, expected_s: float = 0.0
+    ) -> bytes | None:
+        """The body of a 200 answer, of *most* bytes within *timeout_s*; None for a 404 of Bacalhau's own.
+
+        *expected_s*: the answer is expected to take so long; only what is above that counts for `silent_s`.
         """
         if self._session is None:
             raise RuntimeError("Orchestrator is used outside of its `async with`")
@@ -300,17 +317,12 @@ class Orchestrator:
             self._renew_authorization()
         headers = {hdrs.AUTHORIZATION: self._authorization} if self._authorization else {}
         now = asyncio.get_running_loop().time
-        this, began = object(), now()
-        self._under_way[this] = began + (2 * self._list_took_s if of_list else 0.0)
-        timeout_s = max(self._settings.timeout_s, LIST_TIMEOUT_S) if of_list else self._settings.timeout_s
-        timeout_s = min(timeout_s, most_s)
+        this = object()
+        self._under_way[this] = now() + expected_s
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=self._connect_timeout_s)
         try:
             async with self._session.get(url, headers=headers, allow_redirects=False, timeout=timeout) as response:
-                body = await self._read(response, self._settings.answer_bytes // (1 if of_list else ONE_JOB_SHARE))
-                if of_list:
-                    self._list_took_s = now() - began
-                return body
+                return await self._read(response, most)
         except aiohttp.ConnectionTimeoutError as error:
             within = f"no connection within {self._connect_timeout_s:g} s"
             raise OrchestratorError("unreachable", f"{self._base.origin()}: {within}") from error
