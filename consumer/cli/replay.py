@@ -73,7 +73,9 @@ def replay(
     right = True
     totals: list[tuple[Verdict, Tallies]] = []
     for number, recording in enumerate(recordings, 1):
-        outcome = VirtualReplay(recording, table, scan=not no_scan, loss=loss, seed=seed).run()
+        outcome = VirtualReplay(
+            recording, table, lists="one at the end" if no_scan else "as they come", loss=loss, seed=seed
+        ).run()
         verdict, tallies = _judge(recording, outcome)
         totals.append((verdict, tallies))
         right = right and is_right(verdict, tallies)

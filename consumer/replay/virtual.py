@@ -7,7 +7,7 @@ Nothing here knows a scenario.
 import heapq
 import random
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -43,7 +43,7 @@ BEFORE_S: Final = 1.0
 SETTLE_S: Final = 10.0
 """Seconds after the last frame or change within which the log must be right, and stay so."""
 LAST_LIST_S: Final = 7.0
-"""With `scan` off: when the one list comes, after the last happening; every hint has been given up by then."""
+"""With one list at the end: when it comes, after the last happening; every hint has been given up by then."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,20 +66,24 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     corrected: int
 
 
+Lists = Literal["as they come", "one at the end"]
+"""When jobs are listed. Open jobs are read in turn only where lists come as they do in a daemon."""
+
+
 class VirtualReplay:
     """One recording through one daemon's core."""
 
     def __init__(
-        self, recording: Recording, rules: Rules, *, scan: bool = True, loss: float = 0.0, seed: int = 0
+        self, recording: Recording, rules: Rules, *, lists: Lists = "as they come", loss: float = 0.0, seed: int = 0
     ) -> None:
         self._recording = recording
         self._orchestrator = SimulatedOrchestrator([recording])
         self._names = Names()
         lanes = Lanes(rules, self._names)
-        settings = ReadingOptions() if scan else ReadingOptions(lists=False, turn_rate=0)
+        settings = ReadingOptions() if lists == "as they come" else ReadingOptions(lists=False, turn_rate=0)
         self._readers = Readers(rules, lanes.known, settings, since_ns=0)
         self._core = Core(lanes, self._readers)
-        self._scan = scan
+        self._lists = lists
         self._log = MemoryLog()
         self._dice = random.Random(seed)  # noqa: S311 - which frames are lost, not a secret
         self._loss = loss
@@ -105,7 +109,7 @@ class VirtualReplay:
         start = min(0.0, recording.first_t) - BEFORE_S
         end = recording.last_t
         self._at(start, lambda _now: None)
-        if not self._scan:
+        if self._lists == "one at the end":
             self._readers.look_nowhere()
             self._at(end + LAST_LIST_S, lambda _now: self._readers.look_everywhere())
         while self._agenda and self._agenda[0][0] <= end + SETTLE_S:

@@ -9,7 +9,7 @@ import pytest
 
 from consumer.replay.summary import Tallies, is_right, percentile
 from consumer.replay.verdict import Verdict, judge
-from consumer.replay.virtual import Outcome, VirtualReplay
+from consumer.replay.virtual import Lists, Outcome, VirtualReplay
 from consumer.rules import load
 from tests.replay.shared import SCENARIOS, recording
 
@@ -22,10 +22,10 @@ UPDATES = 1_359
 
 @cache
 def outcome(
-    scenario: str, *, scan: bool = True, loss: float = 0.0, seed: int = 0, rules: Path | None = None
+    scenario: str, *, lists: Lists = "as they come", loss: float = 0.0, seed: int = 0, rules: Path | None = None
 ) -> Outcome:
     """What the replay of *scenario* came to."""
-    return VirtualReplay(recording(scenario), load(rules), scan=scan, loss=loss, seed=seed).run()
+    return VirtualReplay(recording(scenario), load(rules), lists=lists, loss=loss, seed=seed).run()
 
 
 def verdict_of(scenario: str, found: Outcome) -> Verdict:
@@ -74,14 +74,14 @@ def test_every_recording_becomes_its_record(scenario: str) -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_without_looking_round_one_list_at_the_end_finds_the_rest(scenario: str) -> None:
     """Without open jobs in turn and lists, the record is there all the same once the one list has come."""
-    found = outcome(scenario, scan=False)
+    found = outcome(scenario, lists="one at the end")
     assert wrong(scenario, found) == []
     assert found.by_hint + found.by_scan == len(found.published)
 
 
 def test_the_frames_drive_it() -> None:
     """Without looking round 1,100 changes or more come by hint: p50 15 ms, p99 100 ms, two reads a change at most."""
-    found = [outcome(scenario, scan=False) for scenario in SCENARIOS]
+    found = [outcome(scenario, lists="one at the end") for scenario in SCENARIOS]
     lags = all_of([one.hint_lags_ms for one in found])
     p50, p99 = percentile(lags, 0.5), percentile(lags, 0.99)
     assert p50 is not None
