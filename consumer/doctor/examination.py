@@ -99,7 +99,7 @@ class _Examination:
             "nats.payload": self._at_once(
                 lambda: judge_server.payload(self._ours, self._settings.limits.message_bytes)
             ),
-            "nats.streams": self._at_once(lambda: judge_streams.streams(self._found, create=self._creates)),
+            "nats.streams": self._at_once(lambda: judge_streams.streams(self._found, self._settings.streams.mode)),
             "nats.bucket": self._see_bucket,
             "nats.room": self._see_room,
             "nats.replicas": self._at_once(lambda: judge_streams.replicas(self._found)),
@@ -199,7 +199,7 @@ class _Examination:
 
     async def _see_permissions(self) -> Finding:
         self._permissions = await jetstream.read_permissions(self._nats)
-        return judge_server.asks(self._permissions, self._names, create=self._creates)
+        return judge_server.asks(self._permissions, self._names, self._settings.streams.mode)
 
     async def _see_account(self) -> Finding:
         account, trouble, denied = await jetstream.read_account(self._nats)
@@ -218,7 +218,7 @@ class _Examination:
         if self._plan.monitor:
             self._monitor = await http.read_monitor(self._plan.monitor)
         found = judge_streams.room(self._found, self._account, self._monitor)
-        if found.verdict is Verdict.FAIL or not self._creates:
+        if found.verdict is Verdict.FAIL or self._settings.streams.mode == "bind":
             return found
         why = await jetstream.find_misfit(self._nats, self._names, self._settings, self._found)
         return judge_streams.unfit(why) if why else found
@@ -313,10 +313,6 @@ class _Examination:
         return judge_agreement.ready(readiness, failed(self._findings), self._settings.cluster)
 
     # -- what a check before has seen to ------------------------------------------------------------------------------
-
-    @property
-    def _creates(self) -> bool:
-        return self._settings.streams.mode == "create"
 
     @property
     def _nats(self) -> Connection:

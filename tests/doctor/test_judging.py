@@ -92,12 +92,12 @@ def test_permissions_are_judged_by_what_the_daemon_needs() -> None:
     )
     deaf = facts.Permissions(subscribe_allow=("other.>",))
     assert verdicts(
-        free=server.asks(facts.Permissions(), NAMES, create=True),
-        listed=server.asks(listed, NAMES, create=False),
-        making=server.asks(listed, NAMES, create=True),
+        free=server.asks(facts.Permissions(), NAMES, "create"),
+        listed=server.asks(listed, NAMES, "bind"),
+        making=server.asks(listed, NAMES, "create"),
         writes=server.writes(listed, NAMES),
-        deaf=server.asks(deaf, NAMES, create=False),
-        untold=server.asks(None, NAMES, create=True),
+        deaf=server.asks(deaf, NAMES, "bind"),
+        untold=server.asks(None, NAMES, "create"),
     ) == {"free": "ok", "listed": "ok", "making": "warn", "writes": "ok", "deaf": "fail", "untold": "warn"}
 
 
@@ -139,10 +139,10 @@ def test_streams_that_are_absent_are_made_or_missed() -> None:
     none = facts.Streams(log=absent, input=absent, refused=absent, bucket=absent)
     some = msgspec.structs.replace(FOUR, bucket=absent)
     assert verdicts(
-        create=streams.streams(none, create=True),
-        bind=streams.streams(none, create=False),
-        some=streams.streams(some, create=True),
-        all=streams.streams(FOUR, create=True),
+        create=streams.streams(none, "create"),
+        bind=streams.streams(none, "bind"),
+        some=streams.streams(some, "create"),
+        all=streams.streams(FOUR, "create"),
     ) == {"create": "warn", "bind": "fail", "some": "fail", "all": "ok"}
 
 

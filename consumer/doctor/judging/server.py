@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, Literal
 
 from consumer.doctor.facts import Account, Contact, Permissions
 from consumer.doctor.finding import Finding, fail, ok, say_bytes, say_named, warn
@@ -128,7 +128,7 @@ def payload(contact: Contact, needed: int) -> Finding:
     return ok(check, f"messages of up to {say_bytes(most)}")
 
 
-def asks(permissions: Permissions | None, names: Names, *, create: bool) -> Finding:
+def asks(permissions: Permissions | None, names: Names, mode: Literal["create", "bind"]) -> Finding:
     """Whether the user may ask all that the daemon asks. None: the server does not tell (it may not be asked that)."""
     check = "nats.asks"
     if permissions is None:
@@ -147,7 +147,9 @@ def asks(permissions: Permissions | None, names: Names, *, create: bool) -> Find
         return fail(check, f"{_who(permissions)} may not {what}", _GRANT)
     making = [api.STREAM_CREATE.format(stream) for stream in _streams(names)]
     making.append(api.STREAM_DELETE.format(names.bucket_stream))
-    missing = list(_not_allowed(making if create else [], permissions.publish_allow, permissions.publish_deny))
+    missing = list(
+        _not_allowed(making if mode == "create" else [], permissions.publish_allow, permissions.publish_deny)
+    )
     if missing:
         return warn(
             check,

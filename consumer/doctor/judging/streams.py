@@ -1,6 +1,6 @@
 """Our four streams: are they there and as configured, have they room, how many copies, what does a power loss take."""
 
-from typing import Final
+from typing import Final, Literal
 
 from consumer.doctor.facts import Account, Monitor, Stream, Streams
 from consumer.doctor.finding import Finding, fail, ok, say_bytes, say_named, say_seconds, skipped, warn
@@ -11,8 +11,8 @@ CLOCK_WARN_S: Final = 5.0
 SAME_S: Final = 0.5
 
 
-def streams(found: Streams, *, create: bool) -> Finding:
-    """Whether all are there and none differs. *create*: the daemon makes what is absent."""
+def streams(found: Streams, mode: Literal["create", "bind"]) -> Finding:
+    """Whether all are there and none differs. *mode*: as the setting."""
     check = "nats.streams"
     absent = [stream.name for stream in found.all if not stream.there]
     differing = [stream for stream in found.all if stream.differences]
@@ -26,7 +26,7 @@ def streams(found: Streams, *, create: bool) -> Finding:
     if not absent:
         sizes = ", ".join(f"{one.name}: {one.messages} entries" for one in found.all)
         return ok(check, f"all there and as configured ({sizes})")
-    if not create:
+    if mode == "bind":
         return fail(
             check, f"absent: {', '.join(absent)}; and streams.mode is bind", 'make them, or set streams.mode = "create"'
         )
