@@ -2,8 +2,8 @@
 
 import msgspec
 
-from consumer.faults import NatsFault
-from consumer.model import Snapshot, Update
+from consumer.faults import Fault, NatsFault, OrchestratorFault
+from consumer.model import FrameKind, Snapshot, UndecodableReason, Update
 from consumer.model.frame import HistoryEntry
 
 
@@ -133,45 +133,38 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """How a first question to the orchestrator went: for a job that there is not, which costs it nothing.
 
-    `kind` is the error's (`consumer.bacalhau.orchestrator`), empty for none; `step` what to do about it. `ahead_s`: its
-    clock less ours (whole seconds), None if it did not say. `node`: who answered; empty: `untold` is the kind of the
-    error that the question for it came to.
+    `fault`: why the answer cannot be used, None if it can. `ahead_s`: its clock less ours (whole seconds), None if it
+    did not say. `node`: who answered; empty: `untold` is the kind of the error that the question for it came to.
     """
 
     address: str
-    kind: str = ""
-    detail: str = ""
-    step: str = ""
+    fault: Fault | None = None
     version: str = ""
     ahead_s: float | None = None
     node: str = ""
-    untold: str = ""
+    untold: OrchestratorFault | None = None
     private: bool = False
     secret: bool = False
     loopback: bool = False
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest jobs of the record, and how long the list took. `kind`, `detail`, `step`: as of an `Answer`.
+    """The newest jobs of the record, and how long the list took. `fault`: as of an `Answer`.
 
     `complete`: these are all that there are.
     """
 
-    kind: str = ""
-    detail: str = ""
-    step: str = ""
+    fault: Fault | None = None
     seconds: float = 0.0
     jobs: tuple[Snapshot, ...] = ()
     complete: bool = False
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """The history of the newest job: how many states. `kind`: as of an `Answer`, `missing` for a 404."""
+    """The history of the newest job: how many states, 0 for a 404 too. `fault`: as of an `Answer`."""
 
     job: str
-    kind: str = ""
-    detail: str = ""
-    step: str = ""
+    fault: Fault | None = None
     states: int = 0
 
 
@@ -180,19 +173,19 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float
     frames: int = 0
-    kinds: dict[str, int] = {}
+    kinds: dict[FrameKind, int] = {}
     profiles: dict[str, int] = {}
-    unread: dict[str, int] = {}
+    unread: dict[UndecodableReason, int] = {}
     jobs: tuple[tuple[str, str], ...] = ()
     gaps: int = 0
 
 
 class Looked(msgspec.Struct, frozen=True, kw_only=True):
-    """Which of some jobs the orchestrator knows. `trouble`: a read that went wrong, in a few words."""
+    """Which of some jobs the orchestrator knows. `trouble`: the kind of a read that went wrong."""
 
     known: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
-    trouble: str = ""
+    trouble: OrchestratorFault | None = None
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,13 +199,13 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs of the log beside the record. `lacking`: jobs of the record that the log should have, and has not.
 
-    `reported`: jobs in the log of which only reports tell. `trouble`: a read that went wrong, in a few words.
+    `reported`: jobs in the log of which only reports tell. `trouble`: the kind of a read that went wrong.
     """
 
     pairs: tuple[Pair, ...] = ()
     lacking: tuple[str, ...] = ()
     reported: int = 0
-    trouble: str = ""
+    trouble: OrchestratorFault | None = None
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):

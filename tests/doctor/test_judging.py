@@ -9,10 +9,12 @@ import pytest
 from consumer.doctor import facts
 from consumer.doctor.finding import CHECKS, Finding, Verdict, fail, held_up, ok, say_bytes, say_seconds, skipped
 from consumer.doctor.judging import agreement, log, orchestrator, server, streams
+from consumer.errors import OrchestratorError
 from consumer.model import (
     DERIVED,
     OBSERVED,
     REPORTED,
+    FrameKind,
     HistoryEntry,
     Identity,
     InputPosition,
@@ -288,7 +290,7 @@ def test_a_list_is_followed_by_a_pause_of_20_times_its_time() -> None:
     assert "large inputs" in many.next
     assert "is found within 31.6 s" in wanted.found
     assert [one.verdict for one in (few, many, wanted)] == [Verdict.OK, Verdict.WARN, Verdict.OK]
-    assert orchestrator.lists(facts.Listed(kind="slow"), None).verdict == Verdict.FAIL
+    assert orchestrator.lists(facts.Listed(fault=OrchestratorError("slow").fault), None).verdict == Verdict.FAIL
 
 
 def test_a_list_that_is_whole_says_how_many_jobs_there_are() -> None:
@@ -401,7 +403,9 @@ def test_jobs_are_judged_together() -> None:
 
 def test_frames_are_laid_beside_the_orchestrators_release() -> None:
     """Frames of a later release than it says are of another cluster; older nodes beside it are no wonder."""
-    some = facts.Heard(seconds=5, frames=2, kinds={"AskForBid": 2}, profiles={"1.8+": 1, "ncl": 1}, jobs=(("j-1", ""),))
+    some = facts.Heard(
+        seconds=5, frames=2, kinds={FrameKind.ASK_FOR_BID: 2}, profiles={"1.8+": 1, "ncl": 1}, jobs=(("j-1", ""),)
+    )
     assert verdicts(
         same=agreement.heard(some, "v1.9.3"),
         older=agreement.heard(some, "v1.6.1"),

@@ -7,6 +7,7 @@ from consumer.core.options import COST_OF_LISTS, ReadingOptions, slow_lists_s
 from consumer.doctor.facts import Answer, History, Listed
 from consumer.doctor.finding import Finding, fail, ok, say_seconds, skipped, warn
 from consumer.doctor.judging.streams import say_ahead
+from consumer.faults import Fault, OrchestratorFault
 from consumer.wire.rest import KNOWN_VERSIONS
 
 LIST_COST_S: Final = 40e-6
@@ -15,9 +16,9 @@ CLOCK_WARN_S: Final = 5.0
 CLOCK_FAIL_S: Final = 60.0
 """A minute is the precision for jobs that stand still (docs/operations/troubleshooting.md, a job is stuck)."""
 
-_REACH: Final = frozenset({"unreachable", "unresolved"})
-_TLS: Final = frozenset({"tls", "tls-expired", "tls-too-early", "not-tls", "needs-tls"})
-_AUTH: Final = frozenset({"unauthorized", "forbidden"})
+_REACH: Final[frozenset[OrchestratorFault]] = frozenset({"unreachable", "unresolved"})
+_TLS: Final[frozenset[OrchestratorFault]] = frozenset({"tls", "tls-expired", "tls-too-early", "not-tls", "needs-tls"})
+_AUTH: Final[frozenset[OrchestratorFault]] = frozenset({"unauthorized", "forbidden"})
 _VERSION: Final = re.compile(r"v(\d+)\.(\d+)\.(\d*)")
 
 
@@ -47,7 +48,7 @@ def auth(answer: Answer) -> Finding:
     check = "orchestrator.auth"
     if found := _by_kind(check, answer, _AUTH):
         return found
-    if answer.kind:
+    if answer.fault is not None:
         return skipped(check, "no answer that could say so")
     return ok(check, "it takes our credential" if answer.secret else "it asks for no credential")
 
@@ -55,11 +56,12 @@ def auth(answer: Answer) -> Finding:
 def answers(answer: Answer) -> Finding:
     """Whether it is Bacalhau's API that answers; each kind of wrong answer has its own reason."""
     check = "orchestrator.answer"
-    if answer.kind in _REACH | _TLS | _AUTH:
-        return skipped(check, f"it lets nobody ask ({answer.kind})")
-    if answer.kind:
-        return fail(check, f"its response is invalid: {answer.kind}: {answer.detail}", answer.step)
-    return ok(check, "it answers as Bacalhau's API does")
+    fault = answer.fault
+    if fault is None:
+        return ok(check, "it answers as Bacalhau's API does")
+    if fault.kind in _REACH | _TLS | _AUTH:
+        return skipped(check, f"it lets nobody ask ({fault.kind})")
+    return _failed(check, "its response is invalid: ", fault)
 
 
 def version(answer: Answer) -> Finding:
@@ -120,8 +122,8 @@ def lists(listed: Listed, every_s: float | None) -> Finding:
     *every_s*: `scan.list`, None: auto.
     """
     check, pacing = "orchestrator.list", ReadingOptions()
-    if listed.kind:
-        return fail(check, f"the list of jobs is invalid: {listed.kind}: {listed.detail}", listed.step)
+    if listed.fault is not None:
+        return _failed(check, "the list of jobs is invalid: ", listed.fault)
     every_s = every_s or pacing.list_every_s
     within_s = max(every_s, pacing.list_share * listed.seconds) + 2 * listed.seconds
     took = say_seconds(listed.seconds)
@@ -140,10 +142,18 @@ def history(found: History | None) -> Finding:
     check = "orchestrator.history"
     if found is None:
         return skipped(check, "it has no job yet")
-    if found.kind:
-        return fail(check, f"the history of {found.job} cannot be read: {found.kind}: {found.detail}", found.step)
+    said = f"the history of {found.job} cannot be read: "
+    if found.fault is not None:
+        return _failed(check, said, found.fault)
+    if not found.states:
+        step = "the list has it: look at the orchestrator's log, its store may be damaged"
+        return fail(check, f"{said}missing: it has no history", step)
     return ok(check, f"{found.states} states of {found.job}, its newest job")
 
 
-def _by_kind(check: str, answer: Answer, kinds: frozenset[str]) -> Finding | None:
-    return fail(check, f"{answer.kind}: {answer.detail}", answer.step) if answer.kind in kinds else None
+def _by_kind(check: str, answer: Answer, kinds: frozenset[OrchestratorFault]) -> Finding | None:
+    return _failed(check, "", answer.fault) if answer.fault is not None and answer.fault.kind in kinds else None
+
+
+def _failed(check: str, said: str, fault: Fault) -> Finding:
+    return fail(check, f"{said}{fault.kind}: {fault.detail}", fault.next_step)

@@ -14,7 +14,7 @@ from consumer.doctor.probing.jetstream import read_entry
 from consumer.doctor.probing.orchestrator import read_history
 from consumer.errors import DecodeError, OrchestratorError
 from consumer.jetstream.recovery import last_entry
-from consumer.model import REPORTED, JobKey, Snapshot, Update
+from consumer.model import REPORTED, FrameKind, JobKey, Snapshot, UndecodableReason, Update
 from consumer.nats.connection import Connection
 from consumer.ports import RawFrame
 from consumer.wire.decoding import time_of
@@ -41,7 +41,7 @@ async def hear(listening: Listening, listen_s: float, message_max: int) -> Heard
 
 def read_frames(frames: list[RawFrame], seconds: float, message_max: int, gaps: int) -> Heard:
     """Sum up *frames*: kinds, profiles, jobs, and how many could not be read. Nothing that a job carries."""
-    kinds, profiles, unread = Counter[str](), Counter[str](), Counter[str]()
+    kinds, profiles, unread = Counter[FrameKind](), Counter[str](), Counter[UndecodableReason]()
     jobs: dict[str, str] = {}
     for raw in frames:
         try:
@@ -51,7 +51,7 @@ def read_frames(frames: list[RawFrame], seconds: float, message_max: int, gaps: 
             continue
         if frame is None:
             continue
-        kinds[frame.kind.value] += 1
+        kinds[frame.kind] += 1
         profiles[frame.profile] += 1
         if frame.job and (frame.job in jobs or len(jobs) < JOBS_MAX):
             namespace = frame.snapshot.job.namespace if frame.snapshot is not None else ""
@@ -80,7 +80,7 @@ async def sample(  # noqa: PLR0913 - both sides, and what is known of each
     """Jobs of the log beside their record. *now_s*: the orchestrator's clock. Raises ServerError of our NATS."""
     pairs: list[Pair] = []
     reported = 0
-    trouble = ""
+    trouble = None
     for key in await _choose(connection, names, log):
         try:
             pair = await _pair(connection, names, key, orchestrator)

@@ -27,33 +27,26 @@ _HALF_S: Final = 0.5
 """`Date` is cut to the second."""
 
 
-def _told(error: OrchestratorError) -> tuple[str, str, str]:
-    """Kind, detail and next step of a wrong answer."""
-    return error.kind, error.fault.detail, error.fault.next_step
-
-
 async def ask(orchestrator: Orchestrator, settings: OrchestratorSettings) -> Answer:
     """The first question: for a job that there is not; and, where that is answered, who answers."""
     base = api_base(settings.url)
-    kind = detail = step = ""
+    fault = None
     began_s = time.time()
     try:
         await orchestrator.job(ReadJob(job=NOBODY))
     except OrchestratorError as error:
-        kind, detail, step = _told(error)
+        fault = error.fault
     ended_s = time.time()
     answer = Answer(
         address=str(base.origin()),
-        kind=kind,
-        detail=detail,
-        step=step,
+        fault=fault,
         version=orchestrator.version,
         ahead_s=_ahead(orchestrator.clock_ns, (began_s + ended_s) / 2),
         private=base.scheme == "https",
         secret=bool(settings.token or settings.token_file or settings.user),
         loopback=is_loopback(base.host),
     )
-    return answer if kind else await _with_node(orchestrator, answer)
+    return answer if fault else await _with_node(orchestrator, answer)
 
 
 async def _with_node(orchestrator: Orchestrator, answer: Answer) -> Answer:
@@ -62,8 +55,10 @@ async def _with_node(orchestrator: Orchestrator, answer: Answer) -> Answer:
         node = await orchestrator.node()
     except OrchestratorError as error:
         return msgspec.structs.replace(answer, untold=error.kind)
-    if node.type == COMPUTE and (listed := await list_newest(orchestrator)).kind == "compute-node":
-        return msgspec.structs.replace(answer, kind=listed.kind, detail=listed.detail, step=listed.step)
+    if node.type == COMPUTE:
+        fault = (await list_newest(orchestrator)).fault
+        if fault is not None and fault.kind == "compute-node":
+            return msgspec.structs.replace(answer, fault=fault)
     return msgspec.structs.replace(answer, node=node.id)
 
 
@@ -92,8 +87,7 @@ async def list_newest(orchestrator: Orchestrator) -> Listed:
     try:
         page = await orchestrator.jobs(ReadJobs(limit=NEWEST))
     except OrchestratorError as error:
-        kind, detail, step = _told(error)
-        return Listed(kind=kind, detail=detail, step=step)
+        return Listed(fault=error.fault)
     seconds = asyncio.get_running_loop().time() - began
     return Listed(seconds=seconds, jobs=page.jobs, complete=not (page.next_token or page.bad))
 
@@ -106,12 +100,8 @@ async def read_newest(orchestrator: Orchestrator, listed: Listed) -> History | N
     try:
         page = await _ask(orchestrator.history, ReadHistory(job=job.id, namespace=job.namespace))
     except OrchestratorError as error:
-        kind, detail, step = _told(error)
-        return History(job=job.id, kind=kind, detail=detail, step=step)
-    if isinstance(page, Missing) or not page.entries:
-        step = "the list has it: look at the orchestrator's log, its store may be damaged"
-        return History(job=job.id, kind="missing", detail="it has no history", step=step)
-    return History(job=job.id, states=len(page.entries))
+        return History(job=job.id, fault=error.fault)
+    return History(job=job.id, states=0 if isinstance(page, Missing) else len(page.entries))
 
 
 async def look_up(orchestrator: Orchestrator, jobs: Iterable[tuple[str, str]]) -> Looked:
