@@ -10,13 +10,14 @@ from consumer.model import (
     JobKey,
     JobStateType,
     LastUpdate,
+    Profile,
     Snapshot,
     log_point_of,
 )
 
 BATCH: Final = "batch"
 OPS: Final = "ops"
-CONFIRMED: Final = "1.8+"
+CONFIRMED: Final[Profile] = "1.8+"
 """The profile in which the orchestrator repeats each end that it took, as a CancelExecution with `Events`."""
 
 End = Literal["completed", "failed", "ended", "rejected", "cancelled", "unseen"]

@@ -3,7 +3,7 @@
 import msgspec
 
 from consumer.faults import Fault, NatsFault, OrchestratorFault
-from consumer.model import FrameKind, Snapshot, UndecodableReason, Update
+from consumer.model import FrameKind, Profile, Snapshot, UndecodableReason, Update
 from consumer.model.frame import HistoryEntry
 
 
@@ -174,7 +174,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     frames: int = 0
     kinds: dict[FrameKind, int] = {}
-    profiles: dict[str, int] = {}
+    profiles: dict[Profile, int] = {}
     unread: dict[UndecodableReason, int] = {}
     jobs: tuple[tuple[str, str], ...] = ()
     gaps: int = 0

@@ -26,6 +26,7 @@ from consumer.model.event import (
     log_point_of,
 )
 from consumer.model.frame import (
+    PROFILES,
     BadJob,
     Frame,
     FrameKind,
@@ -34,6 +35,7 @@ from consumer.model.frame import (
     HistoryPage,
     JobDocument,
     JobPage,
+    Profile,
     Snapshot,
 )
 from consumer.model.state import Job, JobStateType, State, Update
@@ -63,6 +65,7 @@ __all__ = [
     "NOWHERE",
     "NUMBER_MAX",
     "OBSERVED",
+    "PROFILES",
     "REJECTED_REASONS",
     "REPORTED",
     "SOURCES",
@@ -92,6 +95,7 @@ __all__ = [
     "Malformed",
     "Notice",
     "NoticeKind",
+    "Profile",
     "ReadCause",
     "Record",
     "Rejected",

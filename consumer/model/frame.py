@@ -5,7 +5,7 @@ Shapes only. Which bytes become these is `consumer.wire`; what follows from them
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -23,6 +23,11 @@ GapCause = Literal[
     "denied",
 ]
 """Why frames may have been missed. `consumer.bacalhau.tap` says when each is the cause."""
+
+
+Profile = Literal["1.5", "1.5.0", "1.5.2", "1.6-1.7", "1.8+", "ncl"]
+"""The releases that write a message as it is; "1.5" and "ncl": it cannot tell which (design/bacalhau.md 0.3)."""
+PROFILES: Final[tuple[Profile, ...]] = get_args(Profile)
 
 
 class FrameKind(StrEnum):
@@ -65,14 +70,12 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     was stopped (1.5.0, `Justification`). `version` (0 before 1.8) and `partition` are the execution's, in an AskForBid.
     `reason`: why an execution failed (of a ComputeError). `ended_ago_s`: of a RunResult, for how long the execution had
     ended when the node sent this, both by the node's clock: a repeat after a restart is old (design/bacalhau.md 2.5).
-    `profile` is "1.5.0", "1.5.2", "1.6-1.7", "1.8+"; "1.5" or
-    "ncl" for a message that cannot tell which of the two (design/bacalhau.md 0.3).
     """
 
     kind: FrameKind
     execution: str
     node: str
-    profile: str
+    profile: Profile
     job: str = ""
     snapshot: Snapshot | None = None
     direct: bool = False

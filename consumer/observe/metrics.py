@@ -25,6 +25,7 @@ from consumer.core.appends import APPEND_STREAMS, OUTCOMES
 from consumer.model import (
     BYTES_FROM,
     NOTICE_KINDS,
+    PROFILES,
     REJECTED_REASONS,
     SOURCES,
     UNCHANGED_REASONS,
@@ -44,8 +45,6 @@ STREAMS: Final = ("log", "input", "refused", "bucket")
 SURPRISES: Final = ("adopted", "forgotten", "foreign", "stale")
 """The kinds of surprises in the log, as `consumer.core.lanes` counts it."""
 TAP_GAPS: Final = get_args(GapCause)
-PROFILES: Final = ("1.5", "1.5.0", "1.5.2", "1.6-1.7", "1.8+", "ncl")
-"""The releases that frames show (`consumer.model.Frame`)."""
 CONNECTIONS: Final = ("writer", "reader", "tap")
 """Our connections to NATS; the tap's is to Bacalhau's."""
 READS: Final = (("list", "scan"), *product(("history", "job"), ("hint", "scan")))

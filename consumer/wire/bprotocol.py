@@ -9,13 +9,13 @@ from typing import Final
 import msgspec
 
 from consumer.errors import DecodeError
-from consumer.model import Frame, FrameKind
+from consumer.model import Frame, FrameKind, Profile
 from consumer.wire.decoding import Id, Skipped, decode, name_clean
 from consumer.wire.document import EventDocument, ExecutionDocument, job_of, reason_of
 
-OLD: Final = "1.5.0"
-NEW: Final = "1.5.2"
-EITHER: Final = "1.5"
+OLD: Final[Profile] = "1.5.0"
+NEW: Final[Profile] = "1.5.2"
+EITHER: Final[Profile] = "1.5"
 
 _STOP: Final = "job has been stopped"
 """The `Justification` of a cancel on 1.5.0 when a user stopped the job (design/bacalhau.md 3.4)."""
@@ -56,7 +56,7 @@ def read_request(node: str, method: str, data: bytes) -> Frame:
     order = decode(_order, data)
     if not order.ExecutionID:
         raise DecodeError("no-job", f"{kind} names no execution")
-    profile = EITHER
+    profile: Profile = EITHER
     if kind is FrameKind.CANCEL_EXECUTION:
         profile = OLD if order.Justification else NEW
     # `Accepted` of a BidAccepted is never set, false even when it approves: the subject says it.
@@ -105,7 +105,7 @@ def _read_ask(node: str, data: bytes) -> Frame:
     )
 
 
-def _of_bid(result: _Result) -> str:
+def _of_bid(result: _Result) -> Profile:
     # A refused bid has a real event in both.
     if not result.Accepted:
         return EITHER
@@ -117,7 +117,7 @@ _ORDERS: Final = {
     "BidRejected/v1": FrameKind.BID_REJECTED,
     "CancelExecution/v1": FrameKind.CANCEL_EXECUTION,
 }
-_CALLBACKS: Final[dict[str, tuple[FrameKind, Callable[[_Result], str]]]] = {
+_CALLBACKS: Final[dict[str, tuple[FrameKind, Callable[[_Result], Profile]]]] = {
     "OnBidComplete/v1": (FrameKind.BID_RESULT, _of_bid),
     "OnRunComplete/v1": (FrameKind.RUN_RESULT, lambda result: OLD if result.PublishResult is None else NEW),
     "OnComputeFailure/v1": (FrameKind.COMPUTE_ERROR, lambda _: EITHER),

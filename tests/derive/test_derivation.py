@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import pytest
 
@@ -20,6 +21,7 @@ from consumer.model import (
     InputPosition,
     LastUpdate,
     Notice,
+    Profile,
     Record,
     Rejected,
     Report,
@@ -41,7 +43,7 @@ SETTLE_S = 0.3
 
 JOB = "j-1"
 KEY = job_key("default", JOB)
-PROFILES = ("1.5.0", "1.5.2", "1.6-1.7", "1.8+")
+PROFILES: Final[tuple[Profile, ...]] = ("1.5.0", "1.5.2", "1.6-1.7", "1.8+")
 BEFORE_1_8 = PROFILES[:3]
 
 
@@ -50,7 +52,7 @@ class Cluster:
 
     def __init__(
         self,
-        profile: str = "1.8+",
+        profile: Profile = "1.8+",
         *,
         kind: str = "batch",
         count: int = 1,
@@ -229,7 +231,7 @@ class Cluster:
         return [notice.facts["why"] for notice in self.notices if notice.kind == "undecided"]
 
 
-def running(profile: str = "1.8+", *, kind: str = "batch", count: int = 1) -> Cluster:
+def running(profile: Profile = "1.8+", *, kind: str = "batch", count: int = 1) -> Cluster:
     """A job with one execution that runs."""
     cluster = Cluster(profile, kind=kind, count=count)
     cluster.ask()
@@ -262,7 +264,7 @@ def restarted(state: str, *, source: Source = DERIVED, revision: int | None = No
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_batch_job_from_its_first_frame_to_its_end(profile: str) -> None:
+def test_a_batch_job_from_its_first_frame_to_its_end(profile: Profile) -> None:
     """Pending by the snapshot, Running by the approval, Completed by the result: every profile alike."""
     cluster = running(profile)
     assert cluster.states == ["Pending", "Running"]
@@ -441,7 +443,7 @@ def test_a_real_cancel_between_result_and_receipt_voids_the_result() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_result_after_a_real_cancel_is_void(profile: str) -> None:
+def test_a_result_after_a_real_cancel_is_void(profile: Profile) -> None:
     """The execution was cancelled already."""
     cluster = running(profile)
     cluster.cancel()
@@ -452,7 +454,7 @@ def test_a_result_after_a_real_cancel_is_void(profile: str) -> None:
 
 
 @pytest.mark.parametrize("profile", ["1.6-1.7", "1.8+"])
-def test_each_partition_must_complete(profile: str) -> None:
+def test_each_partition_must_complete(profile: Profile) -> None:
     """Several completed executions of one partition count once."""
     cluster = Cluster(profile, count=3)
     for number in range(3):
@@ -467,7 +469,7 @@ def test_each_partition_must_complete(profile: str) -> None:
 
 
 @pytest.mark.parametrize("profile", BEFORE_1_8)
-def test_without_partitions_executions_are_counted(profile: str) -> None:
+def test_without_partitions_executions_are_counted(profile: Profile) -> None:
     """1.5 and 1.6.0 know no index: as many completed executions as the job has Count."""
     cluster = Cluster(profile, count=3)
     for number in range(3):
@@ -495,7 +497,7 @@ def test_a_long_running_job_is_never_completed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_failure_leaves_the_verdict_open(profile: str) -> None:
+def test_a_failure_leaves_the_verdict_open(profile: Profile) -> None:
     """No state is invented; after the wait, and not before, the job is announced once, by name, with the reason."""
     cluster = running(profile)
     cluster.error()
@@ -546,7 +548,7 @@ def test_a_partition_that_waits_for_a_node_is_announced() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_cancel_is_a_stop_only_where_it_says_so(profile: str) -> None:
+def test_a_cancel_is_a_stop_only_where_it_says_so(profile: Profile) -> None:
     """1.5.0 gives the reason; elsewhere a stop, a failure, a time-out, an update and a lost node look the same."""
     cluster = running(profile)
     cluster.cancel(stopped=profile == "1.5.0")
@@ -574,7 +576,7 @@ def test_1_5_0_fails_executions_that_were_cancelled() -> None:
 
 
 @pytest.mark.parametrize("profile", BEFORE_1_8)
-def test_a_cancel_of_an_execution_that_ended_is_ignored(profile: str) -> None:
+def test_a_cancel_of_an_execution_that_ended_is_ignored(profile: Profile) -> None:
     """It says nothing of an end that counts already."""
     cluster = running(profile, count=2)
     cluster.ask("e-2", partition=1)
@@ -598,7 +600,7 @@ def test_a_receipt_of_an_end_that_was_not_heard() -> None:
 # -- step 8: ops ------------------------------------------------------------------------------------------------------
 
 
-def ops(profile: str = "1.8+", *, nodes: int = 3) -> Cluster:
+def ops(profile: Profile = "1.8+", *, nodes: int = 3) -> Cluster:
     """An ops job on some nodes, `e-0` and on."""
     cluster = Cluster(profile, kind="ops", count=0)
     for number in range(nodes):
@@ -607,7 +609,7 @@ def ops(profile: str = "1.8+", *, nodes: int = 3) -> Cluster:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_an_ops_job_ends_a_moment_after_its_last_execution(profile: str) -> None:
+def test_an_ops_job_ends_a_moment_after_its_last_execution(profile: Profile) -> None:
     """All ended well: Completed, with the time of the last end; more executions may still be made, so it waits."""
     cluster = ops(profile)
     for number in range(3):
@@ -622,7 +624,7 @@ def test_an_ops_job_ends_a_moment_after_its_last_execution(profile: str) -> None
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_an_ops_job_fails_if_one_of_its_executions_did(profile: str) -> None:
+def test_an_ops_job_fails_if_one_of_its_executions_did(profile: Profile) -> None:
     """Failed, with that one's reason, but not before the last has ended."""
     cluster = ops(profile, nodes=2)
     cluster.error("e-0", "it trapped")

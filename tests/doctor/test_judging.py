@@ -19,6 +19,7 @@ from consumer.model import (
     Identity,
     InputPosition,
     Job,
+    Profile,
     Snapshot,
     Source,
     Update,
@@ -259,10 +260,10 @@ def test_only_a_recent_advisory_is_news() -> None:
         ("v1.7.0", "ok", "1.6-1.7"),
         ("v1.9.3", "ok", "1.8+"),
         ("v1.10.0", "warn", "1.8+"),
-        ("", "warn", ""),
+        ("", "warn", None),
     ],
 )
-def test_a_release_says_the_profile(version: str, verdict: str, profile: str) -> None:
+def test_a_release_says_the_profile(version: str, verdict: str, profile: Profile | None) -> None:
     """1.5 to 1.9 are known; others, and one that is not said, are told."""
     assert orchestrator.version(facts.Answer(address="", version=version)).verdict == verdict
     if version != "v1.4.0":

@@ -9,10 +9,12 @@ from consumer.core.history import Part
 from consumer.doctor.facts import Answer, Contact, Heard, Looked, Pair, Readiness, Sample
 from consumer.doctor.finding import Finding, fail, ok, say_named, say_seconds, skipped, warn
 from consumer.doctor.judging.orchestrator import profile_of
-from consumer.model import OBSERVED, REPORTED
+from consumer.model import OBSERVED, REPORTED, Profile
 
 BEHIND_S: Final = 30.0
 """A step of the record that is older, and not in the log: nobody is about to write it."""
+
+_RELEASES: Final[tuple[Profile, ...]] = ("1.5.0", "1.5.2", "1.6-1.7", "1.8+")
 
 _CLUSTERS: Final = (
     "orchestrator.url and bacalhau.url lead to different clusters (or the orchestrator's data were replaced): mend one"
@@ -71,9 +73,11 @@ def heard(found: Heard, version: str) -> Finding:
 
 def _ahead_of(found: Heard, version: str) -> bool:
     """Whether a frame is of a later release than the orchestrator that would have written it."""
-    order = ("1.5.0", "1.5.2", "1.6-1.7", "1.8+")
     profile = profile_of(version)
-    return profile in order and any(one in order and order.index(one) > order.index(profile) for one in found.profiles)
+    if profile is None:
+        return False
+    later = _RELEASES[_RELEASES.index(profile) + 1 :]
+    return any(one in later for one in found.profiles)
 
 
 def known(found: Heard, looked: Looked) -> Finding:

@@ -8,6 +8,7 @@ from consumer.doctor.facts import Answer, History, Listed
 from consumer.doctor.finding import Finding, fail, ok, say_seconds, skipped, warn
 from consumer.doctor.judging.streams import say_ahead
 from consumer.faults import Fault, OrchestratorFault
+from consumer.model import Profile
 from consumer.wire.rest import KNOWN_VERSIONS
 
 LIST_COST_S: Final = 40e-6
@@ -89,11 +90,11 @@ def version(answer: Answer) -> Finding:
     return ok(check, f"Bacalhau {answer.version}, profile {profile_of(answer.version)}")
 
 
-def profile_of(version_: str) -> str:
-    """The profile of an orchestrator's frames, by its *version_* (design/bacalhau.md 0.3); empty if unknown."""
+def profile_of(version_: str) -> Profile | None:
+    """The profile of an orchestrator's frames, by its *version_* (design/bacalhau.md 0.3); None: unknown."""
     found = _VERSION.match(version_)
     if found is None:
-        return ""
+        return None
     number = (int(found[1]), int(found[2]))
     if number == (1, 5):
         return "1.5.2" if int(found[3] or 0) >= 2 else "1.5.0"  # noqa: PLR2004 - the release

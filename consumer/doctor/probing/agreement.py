@@ -14,7 +14,7 @@ from consumer.doctor.probing.jetstream import read_entry
 from consumer.doctor.probing.orchestrator import read_history
 from consumer.errors import DecodeError, OrchestratorError
 from consumer.jetstream.recovery import last_entry
-from consumer.model import REPORTED, FrameKind, JobKey, Snapshot, UndecodableReason, Update
+from consumer.model import REPORTED, FrameKind, JobKey, Profile, Snapshot, UndecodableReason, Update
 from consumer.nats.connection import Connection
 from consumer.ports import RawFrame
 from consumer.wire.decoding import time_of
@@ -41,7 +41,7 @@ async def hear(listening: Listening, listen_s: float, message_max: int) -> Heard
 
 def read_frames(frames: list[RawFrame], seconds: float, message_max: int, gaps: int) -> Heard:
     """Sum up *frames*: kinds, profiles, jobs, and how many could not be read. Nothing that a job carries."""
-    kinds, profiles, unread = Counter[FrameKind](), Counter[str](), Counter[UndecodableReason]()
+    kinds, profiles, unread = Counter[FrameKind](), Counter[Profile](), Counter[UndecodableReason]()
     jobs: dict[str, str] = {}
     for raw in frames:
         try:
