@@ -26,6 +26,7 @@ from consumer.derive.executions import (
     Execution,
     Question,
     Verdict,
+    Why,
 )
 from consumer.model import (
     DERIVED,
@@ -354,7 +355,7 @@ class Derivation:
         self._answer(job, execution.about)
         ends = [one.end if one.confirmed else None for one in job.executions.values()]
         if execution.end in {"cancelled", "unseen"}:
-            self._wonder(job, execution.about, str(execution.end), now, frame.execution)
+            self._wonder(job, execution.about, execution.end, now, frame.execution)
         elif not {None, "cancelled", "unseen"} & set(ends):
             self._conclude_later(job, execution, frame, now)
 
@@ -374,7 +375,7 @@ class Derivation:
 
     def _conclude_ops(self, job: DerivedJob, verdict: Verdict) -> None:
         ends = {execution.end for execution in job.executions.values()}
-        why = ""
+        why: Why | None = None
         if job.holes:
             why = "unseen"
         elif "failed" in ends:
@@ -386,12 +387,12 @@ class Derivation:
             why = "earlier"
         else:
             self._emit(job, JobStateType.COMPLETED, verdict.time)
-        if why:
+        if why is not None:
             self._announce(job, Question(verdict.due, why, verdict.execution))
 
     # -- what cannot be known -----------------------------------------------------------------------------------------
 
-    def _wonder(self, job: DerivedJob, about: str, why: str, now: float, execution: str) -> None:
+    def _wonder(self, job: DerivedJob, about: str, why: Why, now: float, execution: str) -> None:
         """A verdict is pending: until it is over, or another execution is asked for, the first question stands."""
         if about not in job.questions:
             self._ask_later(job, about, Question(now + self._settings.verdict_wait_s, why, execution))

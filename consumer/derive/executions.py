@@ -1,5 +1,6 @@
 """What is remembered of jobs and their executions, and the words for how executions end. Pure."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
@@ -23,7 +24,22 @@ CONFIRMED: Final[Profile] = "1.8+"
 End = Literal["completed", "failed", "ended", "rejected", "cancelled", "unseen"]
 """How an execution ended. "ended": by itself, of a job that should not end; "unseen": a receipt says so, not how."""
 
-WHY: Final[dict[str, str]] = {
+Why = Literal[
+    "failed",
+    "ended",
+    "rejected",
+    "cancelled",
+    "unconfirmed",
+    "idle",
+    "unseen",
+    "restart",
+    "earlier",
+    "missed",
+    "forgotten",
+    "halted",
+]
+"""Why a job is undecided: the word that stands in the notice's facts."""
+WHY: Final[Mapping[Why, str]] = {
     "failed": "an execution failed and no other was asked for in its place",
     "ended": "an execution of a long-running job ended and no other was asked for in its place",
     "rejected": "a bid was refused and no other was asked for in its place",
@@ -38,7 +54,7 @@ WHY: Final[dict[str, str]] = {
     "forgotten": "too much was open at once, so the oldest was forgotten (limits.jobs, limits.executions)",
     "halted": "the rules reject what the frames say",
 }
-"""Why a job is undecided, by the word that stands in the notice's facts."""
+"""The same in words."""
 
 HEARD_MAX: Final = 64
 """Messages of one execution that are known again; a true one has fewer than ten."""
@@ -53,7 +69,7 @@ class Question(NamedTuple):
     """An open verdict until *due*: then the job is announced as undecided, for the reason *why*."""
 
     due: float
-    why: str
+    why: Why
     execution: str
 
 
