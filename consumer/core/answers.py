@@ -15,6 +15,7 @@ from consumer.core.reader import LONG_AGO, Cause, Last, Reader
 from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, Scope
 from consumer.core.registry import Registry
 from consumer.core.requests import Requests
+from consumer.faults import OrchestratorFault
 from consumer.model import REPORTED, START, HistoryPage, JobDocument, ReadCause, Record, Snapshot, Step
 
 UNREADABLE_AFTER: Final = 5
@@ -41,7 +42,7 @@ class Answers:
             assert isinstance(read, ReadHistory)
             self._take_page(reader, read, answer, now)
 
-    def fail(self, reader: Reader, kind: str, now: float, scope: Scope) -> None:
+    def fail(self, reader: Reader, kind: OrchestratorFault, now: float, scope: Scope) -> None:
         """Take an error of the given kind, which says something of *scope*."""
         if scope is Scope.READ and not reader.named:
             self._ask_once_more(reader, now)
@@ -217,7 +218,7 @@ class Answers:
             reader.busy = True
             self._jobs.events.append(record)
 
-    def _fail(self, reader: Reader, now: float, kind: str, scope: Scope) -> None:
+    def _fail(self, reader: Reader, now: float, kind: OrchestratorFault, scope: Scope) -> None:
         due = reader.failed(now, self._jobs.options, scope)
         if scope is Scope.READ:
             reader.tail = None  # its token may be what fails: the next read is of the whole history

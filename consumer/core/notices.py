@@ -1,6 +1,8 @@
 """What the readers announce, in words: one function for each cause. When, is `consumer.core.answers`' to say."""
 
-from consumer.model import JobKey, LastUpdate, LogPoint, Notice, Step
+from consumer.core.claim import ClaimKind
+from consumer.faults import OrchestratorFault
+from consumer.model import JobKey, LastUpdate, LogPoint, Notice, RejectedReason, Step
 from consumer.wire.subjects import escape
 
 
@@ -50,7 +52,7 @@ def began_ahead(since_ns: int, clock_ns: int) -> Notice:
     )
 
 
-def halted(name: str, key: JobKey, step: Step, reason: str) -> Notice:
+def halted(name: str, key: JobKey, step: Step, reason: RejectedReason) -> Notice:
     """The rules reject *step* of the record, for *reason*."""
     return Notice(
         kind="halted",
@@ -61,11 +63,10 @@ def halted(name: str, key: JobKey, step: Step, reason: str) -> Notice:
     )
 
 
-def unreadable(name: str, key: JobKey | None, kind: str) -> Notice:
+def unreadable(name: str, key: JobKey | None, kind: OrchestratorFault | ClaimKind) -> Notice:
     """The job's record could not be read several times in a row, while others could; *kind* names what it answered.
 
-    That is an error's, or `no-history` (empty, though the log has the job), `contradicts-list` (lists say another
-    state), `endless` (pages without an end).
+    That is an error's, or what the answers say against the log.
     """
     return Notice(
         kind="unreadable",
