@@ -12,6 +12,7 @@ from consumer.core.options import ReadingOptions
 from consumer.core.reader import LONG_AGO
 from consumer.core.reads import OrchestratorRead, Scope
 from consumer.errors import OrchestratorError
+from consumer.faults import OrchestratorFault
 
 WINDOW_S: Final = 10.0
 """The rate is an average over so many seconds: a burst of jobs is read as quickly as the orchestrator answers."""
@@ -43,8 +44,8 @@ class Pace:
         """The read that left while the orchestrator was away, until it comes back."""
         self.answers = 0
         """Reads that the orchestrator has answered, if only with something that cannot be used of one job."""
-        self.away = ""
-        """Kind of the error that keeps the orchestrator away, or empty."""
+        self.away: OrchestratorFault | None = None
+        """Kind of the error that keeps the orchestrator away."""
         self.away_since: float | None = None
         self.returns = 0
         """How often it came back."""
@@ -127,8 +128,8 @@ class Pace:
         return True
 
     def _come_back(self) -> None:
-        self.returns += bool(self.away)
-        self.away, self.away_since, self.failures, self._resume_at = "", None, 0, LONG_AGO
+        self.returns += self.away is not None
+        self.away, self.away_since, self.failures, self._resume_at = None, None, 0, LONG_AGO
 
     @property
     def _window_free_at(self) -> float:

@@ -22,6 +22,7 @@ from consumer.core.reads import Missing, OrchestratorRead, ReadJobs, Scope
 from consumer.core.registry import Counts, Registry
 from consumer.core.requests import Requests
 from consumer.errors import OrchestratorError
+from consumer.faults import OrchestratorFault
 from consumer.model import (
     REPORTED,
     Accepted,
@@ -255,8 +256,8 @@ class Readers:
         return self._requests.waited_s(now)
 
     @property
-    def away(self) -> str:
-        """Kind of the error that keeps the orchestrator away, or empty."""
+    def away(self) -> OrchestratorFault | None:
+        """Kind of the error that keeps the orchestrator away."""
         return self._pace.away
 
     @property

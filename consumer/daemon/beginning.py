@@ -65,7 +65,7 @@ class BeginningAsker:
                 limit = max(limit // 2, 1) if error.kind == "too-large" else limit
                 await asyncio.sleep(max(pause_s, error.retry_after_s or 0.0))
                 continue
-            self._watcher.answered([Answered(read, page, started_at)], "")
+            self._watcher.answered([Answered(read, page, started_at)], None)
             return page
 
     def _now_ns(self) -> int:

@@ -14,6 +14,7 @@ from consumer.core import Core, Decided, Published, Readers
 from consumer.core.appends import Answer
 from consumer.core.reads import OrchestratorRead
 from consumer.errors import ConnectionLostError, DecodeError, OrchestratorError
+from consumer.faults import OrchestratorFault
 from consumer.model import Frame, Malformed, Notice, Work
 from consumer.ports import Answered, Clock, Delivery, Input, Log, RawFrame, Reads, Tap
 from consumer.wire import decode_frame, decode_report, malformed_frame, malformed_report
@@ -58,8 +59,8 @@ class Watcher(Protocol):
     def asked(self, reads: Sequence[OrchestratorRead]) -> None:
         """Reads are on their way to the orchestrator."""
 
-    def answered(self, answered: Sequence[Answered], away: str) -> None:
-        """Reads came back. *away*: what keeps the orchestrator away, or empty."""
+    def answered(self, answered: Sequence[Answered], away: OrchestratorFault | None) -> None:
+        """Reads came back. *away*: what keeps the orchestrator away."""
 
     def gap(self, count: int) -> None:
         """Frames may have been missed, *count* times."""

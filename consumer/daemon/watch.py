@@ -18,9 +18,10 @@ from consumer.core.reads import Missing
 from consumer.daemon.agreement import Agreement
 from consumer.derive import Derivation
 from consumer.errors import OrchestratorError
+from consumer.faults import OrchestratorFault
 from consumer.model import Accepted, Event, Frame, Malformed, Notice, ReadCause, Record, Rejected, Report, Undecodable
 from consumer.observe import Health, Metrics
-from consumer.observe.metrics import OTHER, SURPRISES
+from consumer.observe.metrics import OTHER, SURPRISES, ReadOutcome
 from consumer.ports import Answered, Clock
 
 log = structlog.get_logger()
@@ -58,17 +59,17 @@ class _Failures:
         self._fresh_s: Final = fresh_s
         self._in_row = 0
         self._last_at = float("-inf")
-        self.error = ""
-        """The text of the last one."""
+        self.error: OrchestratorError | None = None
+        """The last one."""
 
     def add(self, error: OrchestratorError, now: float) -> None:
         """One more failed."""
         self._in_row = self.in_row(now) + 1
-        self._last_at, self.error = now, str(error)
+        self._last_at, self.error = now, error
 
     def end(self) -> None:
         """One was answered."""
-        self._in_row, self.error = 0, ""
+        self._in_row, self.error = 0, None
 
     def in_row(self, now: float) -> int:
         """How many."""
@@ -109,7 +110,7 @@ class Watch:
         self._agreement: Final = Agreement()
         self._behind = False
         self._slow_lists = False
-        self._away: tuple[str, float] | None = None  # what keeps the orchestrator away, and since when
+        self._away: tuple[OrchestratorFault, float] | None = None  # what keeps the orchestrator away, and since when
         self._confirmed_at = clock.now()
         self._unconfirmed = (0.0, clock.now())
         self._unconfirmed_told = False
@@ -219,24 +220,25 @@ class Watch:
         for read in reads:
             log.debug("read.asked", read=type(read).__name__, job_id=getattr(read, "job", ""))
 
-    def answered(self, answered: Sequence[Answered], away: str) -> None:
-        """Reads came back. *away*: what keeps the orchestrator away, or empty."""
+    def answered(self, answered: Sequence[Answered], away: OrchestratorFault | None) -> None:
+        """Reads came back. *away*: what keeps the orchestrator away."""
         assert self._life is not None
         now = self._clock.now()
         for one in answered:
             read = one.read
             kind = "list" if isinstance(read, ReadJobs) else "history" if isinstance(read, ReadHistory) else "job"
-            outcome = "missing" if isinstance(one.answer, Missing) else getattr(one.answer, "kind", "answered")
-            self._metrics.reads(kind, getattr(read, "cause", ReadCause.SCAN), outcome).inc()
+            cause = ReadCause.SCAN if isinstance(read, ReadJobs) else read.cause
+            self._metrics.reads(kind, cause, _outcome(one)).inc()
             self._metrics.read_seconds.observe(max(now - one.started_at, 0.0))
         said = [one for one in answered if _was_asked(one)]
         self._count_failures(self._life, said, now)
         self._agreement.take(answered)
         self._tell_return(away)
-        failed = (self._life.failed_lists, self._life.failed_jobs)
-        in_row, error = max((kind.in_row(now), kind.error) for kind in failed)
-        if away or in_row >= WRONG_IN_ROW:
-            why = error if error.startswith(away) else away
+        kinds = (self._life.failed_lists, self._life.failed_jobs)
+        failed = sorted(kinds, key=lambda kind: kind.in_row(now), reverse=True)
+        if away or failed[0].in_row(now) >= WRONG_IN_ROW:
+            errors = [kind.error for kind in failed if kind.error is not None]
+            why = next((error for error in errors if away in {None, error.kind}), away)
             self._health.failing(ORCHESTRATOR, f"its responses are invalid: {why}; updates of its jobs wait")
         elif doubt := self._agreement.doubt:
             self._health.failing(ORCHESTRATOR, doubt)
@@ -251,7 +253,7 @@ class Watch:
             else:
                 failures.end()
 
-    def _tell_return(self, away: str) -> None:
+    def _tell_return(self, away: OrchestratorFault | None) -> None:
         """`read.failed` told that it went away; that it is back is told too."""
         if away and self._away is None:
             self._away = away, self._clock.now()
@@ -417,6 +419,13 @@ class Watch:
 def _was_asked(one: Answered) -> bool:
     """Whether the orchestrator was asked at all: for a job that no path can name it is not, and has said nothing."""
     return not (isinstance(one.answer, OrchestratorError) and one.answer.kind == "not-askable")
+
+
+def _outcome(one: Answered) -> OrchestratorFault | ReadOutcome:
+    """The result of a read, as a label."""
+    if isinstance(one.answer, OrchestratorError):
+        return one.answer.kind
+    return "missing" if isinstance(one.answer, Missing) else "answered"
 
 
 def _cause(event: Event) -> str:

@@ -6,7 +6,7 @@ is never one. Every `…(labels)` gives the child to count with; it costs a look
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
-from typing import Final, Generic, TypeVar, get_args
+from typing import Final, Generic, Literal, TypeVar, get_args
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -32,6 +32,7 @@ from consumer.model import (
     UNDECODABLE_REASONS,
     FrameKind,
     GapCause,
+    ReadCause,
 )
 from consumer.observe.log import lost_lines
 
@@ -47,9 +48,9 @@ SURPRISES: Final = ("adopted", "forgotten", "foreign", "stale")
 TAP_GAPS: Final = get_args(GapCause)
 CONNECTIONS: Final = ("writer", "reader", "tap")
 """Our connections to NATS; the tap's is to Bacalhau's."""
-READS: Final = (("list", "scan"), *product(("history", "job"), ("hint", "scan")))
+READS: Final = (("list", ReadCause.SCAN), *product(("history", "job"), ReadCause))
 """The reads of the orchestrator, and their causes."""
-ANSWERS: Final = ("answered", "missing")
+ReadOutcome = Literal["answered", "missing"]
 """The results of a read that does not fail."""
 LABEL_MAX: Final = 64
 """Characters: whoever can choose a label's value must not choose its size."""
@@ -157,7 +158,7 @@ class Metrics:
             "kind",
             "cause",
             "outcome",
-            known=((*read, outcome) for read in READS for outcome in (*ANSWERS, *sorted(read_faults))),
+            known=((*read, outcome) for read in READS for outcome in (*get_args(ReadOutcome), *sorted(read_faults))),
         )
         self.tap_gaps: Final = self._counters(
             "tap_gaps", "Times at which frames may have been missed.", "cause", known=product(TAP_GAPS)

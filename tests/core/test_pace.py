@@ -121,7 +121,7 @@ class TestAway:
         fail(it, read, 10.0)
         (probe,) = leave(it, 11.0)
         it.answered(probe)
-        assert (it.away, it.away_since, it.failures, it.returns) == ("", None, 0, 1)
+        assert (it.away, it.away_since, it.failures, it.returns) == (None, None, 0, 1)
         reads = leave(it, 11.1)
         assert len(reads) == 4
         for read in reads:
@@ -175,7 +175,7 @@ class TestAway:
         it = pace()
         read, *_ = leave(it, 10.0)
         assert fail(it, read, 10.0, OrchestratorError(kind)) is Scope.READ
-        assert (it.away, len(leave(it, 10.0))) == ("", 1)
+        assert (it.away, len(leave(it, 10.0))) == (None, 1)
 
     def test_pauses_are_thrown_with_dice(self) -> None:
         """Two daemons whose orchestrator went away at one instant do not come back at one instant."""
@@ -209,7 +209,7 @@ class TestAway:
         (probe,) = leave(it, 101.5)
         assert leave(it, 101.6) == []
         it.answered(probe)
-        assert it.away == ""
+        assert it.away is None
         assert len(leave(it, 101.6)) == 1  # three still hang, and count again
 
     def test_a_read_that_nobody_can_be_asked_is_no_probe(self) -> None:
@@ -282,7 +282,7 @@ class TestWhose:
         assert probe.job == "good", "whoever fails proves nothing"
         scene.answer(probe, history("Pending", "Running", "Completed"), now + 0.3)
         scene.published()
-        assert scene.readers.away == ""
+        assert scene.readers.away is None
         for read in scene.reads(now + 0.3):
             if isinstance(read, ReadJobs):
                 scene.answer(read, page(), now + 0.3)
@@ -299,7 +299,7 @@ class TestWhose:
             assert isinstance(read, ReadHistory)
             assert read.job == "bad"
             assert scene.fail(read, "server-error", now) is Scope.READ
-            assert scene.readers.away == ""
+            assert scene.readers.away is None
 
     def test_an_answer_of_the_job_itself_ends_that(self) -> None:
         """It is served again: its next error may be the orchestrator's."""
@@ -318,7 +318,7 @@ class TestWhose:
         now, read = scene.wait(10.3)
         is_of_one = ORCHESTRATOR[kind][0] is Scope.UNSURE
         assert (scene.fail(read, kind, now) is Scope.READ) is is_of_one
-        assert scene.readers.away == ("" if is_of_one else kind)
+        assert scene.readers.away == (None if is_of_one else kind)
 
     def test_a_list_that_fails_is_nobody_s_alone(self) -> None:
         """Without lists no new job is found: however well each job is answered, that keeps the orchestrator away."""
@@ -330,7 +330,7 @@ class TestWhose:
             scene.hint("good", now + 0.5)
             probe = scene.read(now + 0.5)
             scene.answer(probe, history("Pending", "Running"), now + 0.5)
-            assert scene.readers.away == ""
+            assert scene.readers.away is None
 
     def test_a_probe_is_a_list_only_where_no_job_that_may_be_well_waits(self) -> None:
         """It may take a minute; but whatever failed proves less."""

@@ -96,7 +96,7 @@ class TestForged:
                     asked += 1
                     scene.fail(read, kind, now + 0.001)
             now += 0.05
-        assert (asked, scene.readers.away) == (2, "")
+        assert (asked, scene.readers.away) == (2, None)
         assert (scene.readers.events, scene.readers.leftovers, scene.readers.open_jobs) == ([], [], 0)
 
     def test_a_hint_that_came_while_an_old_answer_was_on_its_way_is_read(self) -> None:

@@ -9,6 +9,7 @@ from consumer.core.options import ReadingOptions
 from consumer.core.reads import Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.daemon.beginning import BeginningAsker
 from consumer.errors import OrchestratorError, UnreachableError
+from consumer.faults import OrchestratorFault
 from consumer.model import HistoryPage, JobDocument, JobPage
 from consumer.ports import Answered
 from tests.core.scene import page, snapshot
@@ -58,9 +59,9 @@ class Told(Watcher):
 
     def __init__(self) -> None:
         super().__init__()
-        self.away: list[str] = []
+        self.away: list[OrchestratorFault | None] = []
 
-    def answered(self, answered: Sequence[Answered], away: str) -> None:
+    def answered(self, answered: Sequence[Answered], away: OrchestratorFault | None) -> None:
         super().answered(answered, away)
         self.away.append(away)
 
@@ -76,7 +77,7 @@ async def test_it_asks_until_orchestrator_and_log_have_answered() -> None:
     with capture_logs() as lines:
         await BeginningAsker(orchestrator, beginning, AT_ONCE, Clock(), told).agree()
     assert beginning.proposed == [7, 9]
-    assert told.away == ["html", "", ""]
+    assert told.away == ["html", None, None]
     assert [line["event"] for line in lines] == ["read.failed", "log.beginning_waits", "log.begins"]
     assert lines[0]["next_step"]
     assert lines[-1]["since_ns"] == 9

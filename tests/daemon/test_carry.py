@@ -14,6 +14,7 @@ from consumer.daemon.carry import Carrier, Sources
 from consumer.daemon.supervise import end
 from consumer.derive import Derivation, DerivationSettings
 from consumer.errors import ConnectionLostError, LogWentBackError, OrchestratorError
+from consumer.faults import OrchestratorFault
 from consumer.model import Frame, InputPosition, JobPage, Notice
 from consumer.ports import Answered, Delivery, RawFrame
 from consumer.replay.memory import MemoryLog
@@ -175,7 +176,7 @@ class Watcher:
     def asked(self, reads: Sequence[OrchestratorRead]) -> None:
         self.said += [type(read).__name__ for read in reads]
 
-    def answered(self, answered: Sequence[Answered], away: str) -> None:
+    def answered(self, answered: Sequence[Answered], away: OrchestratorFault | None) -> None:
         self.said.append(f"{len(answered)} answered, away: {away}")
 
     def gap(self, count: int) -> None:
@@ -423,7 +424,7 @@ async def test_an_error_of_the_orchestrator_is_no_answer() -> None:
         read = next(read for read in life.reads.asked if isinstance(read, ReadJob))
         assert read.job == JOB
         life.reads.answer(life.reads.last_list(), NO_JOBS)
-        await until(lambda: "1 answered, away: " in life.watcher.said, "the list")
+        await until(lambda: "1 answered, away: None" in life.watcher.said, "the list")
         life.reads.answer(read, OrchestratorError("html"))
         await until(lambda: "1 answered, away: html" in life.watcher.said, "the error")
         assert life.states(JOB) == [], "a frame is only a hint"

@@ -75,7 +75,9 @@ class Place:
         """Those of `samples` that are not 0."""
         return {labels: value for labels, value in self.samples(name).items() if value}
 
-    def answer(self, *reads: OrchestratorRead, error: OrchestratorFault | None = None, away: str = "") -> bool:
+    def answer(
+        self, *reads: OrchestratorRead, error: OrchestratorFault | None = None, away: OrchestratorFault | None = None
+    ) -> bool:
         """Have *reads* come back, with *error* or an answer. Whether the orchestrator counts as ready then."""
         for read in reads:
             answer = JobPage(jobs=(), next_token="") if isinstance(read, ReadJobs) else PAGE
@@ -236,7 +238,8 @@ def test_reads_that_the_rate_holds_back_are_told_once_and_when_they_caught_up(pl
 def test_that_the_orchestrator_answers_again_is_told_once(place: Place) -> None:
     """With what kept it away, and for how long."""
     with capture_logs() as lines:
-        for second, away in enumerate(("", "html", "html", "", "")):
+        kinds: tuple[OrchestratorFault | None, ...] = (None, "html", "html", None, None)
+        for second, away in enumerate(kinds):
             place.clock.time = float(second)
             place.watch.answered((), away)
     assert [(line["event"], line["after"], line["away_s"]) for line in lines] == [("orchestrator.answers", "html", 2.0)]
