@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Final
 
+from consumer.cli.connecting import LogTarget, connected, newest
 from consumer.cli.options import Limit, Rows, with_groups
-from consumer.cli.reader import LogTarget, connected, newest
 from consumer.cli.running import carry_out, tell
 from consumer.errors import DecodeError, ExitCode
 

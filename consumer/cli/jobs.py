@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from consumer.cli.connecting import LogTarget, connected
 from consumer.cli.naming import ASK_DOCTOR, find_key, find_keys, only, say_key
 from consumer.cli.options import Form, Job, Jobs, JobStates, Limit, Namespaces, Output, Rows, with_groups
 from consumer.cli.parsing import read_states
-from consumer.cli.reader import LogTarget, connected
 from consumer.cli.running import carry_out, tell, tell_error
 from consumer.errors import AbsentError, AmbiguousError, ExitCode, JobstateError
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
+from consumer.cli.connecting import LogTarget, connected, newest
 from consumer.cli.naming import enumerate_some, say_key
 from consumer.cli.options import Form, Limit, Output, Rows, with_groups
 from consumer.cli.parsing import read_name
-from consumer.cli.reader import LogTarget, connected, newest
 from consumer.cli.running import carry_out, tell
 from consumer.errors import AbsentError, ExitCode
 

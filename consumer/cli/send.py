@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from consumer.cli.connecting import LogTarget, connected
 from consumer.cli.options import Form, Output, with_groups
 from consumer.cli.parsing import read_job, read_name, read_number, read_state, read_text, read_time
-from consumer.cli.reader import LogTarget, connected
 from consumer.cli.running import carry_out
 from consumer.errors import ExitCode, quoted
 

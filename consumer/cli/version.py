@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import consumer
+from consumer.cli.connecting import LogTarget, connected
 from consumer.cli.options import Cluster, Config, Form, Output, TokenFile, with_groups
-from consumer.cli.reader import LogTarget, connected
 from consumer.cli.running import carry_out
 from consumer.errors import ExitCode
 

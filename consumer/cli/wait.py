@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 
 import typer
 
+from consumer.cli.connecting import LogTarget, connected
 from consumer.cli.naming import ASK_DOCTOR, enumerate_some, find_patterns, say_key
 from consumer.cli.options import Form, Jobs, Output, with_groups
 from consumer.cli.parsing import read_duration, read_number, read_state
-from consumer.cli.reader import LogTarget, connected
 from consumer.cli.running import carry_out, tell
 from consumer.errors import ExitCode, UnreachableError
 from consumer.model import JobStateType

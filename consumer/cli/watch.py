@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from consumer.cli.connecting import LogTarget, connected
 from consumer.cli.naming import find_patterns
 from consumer.cli.options import Namespaces, Rows, StateChanges, with_groups
 from consumer.cli.parsing import read_count, read_job, read_states, read_time
-from consumer.cli.reader import LogTarget, connected
 from consumer.cli.running import carry_out
 from consumer.errors import AbsentError, ExitCode
 
