@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from consumer.cli.shapes import RefusedLine
     from consumer.core.appends import Entry
     from consumer.jetstream.view import View
-    from consumer.wire.subjects import Names
+    from consumer.wire.subjects import Names, RefusedKind
 
 HEAD: Final = ("TIME", "AGE", "KIND", "REASON", "JOB", "ORIGIN", "RULE")
 DATA_MAX: Final = 2000
@@ -79,7 +79,7 @@ def show_refused(
 class _Place(NamedTuple):
     """The parts of the subject of a refused entry."""
 
-    kind: str
+    kind: "RefusedKind"
     reason: str
     job: str
     origin: str
@@ -88,10 +88,11 @@ class _Place(NamedTuple):
 def _read_place(names: "Names", subject: str) -> _Place:
     from consumer.model import JobKey
 
-    kind, _, rest = subject.removeprefix(f"{names.prefix}.").partition(".")
-    tokens = rest.split(".")
-    job = say_key(JobKey(".".join(tokens[1:-1]))) if kind == "quarantine" else ""
-    return _Place(kind=kind, reason=tokens[0], job=job, origin=tokens[-1])
+    kind, *tokens = subject.removeprefix(f"{names.prefix}.").split(".")
+    if kind == "quarantine":
+        job = say_key(JobKey(".".join(tokens[1:-1])))
+        return _Place(kind="quarantine", reason=tokens[0], job=job, origin=tokens[-1])
+    return _Place(kind="undecodable", reason=tokens[0], job="", origin=tokens[-1])
 
 
 async def _list(limit: int, log: LogTarget, rows: Rows) -> ExitCode:

@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, NotRequired, TypedDict
 
 from consumer.cli.wait import Outcome
 from consumer.replay.summary import DerivedSummaryLine, PlayedLine, SummaryLine
+from consumer.wire.subjects import RefusedKind
 
 
 class UpdateLine(TypedDict):
@@ -54,7 +55,7 @@ class RefusedLine(TypedDict):
     subject: Annotated[str, "the entry's subject"]
     sequence: Annotated[int, "the entry's sequence in the stream"]
     stored: Annotated[str, "when it was stored (UTC, ISO 8601)"]
-    kind: Annotated[str, "`quarantine` (rejected) or `undecodable`"]
+    kind: Annotated[RefusedKind, "`quarantine`: a rejected event; `undecodable`: bytes that could not be read"]
     reason: Annotated[str, "the [reason](../operations/troubleshooting.md#rejected-and-undecodable-events), a word"]
     job: Annotated[str, "`NAMESPACE/ID`; empty for `undecodable`"]
     origin: Annotated[str, "what `jobstate quarantine show` takes"]

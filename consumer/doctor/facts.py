@@ -3,7 +3,7 @@
 import msgspec
 
 from consumer.faults import Fault, NatsFault, OrchestratorFault
-from consumer.model import FrameKind, Profile, Snapshot, UndecodableReason, Update
+from consumer.model import FrameKind, NoticeKind, Profile, Snapshot, UndecodableReason, Update
 from consumer.model.frame import HistoryEntry
 
 
@@ -125,7 +125,7 @@ class LastEntry(msgspec.Struct, frozen=True, kw_only=True):
 class Told(msgspec.Struct, frozen=True, kw_only=True):
     """Advisories of one kind: how many are in the log, and how old the last one is."""
 
-    kind: str
+    kind: NoticeKind
     count: int
     last_age_s: float
 

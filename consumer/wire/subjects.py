@@ -6,9 +6,14 @@ Prefix `jobstate.v1.<cluster>`. A token is `A-Za-z0-9_-`, everything else `=XX` 
 import functools
 import hashlib
 import re
-from typing import Final
+from typing import Final, Literal
 
-from consumer.model import JobKey
+from consumer.model import JobKey, NoticeKind, RejectedReason, UndecodableReason
+
+RefusedKind = Literal["quarantine", "undecodable"]
+"""The kinds of entries in the stream of what was refused: a rejected event, and bytes that could not be read."""
+AnyToken = Literal["*"]
+"""In a filter: whatever stands there."""
 
 TOKEN_MAX: Final = 128
 """Bytes: a longer token becomes `=sha256=` and the digest; the body has it in full."""
@@ -98,15 +103,15 @@ class Names:
         """All updates of the job: the compare-and-set's filter."""
         return f"{self.state_prefix}{key}.*"
 
-    def quarantine(self, reason: str, key: JobKey, origin: str) -> str:
-        """Where a rejected event is kept; *reason* may be `*`: one event is kept once, whatever it was rejected for."""
+    def quarantine(self, reason: RejectedReason | AnyToken, key: JobKey, origin: str) -> str:
+        """Where a rejected event is kept; one event is kept once, whatever its *reason*."""
         return f"{self.prefix}.quarantine.{reason}.{key}.{origin}"
 
-    def undecodable(self, reason: str, origin: str) -> str:
-        """Where unreadable bytes are described; *reason* may be `*`."""
+    def undecodable(self, reason: UndecodableReason | AnyToken, origin: str) -> str:
+        """Where unreadable bytes are described."""
         return f"{self.prefix}.undecodable.{reason}.{origin}"
 
-    def advisory(self, kind: str, origin: str) -> str:
+    def advisory(self, kind: NoticeKind | AnyToken, origin: str) -> str:
         """Where a notice is kept, once per cause."""
         return f"{self.prefix}.advisory.{kind}.{origin}"
 

@@ -95,7 +95,7 @@ async def test_show_takes_the_beginning_of_an_origin(stage: Stage) -> None:
     """The one that begins so; a whole one hides those that begin with it; of several it says which there are."""
     await reject(stage, "j-1", 12)
     await misread(stage, 13)
-    await stage.store(stage.names.undecodable("x", "12-77"), b"{}")
+    await stage.store(stage.names.undecodable("empty", "12-77"), b"{}")
 
     async def shown(origin: str) -> list[str]:
         return [said["origin"] for said in (await stage.verb("quarantine", "show", origin, "--json")).objects]
@@ -118,7 +118,7 @@ async def test_show_of_nothing_says_where_to_look(stage: Stage) -> None:
 
 async def test_what_strangers_store_among_the_refused_is_shown_and_breaks_nothing(stage: Stage) -> None:
     """Bytes that are nothing of ours: a line without a rule."""
-    await stage.store(stage.names.undecodable("x", "1"), b"\xff" + b"[" * 5000)
+    await stage.store(stage.names.undecodable("empty", "1"), b"\xff" + b"[" * 5000)
     await reject(stage, "j-1", 12)
 
     ended = await stage.verb("quarantine", "list")

@@ -9,6 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from consumer.errors import ExitCode
+from consumer.model import NoticeKind
 from consumer.replay.clock import ReplayClock
 from consumer.replay.player import Player
 from consumer.wire.entries import Advisory, decode_advisory
@@ -52,7 +53,7 @@ class Setting:
         async for _ in Player(whole, ReplayClock(whole), None).play(self.bacalhau):
             pass
 
-    async def advisories(self, kind: str, count: int) -> Sequence[Advisory]:
+    async def advisories(self, kind: NoticeKind, count: int) -> Sequence[Advisory]:
         """Those of this kind in the log, once there are so many."""
         found = await bodies(self.client.jetstream(), NAMES.log, NAMES.advisory(kind, "*"), count)
         return [decode_advisory(body) for body in found]

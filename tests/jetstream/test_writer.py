@@ -366,7 +366,7 @@ async def test_answers_that_came_before_the_loss_are_given(
         await api(reader, f"STREAM.DELETE.{names.refused}")
         other = update(names, "x", token=8)
         asked: Append | ReadBack = msgspec.structs.replace(other, subject=names.refused_subjects[0], stream="refused")
-        asked = msgspec.structs.replace(asked, subject=names.undecodable("x", "y"))
+        asked = msgspec.structs.replace(asked, subject=names.undecodable("empty", "y"))
         expected: list[tuple[int, Answer]] = [(8, Unanswered("no responders"))]
     else:
         asked = ReadBack(token=8, filter=names.states(job_key("default", "j-1")), whole=True)
@@ -390,7 +390,7 @@ async def test_each_append_that_was_sent_comes_to_one_outcome(
     writer = await open_writer(connection, names, within_s=DEADLINE_S, outcomes=outcomes)
     refused = Append(
         token=3,
-        subject=names.undecodable("x", "y"),
+        subject=names.undecodable("empty", "y"),
         filter=names.undecodable("*", "y"),
         expected=0,
         body=b"",

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from consumer.core.appends import Answer, Append, Busy, Entry, Read, ReadBack, Refused, Stored
-from consumer.model import JobKey
+from consumer.model import JobKey, RejectedReason
 from consumer.ports import Log
 from consumer.wire.subjects import Names, job_key
 from tests.waiting import DEADLINE_S
@@ -174,7 +174,7 @@ class LogSuite:
         """In a stream of its own, by a filter over all reasons."""
         names = case.names
 
-        def rejected(token: int, reason: str) -> Append:
+        def rejected(token: int, reason: RejectedReason) -> Append:
             return Append(
                 token=token,
                 subject=names.quarantine(reason, KEY, "3-4"),

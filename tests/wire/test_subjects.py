@@ -70,6 +70,6 @@ def test_a_subject_of_one_kind_is_none_of_another() -> None:
 def test_the_subjects_of_what_is_kept() -> None:
     """As docs/reference/streams.md spells them."""
     assert NAMES.undecodable("not-json", "1-2") == "jobstate.v1.main.undecodable.not-json.1-2"
-    assert NAMES.quarantine("late", job_key("d", "j"), "1-2") == "jobstate.v1.main.quarantine.late.d.j.1-2"
+    assert NAMES.quarantine("conflict", job_key("d", "j"), "1-2") == "jobstate.v1.main.quarantine.conflict.d.j.1-2"
     assert NAMES.advisory("gap", "1") == "jobstate.v1.main.advisory.gap.1"
     assert NAMES.checkpoint("0") == "jobstate.v1.main.checkpoint.0"
