@@ -1,4 +1,4 @@
-"""A default that a setting has is the part's own: whoever makes a part without settings gets the daemon's."""
+"""What the settings make of each part is what the part has by itself: `consumer.defaults` states each default once."""
 
 import inspect
 

@@ -24,6 +24,7 @@ import structlog
 from aiohttp import hdrs
 from yarl import URL
 
+from consumer.core.options import LIST_TIMEOUT_S
 from consumer.core.reads import HISTORY_LIMIT, Missing, ReadHistory, ReadJob, ReadJobs
 from consumer.errors import DecodeError, OrchestratorError, SettingsError
 from consumer.faults import OrchestratorFault, of_body, of_certificate
@@ -42,8 +43,6 @@ API: Final = "/api/v1"
 
 _VERSION: Final = "X-Bacalhau-Git-Version"
 _VERSION_WORD: Final = re.compile(r"v(\d{1,4})\.(\d{1,4})\.[0-9A-Za-z.+-]{1,50}")
-LIST_TIMEOUT_S: Final = 30.0
-"""Time limit of a list, that of Bacalhau's own server (design/bacalhau.md 6.3): it takes 40 us a stored job."""
 PROBES: Final = 1
 """A connection more than reads may be under way: for the probe, while those before it hang."""
 NODE_TIMEOUT_S: Final = 2.0

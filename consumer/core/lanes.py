@@ -23,6 +23,7 @@ from consumer.core.flight import Asker, Flight, Tally
 from consumer.core.input_order import Checkpoint, InputOrder, Item
 from consumer.core.last_updates import LastUpdates
 from consumer.core.verify import NOTHING, VerifiedJob, is_next, read_position, read_update, verify_all
+from consumer.defaults import FLIGHT_MAX
 from consumer.model import (
     NOWHERE,
     REPORTED,
@@ -94,7 +95,7 @@ class Lanes:
         names: Names,
         known: Mapping[JobKey, LastUpdate] | None = None,
         *,
-        flight_max: int = 4096,
+        flight_max: int = FLIGHT_MAX,
         message_max: int = MESSAGE_MAX,
         shard: str = "0",
         dwell: Dwell | None = None,

@@ -4,8 +4,11 @@ from typing import Final
 
 import msgspec
 
+from consumer import defaults
 from consumer.core.reads import HISTORY_LIMIT
 
+LIST_TIMEOUT_S: Final = 30.0
+"""Time limit of a list, that of Bacalhau's own server (design/bacalhau.md 6.3): it takes 40 us a stored job."""
 SLOW_S: Final = 10.0
 """Where a change without a frame is found later than this, and nobody has asked for that, it is said."""
 
@@ -54,12 +57,12 @@ class ReadingOptions(msgspec.Struct, frozen=True, kw_only=True):
     watch_s: float = 5.05
     turn_s: float = 1.3
     read_every_s: float = 10.0
-    turn_rate: float = 50.0
+    turn_rate: float = defaults.TURN_RATE
     turn_each: int = 8
     lists: bool = True
     list_every_s: float = 1.0
     list_share: float = 20.0
-    list_max_s: float = 30.0
+    list_max_s: float = LIST_TIMEOUT_S
     list_debt_s: float = 2.0
     list_limit: int = 10
     full_limit: int = 5000
@@ -71,10 +74,10 @@ class ReadingOptions(msgspec.Struct, frozen=True, kw_only=True):
     included_rows: int = 100
     history_limit: int = HISTORY_LIMIT
     history_max: int = 2_000_000
-    executions_max: int = 100_000
-    jobs_max: int = 200_000
-    concurrency: int = 8
-    max_rate: float = 200.0
+    executions_max: int = defaults.EXECUTIONS_MAX
+    jobs_max: int = defaults.JOBS_MAX
+    concurrency: int = defaults.CONCURRENCY
+    max_rate: float = defaults.MAX_RATE
     pause_s: float = 0.2
     pause_max_s: float = 15.0
 

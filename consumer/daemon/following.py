@@ -8,11 +8,12 @@ from random import random
 
 import msgspec
 
-from consumer.bacalhau.orchestrator import LIST_TIMEOUT_S, Orchestrator
+from consumer.bacalhau.orchestrator import Orchestrator
 from consumer.bacalhau.reads import Reads
 from consumer.bacalhau.tap import Tap
 from consumer.core import Lanes, Readers, ReadingOptions
 from consumer.core.beginning import told_from
+from consumer.core.options import LIST_TIMEOUT_S
 from consumer.daemon.beginning import BeginningAsker, tell_if_ahead
 from consumer.daemon.runtime import Runtime
 from consumer.derive import Derivation, DerivationSettings

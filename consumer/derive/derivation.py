@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from consumer import defaults
 from consumer.core.reads import OrchestratorRead
 from consumer.derive.executions import (
     BATCH,
@@ -69,8 +70,8 @@ class DerivationSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     verdict_wait_s: float = 10.0
     settle_s: float = 0.25
-    executions_max: int = 100_000
-    jobs_max: int = 200_000
+    executions_max: int = defaults.EXECUTIONS_MAX
+    jobs_max: int = defaults.JOBS_MAX
 
 
 class DerivationCounts(msgspec.Struct, kw_only=True):

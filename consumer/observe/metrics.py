@@ -22,6 +22,7 @@ from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from consumer.core.appends import APPEND_STREAMS, OUTCOMES
+from consumer.defaults import LABEL_VALUES
 from consumer.model import (
     BYTES_FROM,
     NOTICE_KINDS,
@@ -114,7 +115,9 @@ class Metrics:
     *states*: those of the rules. *read_faults*: the kinds of error that a read of the orchestrator may end with.
     """
 
-    def __init__(self, label_values: int = 64, *, states: Sequence[str] = (), read_faults: Iterable[str] = ()) -> None:
+    def __init__(
+        self, label_values: int = LABEL_VALUES, *, states: Sequence[str] = (), read_faults: Iterable[str] = ()
+    ) -> None:
         self.registry: Final = CollectorRegistry()
         self._bound = label_values
         ProcessCollector(registry=self.registry)

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from consumer import defaults
 from consumer.settings.secrets import Secret, redact
 
 MIB: Final = 1024 * 1024
@@ -137,14 +138,14 @@ class Orchestrator(Section, frozen=True, kw_only=True):
     tls_ca: Annotated[_File, Meta(description="Certificate authority of the API (PEM).")] = ""
     max_rate: Annotated[
         float, Meta(description="Most requests a second, as an average over ten seconds.", ge=1, le=10_000)
-    ] = 200.0
+    ] = defaults.MAX_RATE
     timeout_s: Annotated[
         float,
         Meta(
             description="Seconds after which an unanswered request is given up; a list has 30 at least.", ge=0.1, le=300
         ),
     ] = 10.0
-    concurrency: Annotated[int, Meta(description="Most requests at once.", ge=1, le=256)] = 8
+    concurrency: Annotated[int, Meta(description="Most requests at once.", ge=1, le=256)] = defaults.CONCURRENCY
     answer_bytes: Annotated[
         int,
         Meta(
@@ -163,7 +164,7 @@ class Scan(Section, frozen=True, kw_only=True):
         Meta(
             description="Most reads a second of open jobs in turn; each is read once a second at most.", gt=0, le=10_000
         ),
-    ] = 50.0
+    ] = defaults.TURN_RATE
     list: Annotated[
         Annotated[float, Meta(ge=1, le=86_400)] | Literal["auto"],
         Meta(description="Seconds between two lists at least, `auto`: one; never more than a twentieth of the time."),
@@ -206,7 +207,7 @@ class Lanes(Section, frozen=True, kw_only=True):
     ] = 20_000
     flight_max: Annotated[
         int, Meta(description="Most entries sent and not yet confirmed, over all jobs.", ge=1, le=1_000_000)
-    ] = 4_096
+    ] = defaults.FLIGHT_MAX
 
 
 class Limits(Section, frozen=True, kw_only=True):
@@ -214,8 +215,10 @@ class Limits(Section, frozen=True, kw_only=True):
 
     message_bytes: Annotated[
         int, Meta(description="Largest frame or report that is read, and largest entry.", ge=65_536, le=64 * MIB)
-    ] = MIB
-    executions: Annotated[int, Meta(description="Executions whose job is remembered.", ge=1, le=100_000_000)] = 100_000
+    ] = defaults.MESSAGE_BYTES
+    executions: Annotated[int, Meta(description="Executions whose job is remembered.", ge=1, le=100_000_000)] = (
+        defaults.EXECUTIONS_MAX
+    )
     jobs: Annotated[
         int,
         Meta(
@@ -223,13 +226,13 @@ class Limits(Section, frozen=True, kw_only=True):
             ge=1,
             le=100_000_000,
         ),
-    ] = 200_000
+    ] = defaults.JOBS_MAX
     label_values: Annotated[
         int,
         Meta(
             description="Values of one label of a metric that are told apart; others count as `other`.", ge=8, le=1_000
         ),
-    ] = 64
+    ] = defaults.LABEL_VALUES
 
 
 class Checkpoint(Section, frozen=True, kw_only=True):

@@ -11,12 +11,13 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
+from consumer import defaults
 from consumer.errors import DecodeError
 from consumer.model import NUMBER_MAX, UndecodableReason
 
 T = TypeVar("T")
 
-MESSAGE_MAX: Final = 1 << 20
+MESSAGE_MAX: Final = defaults.MESSAGE_BYTES
 """Bytes of one message. Bacalhau leaves NATS's `max_payload` at this (design/bacalhau.md 2.1), headers included."""
 
 NAME_MAX: Final = 1024
