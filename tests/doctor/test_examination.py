@@ -1,5 +1,4 @@
 """A healthy pair of sides has nothing that fails; of each broken one the doctor names the one fault, and no other."""
-# ruff: noqa: D103 - what breaks the world is named by a sentence
 
 import asyncio
 import json
@@ -40,26 +39,23 @@ async def nothing(_: World) -> None:
 
 
 class Broken(NamedTuple):
-    """One fault: the check that fails, words of what it found or advises, and how the world is broken."""
+    """One fault: its name, the check that fails, words of what it found or advises, and how the world is broken."""
 
+    name: str
     check: str
     words: tuple[str, ...]
     before: Break = nothing
     after: Break = nothing
 
 
-BROKEN: Final[dict[str, Broken]] = {}
-
-
-def broken(check: str, *words: str, risen: bool = True) -> Callable[[Break], Break]:
+def broken(check: str, *words: str, risen: bool = True) -> Callable[[Break], Broken]:
     """The function breaks a world that has *risen*, or one that has not; the doctor then says *check* and *words*."""
 
-    def keep(breaks: Break) -> Break:
+    def named(breaks: Break) -> Broken:
         name = breaks.__name__.replace("_", " ")
-        BROKEN[name] = Broken(check, words, after=breaks) if risen else Broken(check, words, before=breaks)
-        return breaks
+        return Broken(name, check, words, after=breaks) if risen else Broken(name, check, words, before=breaks)
 
-    return keep
+    return named
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
@@ -657,10 +653,12 @@ async def test_the_daemon_of_another_cluster_is_told_apart(made: World) -> None:
     assert found == f"the daemon at {url} follows the cluster lab, and these settings are of main"
 
 
-@pytest.mark.parametrize("name", BROKEN)
-async def test_the_one_fault_is_named(made: World, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+FAULTS: Final = [one for one in tuple(globals().values()) if isinstance(one, Broken)]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_the_one_fault_is_named(made: World, fault: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exactly one line fails; it says the fault, and what to do; no secret and no body of a peer is in any line."""
-    fault = BROKEN[name]
     await fault.before(made)
     await made.rise()
     await fault.after(made)
