@@ -50,7 +50,7 @@ class Composer:
             body = encode_update(update)
         return update, body
 
-    def update(  # noqa: PLR0913 - each is one part of the append, given once
+    def update(
         self, token: int, key: JobKey, state: str, body: bytes, *, expected: int, covered: InputPosition, event: Event
     ) -> Append:
         """Compose the update *body*, which follows entry *expected*; *covered* is the job's last report."""

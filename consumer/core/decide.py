@@ -243,7 +243,7 @@ def _not_completable(job_type: str, state: str) -> Rejected:
     return Rejected(reason="not-completable", rule=f"a job of type {job_type} does not reach {state}")
 
 
-def _update(  # noqa: PLR0913 - the fields of one struct, given once
+def _update(
     known: LastUpdate | None,
     identity: Identity,
     *,

@@ -89,7 +89,7 @@ class Lanes:
     and headers: what is larger is cut, by every daemon that has the same bound alike.
     """
 
-    def __init__(  # noqa: PLR0913 - each is one part, given once
+    def __init__(
         self,
         rules: Rules,
         names: Names,

@@ -94,7 +94,7 @@ class Carrier:
     to be read on.
     """
 
-    def __init__(  # noqa: PLR0913 - each is one part of the life, given once
+    def __init__(
         self,
         *,
         names: Names,

@@ -67,7 +67,7 @@ SLOW_ALLOWANCE_S: Final = 180.0
 class Session:
     """What one recovery found, and the loops that go on from there."""
 
-    def __init__(  # noqa: PLR0913 - what a recovery found, given once
+    def __init__(
         self,
         runtime: Runtime,
         *,

@@ -21,7 +21,7 @@ AGAIN_S: Final = 1.0
 T = TypeVar("T")
 
 
-async def run_until(  # noqa: PLR0913 - each is one part of a life, given once
+async def run_until(
     stop: asyncio.Event,
     *,
     sources: Mapping[str, Loop],

@@ -62,7 +62,7 @@ class LogFormat:
         return self._body.Since
 
 
-async def open_format(  # noqa: PLR0913 - what a recovery found, given once
+async def open_format(
     connection: Connection,
     names: Names,
     rules: Rules,

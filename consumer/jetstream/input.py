@@ -151,7 +151,7 @@ class JetStreamInput:
         self._opened_at = 0.0  # what fails after this one has not lived at all
         if self._failures:
             pause = min(RETRY_FIRST_S * 2.0 ** min(self._failures - 1, 10), RETRY_MAX_S)
-            await asyncio.sleep(pause * (0.5 + random() / 2))  # noqa: S311 - so that not all come at once
+            await asyncio.sleep(pause * (0.5 + random() / 2))
         self._failures += 1
 
     def _prove(self) -> None:

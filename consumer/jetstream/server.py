@@ -174,14 +174,14 @@ class EmbeddedServer:
                 for stale in self._run.glob("*.ports"):
                     stale.unlink()
                 # From this thread, not from a pool's: the server would end with the thread that started it.
-                self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - a fork takes no time; the binary is our own choice
+                self._process = subprocess.Popen(
                     [binary, "-c", str(config)],
                     stdin=subprocess.DEVNULL,
                     stdout=said,
                     stderr=said,
                     start_new_session=True,  # a terminal's Ctrl-C is for the daemon, which then stops its server
                     pass_fds=(lock.fileno(),),
-                    preexec_fn=end_with_parent(),  # noqa: PLW1509 - it calls one function that was looked up before
+                    preexec_fn=end_with_parent(),
                 )
         except OSError as error:
             raise ServerError(

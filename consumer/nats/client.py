@@ -89,8 +89,8 @@ class _Uri(ParseResult):
 async def _make_web_transport(resolver: Resolver) -> WebSocketTransport:
     """nats-py's, with a lookup of names as in `_Transport`."""
     made = WebSocketTransport()
-    await made._client.close()  # noqa: SLF001 - it has no option for that
-    made._client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver))  # noqa: SLF001
+    await made._client.close()
+    made._client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=resolver))
     return made
 
 
@@ -147,7 +147,7 @@ class MendedClient(Client):
         except (ValueError, IndexError):  # no `NATS/1.0`, no line end, a status that is not UTF-8
             return {BROKEN_HEADERS: ""}
 
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # Before CONNECT is sent, and with it the token: nats-py would send it in the clear.
         if initial_connection and self._tls_wanted and not info.get("tls_required"):
             if not info.get("tls_available"):
@@ -202,7 +202,7 @@ class MendedClient(Client):
             self._transport = transport
         self._taken = True
 
-    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
         if self._flush_queue is None:  # it never began: an address that nats-py cannot read
             self._status = status
             return

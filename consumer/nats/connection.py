@@ -108,7 +108,7 @@ class Connection(MendedClient):
 
     async def unlisten(self, subscription: Subscription) -> None:
         """End what `listen` began. Nothing happens where the connection is gone."""
-        self._sinks.pop(subscription._id, None)  # noqa: SLF001
+        self._sinks.pop(subscription._id, None)
         if not self.is_closed:
             await subscription.unsubscribe()
 
@@ -183,7 +183,7 @@ class Connection(MendedClient):
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise ServerError(f"{self.address}: {subject}: an answer that cannot be read: {error}") from error
 
-    async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109 - nats-py's
+    async def flush(self, timeout: int = 10) -> None:
         """Wait until the server has taken everything that was sent. nats-py's PING overtakes what waits to be sent."""
         if self.is_connected and self._pending and self._transport is not None:
             waiting, self._pending = self._pending, []

@@ -79,7 +79,7 @@ class DerivedReplay:
         self._core = Core(lanes, Derivation(rules, lanes.known))
         self._log = MemoryLog()
         self._loss = loss
-        self._dice = random.Random(seed)  # noqa: S311 - which frames are lost, not a secret
+        self._dice = random.Random(seed)
         self._published: list[tuple[str, Published]] = []
         self._notices: list[Notice] = []
         self._rejected = self._undecodable = 0

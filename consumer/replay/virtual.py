@@ -85,7 +85,7 @@ class VirtualReplay:
         self._core = Core(lanes, self._readers)
         self._lists = lists
         self._log = MemoryLog()
-        self._dice = random.Random(seed)  # noqa: S311 - which frames are lost, not a secret
+        self._dice = random.Random(seed)
         self._loss = loss
         self._agenda: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = 0

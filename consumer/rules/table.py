@@ -64,7 +64,7 @@ class Rules:
         "terminal",
     )
 
-    def __init__(  # noqa: PLR0913 - one argument for each part of the file; only `load` calls it
+    def __init__(
         self,
         *,
         name: str,

@@ -81,7 +81,7 @@ def choices(kind: object) -> tuple[str, ...]:
     return tuple(found)
 
 
-def parts_of(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - an annotation has no type of its own
+def parts_of(kind: Any) -> Iterator[Any]:
     """*kind* and everything that it is made of."""
     yield kind
     if getattr(kind, "__origin__", None) is not Literal:

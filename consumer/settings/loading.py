@@ -161,7 +161,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _convert(where: str, setting: Setting, value: object, *, lax: bool = False) -> Any:  # noqa: ANN401 - of any kind
+def _convert(where: str, setting: Setting, value: object, *, lax: bool = False) -> Any:
     """*value* as the setting's kind. *lax*: it is the text of a variable, so "5" may be a number."""
     if isinstance(value, str) and setting.key.endswith(_PATHS):
         if "\0" in value:

@@ -46,7 +46,7 @@ _decoder: Final = msgspec.json.Decoder(_Body)
 _NOBODY: Final = _Job()
 
 
-def decode_report(  # noqa: PLR0913 - the parts of a delivery
+def decode_report(
     names: Names,
     subject: str,
     data: bytes,
@@ -165,7 +165,7 @@ def _differs(told: _Job, namespace: str, job: str) -> str:
     return ""
 
 
-def _make(  # noqa: PLR0913 - the parts of one report, given once
+def _make(
     key: JobKey, body: _Body, *, namespace: str, job: str, problem: str, position: InputPosition, traceparent: str
 ) -> Report:
     told = body.Job or _NOBODY

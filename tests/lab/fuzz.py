@@ -23,7 +23,7 @@ def main() -> int:
     for seed in range(options.first, options.first + options.seeds):
         try:
             outcomes.update(outcome for _, outcome in run(seed, PER_SEED))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what we look for
+        except Exception as error:
             print(f"seed {seed}: {type(error).__name__}: {error}")
             print(f"again: python -m tests.lab.fuzz 1 {seed}")
             return 1

@@ -464,9 +464,7 @@ def fold_one_by_one(entries: Iterable[Entry]) -> Expected:
     return expected
 
 
-def _judge_report(  # noqa: C901 - the table of decisions, from top to bottom
-    key: str, entry: Entry, log: Sequence[dict[str, Any]]
-) -> dict[str, Any] | str | None:
+def _judge_report(key: str, entry: Entry, log: Sequence[dict[str, Any]]) -> dict[str, Any] | str | None:
     """The update that follows, None for nothing new, else why it is refused."""
     try:
         body = json.loads(entry.body)

@@ -66,7 +66,7 @@ def bproto(method: str, **fields: object) -> tuple[str, bytes]:
         ("1.5.0", "stop_running", 6, 376, "", {"kind": "ComputeError", "profile": "1.5"}),
     ],
 )
-def test_the_sample_frames(  # noqa: PLR0917 - a row of the table
+def test_the_sample_frames(
     release: str, scenario: str, line: int, size: int, head: str, expected: dict[str, object]
 ) -> None:
     """Each sample of design/bacalhau.md 9 decodes to what its row says."""

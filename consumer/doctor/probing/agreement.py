@@ -67,7 +67,7 @@ def read_frames(frames: list[RawFrame], seconds: float, message_max: int, gaps: 
     )
 
 
-async def sample(  # noqa: PLR0913 - both sides, and what is known of each
+async def sample(
     connection: Connection,
     orchestrator: Orchestrator,
     names: Names,

@@ -140,7 +140,7 @@ def _is_left_alone(node: ast.AST) -> bool:
     return False
 
 
-def _changes(site: _Site) -> Iterator[_Change]:  # noqa: C901, PLR0912, PLR0915 - a list of cases
+def _changes(site: _Site) -> Iterator[_Change]:
     """Each change of one node: what it becomes, and how it is made."""
     node, put = site.node, site.put
     match node:

@@ -320,7 +320,7 @@ def _child(work: Callable[[], str], write: int, seconds: float | None) -> NoRetu
             resource.setrlimit(resource.RLIMIT_CPU, (CPU_S + int(10 * seconds),) * 2)
         os.write(write, work().encode())
         code = 0
-    except BaseException as error:  # noqa: BLE001 - it is a fork's last line, and says what it was
+    except BaseException as error:
         os.write(write, f"{type(error).__name__}: {error}".encode())
     finally:
         os._exit(code)

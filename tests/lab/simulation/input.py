@@ -38,7 +38,7 @@ class Producer:
         self._count = 0
         self._last: tuple[str, str, int | None, int | None] | None = None
 
-    def report(self, position: InputPosition) -> Report:  # noqa: C901, PLR0912 - one roll of the dice, case by case
+    def report(self, position: InputPosition) -> Report:
         """What it says next."""
         rng = self._rng
         self._count += 1

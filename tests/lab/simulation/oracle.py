@@ -73,7 +73,7 @@ class Fold:
         if reason:
             self.rejected[origin_of(report.position)] = reason
 
-    def _take(self, report: Report) -> str:  # noqa: C901, PLR0912 - design/design.md 5 and 7, sentence by sentence
+    def _take(self, report: Report) -> str:
         if report.problem:
             return "identity"
         state = SPELLINGS.get(report.state.strip().lower())

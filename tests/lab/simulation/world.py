@@ -798,7 +798,7 @@ def _body(body: bytes) -> str:
         return (
             f"[{spelt['Sequence']} {spelt['StateType']} v{spelt['Job'].get('Version')} r{spelt['Job'].get('Revision')}]"
         )
-    except Exception:  # noqa: BLE001 - a stranger's bytes, for a person to read
+    except Exception:
         return repr(body[:40])
 
 
