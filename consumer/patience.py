@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 PARTS: Final = 10
@@ -36,3 +36,9 @@ async def patience(within_s: float) -> AsyncIterator[asyncio.Timeout]:
             yield limit
         finally:
             timer.cancel()
+
+
+async def look_until(fact: Callable[[], object], every_s: float) -> None:
+    """Look every *every_s* seconds until *fact* is true: for what sets no event, as a file and nats-py's state."""
+    while not fact():  # noqa: ASYNC110 - as said
+        await asyncio.sleep(every_s)

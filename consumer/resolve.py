@@ -157,8 +157,8 @@ def _look_up(host: str, family: int, lookup: Future[_Answer]) -> None:
 
 def _spelled(sockaddr: tuple[object, ...]) -> str:
     """The address with its scope, where it has one: a link-local address needs it."""
-    scope = sockaddr[3] if len(sockaddr) > 3 else 0  # noqa: PLR2004 - (address, port, flow, scope) of IPv6
-    return f"{sockaddr[0]}%{scope}" if scope else str(sockaddr[0])
+    address, _, *of_ipv6 = sockaddr  # flow and scope
+    return f"{address}%{of_ipv6[1]}" if of_ipv6 and of_ipv6[1] else str(address)
 
 
 def _numeric(address: str, port: int) -> tuple[int, int, int, str, tuple[str, int]]:

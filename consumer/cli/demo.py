@@ -1,6 +1,7 @@
 """`demo`: recorded traffic through the real daemon and a real nats-server, shown as it comes, and judged in the end."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import sys
@@ -22,6 +23,7 @@ from consumer.daemon.supervise import unless
 from consumer.errors import ExitCode, quoted
 from consumer.model import DERIVED, Update
 from consumer.observe import configure
+from consumer.patience import look_until
 from consumer.replay.recording import Recording
 from consumer.replay.stage import Stage
 from consumer.replay.summary import PlayedLine, Tallies, is_right, summary_lines, summary_object
@@ -218,11 +220,10 @@ class _Demo:
 
     async def _causes(self, stage: Stage) -> dict[tuple[str, int], str]:
         """Read from the daemon's lines what caused each update; the last line comes a moment after its update."""
-        deadline = asyncio.get_running_loop().time() + TELL_S
-        # A log file has no event to wait for.
-        while len(causes := stage.causes()) < len(self._came) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-        return causes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TELL_S):
+                await look_until(lambda: len(stage.causes()) >= len(self._came), 0.05)
+        return stage.causes()
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 

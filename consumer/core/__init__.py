@@ -5,7 +5,8 @@ from consumer.core.decide import decide, follow
 from consumer.core.lanes import Decided, Lanes, Published
 from consumer.core.options import ReadingOptions
 from consumer.core.readers import Readers
-from consumer.core.reads import Missing, OrchestratorAnswer, OrchestratorRead, ReadHistory, ReadJob, ReadJobs, Scope
+from consumer.core.reads import Missing, OrchestratorAnswer, OrchestratorRead, ReadHistory, ReadJob, ReadJobs
+from consumer.faults import Scope
 
 __all__ = [
     "Core",

@@ -12,10 +12,10 @@ from consumer.core import notices
 from consumer.core.claim import ClaimKind
 from consumer.core.history import Contradicted, Joined, Old, Part, correct, ended_before, lay_beside
 from consumer.core.reader import LONG_AGO, Cause, Last, Reader
-from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob, Scope
+from consumer.core.reads import Missing, OrchestratorRead, ReadHistory, ReadJob
 from consumer.core.registry import Registry
 from consumer.core.requests import Requests
-from consumer.faults import OrchestratorFault
+from consumer.faults import OrchestratorFault, Scope
 from consumer.model import REPORTED, START, HistoryPage, JobDocument, ReadCause, Record, Snapshot, Step
 
 UNREADABLE_AFTER: Final = 5

@@ -13,8 +13,9 @@ import msgspec
 from consumer.core.appends import Answer, Append, ReadBack
 from consumer.core.lanes import Decided, Lanes, Published
 from consumer.core.readers import Readers
-from consumer.core.reads import OrchestratorAnswer, OrchestratorRead, Scope
+from consumer.core.reads import OrchestratorAnswer, OrchestratorRead
 from consumer.errors import OrchestratorError
+from consumer.faults import Scope
 from consumer.model import Decision, Event, Frame, Notice, Work
 
 

@@ -10,9 +10,9 @@ from typing import Final
 
 from consumer.core.options import ReadingOptions
 from consumer.core.reader import LONG_AGO
-from consumer.core.reads import OrchestratorRead, Scope
+from consumer.core.reads import OrchestratorRead
 from consumer.errors import OrchestratorError
-from consumer.faults import OrchestratorFault
+from consumer.faults import OrchestratorFault, Scope
 
 WINDOW_S: Final = 10.0
 """The rate is an average over so many seconds: a burst of jobs is read as quickly as the orchestrator answers."""

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from consumer.core.backlog import PROMPT_S
 from consumer.core.claim import Claim
 from consumer.core.options import ReadingOptions
-from consumer.core.reads import Scope
+from consumer.faults import Scope
 from consumer.model import HistoryEntry, Identity, JobKey, Step
 from consumer.wire.subjects import job_key
 

@@ -18,11 +18,11 @@ from consumer.core.listing import Listing
 from consumer.core.lists import Lists
 from consumer.core.options import ReadingOptions
 from consumer.core.reader import LONG_AGO, Cause, Reader
-from consumer.core.reads import Missing, OrchestratorRead, ReadJobs, Scope
+from consumer.core.reads import Missing, OrchestratorRead, ReadJobs
 from consumer.core.registry import Counts, Registry
 from consumer.core.requests import Requests
 from consumer.errors import OrchestratorError
-from consumer.faults import OrchestratorFault
+from consumer.faults import OrchestratorFault, Scope
 from consumer.model import (
     REPORTED,
     Accepted,

@@ -9,7 +9,6 @@ from typing import Final
 import msgspec
 
 from consumer.errors import OrchestratorError
-from consumer.faults import Scope as Scope  # noqa: PLC0414 - a word of the core, too
 from consumer.model import HistoryPage, JobDocument, JobPage, ReadCause
 
 HISTORY_LIMIT: Final = 1000

@@ -9,6 +9,8 @@ import msgspec
 
 from consumer.errors import ExitCode
 
+KIB: Final = 1024
+
 
 class Verdict(StrEnum):
     """How it is: a `warn` is worth knowing and stops nothing, a `fail` needs somebody."""
@@ -141,9 +143,9 @@ def say_bytes(count: float) -> str:
     """*count* bytes for eyes: `3.4 MiB`."""
     unit = "B"
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(count) < 1024 or unit == "TiB":  # noqa: PLR2004 - what the next unit begins with
+        if abs(count) < KIB or unit == "TiB":
             break
-        count /= 1024
+        count /= KIB
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
 
 

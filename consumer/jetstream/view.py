@@ -153,9 +153,9 @@ class View:
             raise ServerError(f"{self._where} did not store the report: {answer.error}")
         return answer.seq
 
-    async def info(self, stream: str, *, filter: str = "", offset: int = 0) -> StreamInfo:  # noqa: A002 (its name there)
+    async def info(self, stream: str, *, pattern: str = "", offset: int = 0) -> StreamInfo:
         """Ask the server for *stream*. Raises `AbsentError` if there is none."""
-        page = await stream_info(self.connection, stream, subjects=filter, offset=offset)
+        page = await stream_info(self.connection, stream, subjects=pattern, offset=offset)
         await self._check(page.error, stream, f"the stream {stream}")
         return page
 
@@ -163,7 +163,7 @@ class View:
         """The subjects of *stream*'s entries that match. One request for each 100,000 of them."""
         found: list[str] = []
         while True:
-            page = await self.info(stream, filter=pattern, offset=len(found))
+            page = await self.info(stream, pattern=pattern, offset=len(found))
             found += page.state.subjects or ()
             if not page.state.subjects or len(found) >= page.total:
                 return found

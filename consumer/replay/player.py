@@ -11,6 +11,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from consumer.errors import UnreachableError
+from consumer.patience import look_until
 from consumer.replay.clock import ReplayClock
 from consumer.replay.recording import RecordedFrame, Recording
 
@@ -87,8 +88,7 @@ class Player:
 async def _until_connected(client: Client) -> None:
     try:
         async with asyncio.timeout(AWAY_S):
-            while not client.is_connected:  # noqa: ASYNC110 - the client has no event for it
-                await asyncio.sleep(RETRY_S)
+            await look_until(lambda: client.is_connected, RETRY_S)
     except TimeoutError:
         raise UnreachableError(
             f"no nats-server for {AWAY_S:.0f} s, so the recording cannot be played on: see why it does not start"

@@ -30,6 +30,7 @@ TEXT_MAX: Final = 128 * 1024
 """Characters of a message in a record that are kept: an update must fit into one NATS message, whatever is in it."""
 
 UINT64_MAX: Final = 2**64 - 1
+_DIGITS: Final = len(str(UINT64_MAX))
 
 Id = Annotated[str, msgspec.Meta(max_length=ID_MAX)]
 """The largest length of an id or a namespace; a longer one is refused."""
@@ -166,7 +167,7 @@ def time_of(nanoseconds: int) -> datetime | None:
 
 def read_decimal(text: str | None) -> int | None:
     """The uint64 that *text* spells in decimal digits, as NCL's metadata do; None for anything else."""
-    if text is None or not text.isascii() or not text.isdecimal() or len(text) > 20:  # noqa: PLR2004 - a uint64's digits
+    if text is None or not text.isascii() or not text.isdecimal() or len(text) > _DIGITS:
         return None
     count = int(text)
     return count if count <= UINT64_MAX else None

@@ -10,6 +10,7 @@ import contextlib
 import cProfile
 import functools
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -582,11 +583,7 @@ def _aim(line: dict[str, Any], latency: bool) -> str:
 
 
 def _loops() -> list[str]:
-    try:
-        import uvloop  # noqa: F401, PLC0415 - an extra
-    except ImportError:
-        return ["asyncio"]
-    return ["uvloop", "asyncio"]
+    return ["uvloop", "asyncio"] if importlib.util.find_spec("uvloop") else ["asyncio"]
 
 
 def main() -> int:

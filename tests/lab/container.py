@@ -35,26 +35,26 @@ NATS: Final = "jobstate-nats-1"
 USER: Final = 10001
 
 
-class Wrong(Exception):  # noqa: N818 - what is wrong is its sentence
+class WrongError(Exception):
     """Something is not as it should be."""
 
 
-class Skipped(Exception):  # noqa: N818 - the same
+class SkippedError(Exception):
     """It cannot be tried here."""
 
 
 def expect(what: str, found: object, wanted: object) -> None:
-    """Raise `Wrong` if *found* is not *wanted*."""
+    """Raise `WrongError` if *found* is not *wanted*."""
     if found != wanted:
-        raise Wrong(f"{what}: {found!r}, and not {wanted!r}")
+        raise WrongError(f"{what}: {found!r}, and not {wanted!r}")
 
 
 def until(what: str, fact: Callable[[], object]) -> None:
-    """Wait until *fact* is true. Raises `Wrong` if it never is."""
+    """Wait until *fact* is true. Raises `WrongError` if it never is."""
     began = time.monotonic()
     while not fact():
         if time.monotonic() - began > DEADLINE_S:
-            raise Wrong(f"never came: {what}")
+            raise WrongError(f"never came: {what}")
         time.sleep(0.2)
 
 
@@ -76,7 +76,7 @@ class Lab:
         print(f"[{time.monotonic() - self._began:4.0f} s] {text}", flush=True)
 
     def run(self, *command: str, code: int | None = 0, environ: Mapping[str, str] | None = None) -> str:
-        """What *command* prints on both streams. Raises `Wrong` if it does not end with *code* (None: with any)."""
+        """What it prints on both streams. Raises `WrongError` if it does not end with *code* (None: with any)."""
         done = subprocess.run(
             command,
             cwd=self.source,
@@ -88,7 +88,7 @@ class Lab:
             check=False,
         )
         if code is not None and done.returncode != code:
-            raise Wrong(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
+            raise WrongError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
         return done.stdout.strip()
 
     def docker(self, *arguments: str, code: int | None = 0) -> str:
@@ -109,17 +109,17 @@ class Lab:
 
 
 def check_machine() -> None:
-    """Raises `Skipped` where no engine can be started."""
+    """Raises `SkippedError` where no engine can be started."""
     if os.geteuid() != 0:
-        raise Skipped("an engine takes root")
+        raise SkippedError("an engine takes root")
     absent = [name for name in ("docker", "dockerd", "iptables", "busybox", "unshare", "ldd") if not shutil.which(name)]
     if absent:
-        raise Skipped(f"no {', '.join(absent)} (Debian: apt-get install docker.io iptables busybox-static)")
+        raise SkippedError(f"no {', '.join(absent)} (Debian: apt-get install docker.io iptables busybox-static)")
 
 
 @contextlib.contextmanager
 def engine(lab: Lab) -> Iterator[None]:
-    """A private engine. Raises `Skipped` with its last words if it does not start."""
+    """A private engine. Raises `SkippedError` with its last words if it does not start."""
     words = lab.work / "engine.log"
     options = [
         *("--data-root", f"{lab.work}/data", "--exec-root", f"{lab.work}/exec", "--pidfile", f"{lab.work}/pid"),
@@ -135,7 +135,7 @@ def engine(lab: Lab) -> Iterator[None]:
     try:
         while subprocess.run(["docker", "version"], env=lab.environ, capture_output=True, check=False).returncode:
             if daemon.poll() is not None:
-                raise Skipped(f"the engine does not start here: {words.read_text().splitlines()[-1]}")
+                raise SkippedError(f"the engine does not start here: {words.read_text().splitlines()[-1]}")
             time.sleep(0.2)
         yield
     finally:
@@ -321,7 +321,9 @@ def try_stop(lab: Lab) -> None:
             lab.docker("rm", "stopped")
             # 11: a verb finds no server by itself after a while.
             if code not in ({0, 143} if verb == "run" else {143, 11}):
-                raise Wrong(f"docker stop {after} s after the start of {verb}: exit {code} after {took:.1f} s\n{said}")
+                raise WrongError(
+                    f"docker stop {after} s after the start of {verb}: exit {code} after {took:.1f} s\n{said}"
+                )
             lab.say(f"docker stop {after} s after the start of `{verb}`: {took:.1f} s, exit {code}")
 
 
@@ -405,7 +407,7 @@ def try_secret(lab: Lab) -> None:
     said = lab.docker("logs", CONTAINER).splitlines()[-1]
     advice = re.search(r"`(chown \d+ )FILE( && chmod \d+ )FILE`", said)
     if advice is None:
-        raise Wrong(f"no advice in {said!r}")
+        raise WrongError(f"no advice in {said!r}")
     lab.run("sh", "-c", f"{advice[1]}{token}{advice[2]}{token}")
     lab.compose(*up, environ=given)
     until("healthy with the secret", is_healthy(lab, CONTAINER))
@@ -435,10 +437,10 @@ def main() -> int:
                 for attempt in (try_build, try_stop, try_health, try_compose, try_secret):
                     attempt(lab)
                 lab.say("all well")
-        except Skipped as reason:
+        except SkippedError as reason:
             print(f"make container: skipped: {reason}")
             return SKIPPED
-        except Wrong as reason:
+        except WrongError as reason:
             print(f"make container: wrong: {reason}")
             return 1
     return 0

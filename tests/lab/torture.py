@@ -640,7 +640,7 @@ async def _until_still(view: View, expected: Expected, daemons: Sequence[DaemonP
         for daemon in daemons:
             daemon.check()
         with contextlib.suppress(JobstateError):
-            log = await view.info(NAMES.log, filter=f"{NAMES.state_prefix}>")
+            log = await view.info(NAMES.log, pattern=f"{NAMES.state_prefix}>")
             refused = await view.info(NAMES.refused)
             now = (sum((log.state.subjects or {}).values()), refused.state.last_seq)
             if now != before:

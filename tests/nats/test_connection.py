@@ -400,8 +400,10 @@ async def test_a_connection_that_may_not_hear_is_made_anew(
             return
         await until(lambda: connection.deaf >= 3 and connection.is_connected, "the third try")
         # Of a connection that stands now: between two of them nobody is asked.
-        refused = lambda: connection.is_connected and connection.forbidden(connection._answers)  # noqa: E731
-        await until(refused, "the refusal, told of this connection too")
+        await until(
+            lambda: connection.is_connected and connection.forbidden(connection._answers),
+            "the refusal, told of this connection too",
+        )
         with pytest.raises(UnreachableError, match='permissions violation for subscription to "_INBOX_jobstate_main'):
             await connection.ask("$JS.API.INFO", b"", dict)
 

@@ -95,10 +95,10 @@ def profile_of(version_: str) -> Profile | None:
     found = _VERSION.match(version_)
     if found is None:
         return None
-    number = (int(found[1]), int(found[2]))
-    if number == (1, 5):
-        return "1.5.2" if int(found[3] or 0) >= 2 else "1.5.0"  # noqa: PLR2004 - the release
-    return "1.6-1.7" if number <= (1, 7) else "1.8+"
+    number = (int(found[1]), int(found[2]), int(found[3] or 0))
+    if number[:2] == (1, 5):
+        return "1.5.2" if number >= (1, 5, 2) else "1.5.0"
+    return "1.6-1.7" if number < (1, 8) else "1.8+"
 
 
 def clock(answer: Answer, jetstream_ahead_s: float | None) -> Finding:

@@ -16,6 +16,7 @@ from consumer.nats.address import Address
 from consumer.nats.connect import connect_writer
 from consumer.nats.connection import Connection
 from consumer.nats.faults import OTHER, UNRESOLVED, addresses
+from consumer.patience import look_until
 from consumer.resolve import Resolver, UnresolvedError
 from consumer.settings import Settings, redact
 
@@ -142,11 +143,10 @@ class Listening:
         task = self._task = asyncio.create_task(self._listen(), name="doctor's tap")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + SUBSCRIBE_S
-        # It tries for ever; once every address was tried it is known how it goes, and there is no event for that.
-        while not (  # noqa: ASYNC110 - as said
-            tap.connected or task.done() or tap.tries > len(urls) or loop.time() > deadline
-        ):
-            await asyncio.sleep(LOOK_S)
+        # It tries for ever; once every address was tried it is known how it goes.
+        await look_until(
+            lambda: tap.connected or task.done() or tap.tries > len(urls) or loop.time() > deadline, LOOK_S
+        )
         if task.done() and (error := task.exception()) is not None:
             return _failed(contact, error)
         if not tap.connected:
