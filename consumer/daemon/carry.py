@@ -68,8 +68,8 @@ class Watcher(Protocol):
     def went_round(self, loop: str) -> None:
         """A loop has gone round."""
 
-    def connection(self, name: str, *, up: bool) -> None:
-        """A connection was lost, or (*up*) replaced."""
+    def log_connection(self, *, up: bool) -> None:
+        """The connection to the log was lost, or (*up*) replaced."""
 
 
 class Sources:
@@ -306,11 +306,11 @@ class Carrier:
 
     async def _replace_writer(self, error: ConnectionLostError) -> None:
         self._writer_open.clear()
-        self._watcher.connection("log", up=False)
+        self._watcher.log_connection(up=False)
         log.warning("connection.lost", connection="log", reason=str(error))
         self._writer = await self._reopen(self._core.lanes.confirmed)
         self._core.lanes.disconnected()
-        self._watcher.connection("log", up=True)
+        self._watcher.log_connection(up=True)
         self._writer_open.set()
         self._to_send.set()
 

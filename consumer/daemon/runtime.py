@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from consumer.daemon.watch import BUCKET, INPUT, LOG, ORCHESTRATOR, REFUSED, TAP, Watch
@@ -14,7 +15,7 @@ from consumer.nats.outage import Outage
 from consumer.observe import Health, Metrics
 from consumer.rules import Rules
 from consumer.settings import Settings
-from consumer.wire.subjects import Names
+from consumer.wire.subjects import Names, StreamName
 
 
 class MonotonicClock:
@@ -41,7 +42,7 @@ class Runtime:
         self.health: Final = Health()
         self.watch: Final = Watch(self.metrics, self.health, self.clock, settings.log.lines_per_s)
         self.upkeep: Final = Upkeep(self.names, settings.streams)
-        self.parts: Final = {
+        self.parts: Final[Mapping[str, StreamName]] = {
             self.names.log: LOG,
             self.names.input: INPUT,
             self.names.refused: REFUSED,

@@ -292,16 +292,15 @@ class Watch:
         """A loop has gone round."""
         self._health.alive(loop)
 
-    def connection(self, name: str, *, up: bool) -> None:
-        """A connection was lost, or replaced."""
-        if name == LOG:
-            self._log_down = not up
+    def log_connection(self, *, up: bool) -> None:
+        """The connection to the log was lost, or (*up*) replaced."""
+        self._log_down = not up
         if up:
-            if name != LOG or self._life is None or not self._life.lanes.waiting:  # else `published` is the proof
-                self._health.ready(name)
-            log.info("connection.replaced", connection=name)
+            if self._life is None or not self._life.lanes.waiting:  # else `published` is the proof
+                self._health.ready(LOG)
+            log.info("connection.replaced", connection=LOG)
         else:
-            self._health.failing(name, "the connection is lost and being replaced")
+            self._health.failing(LOG, "the connection is lost and being replaced")
 
     def silent(self) -> None:
         """The log's server takes connections again, and of the log it says nothing: that is no lost connection."""

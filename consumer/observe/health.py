@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from aiohttp import web
 
@@ -18,6 +18,10 @@ from consumer.errors import SettingsError
 from consumer.observe.metrics import CONTENT_TYPE, Metrics
 from consumer.resolve import Resolver, join_host_port
 from consumer.settings import Http
+from consumer.wire.subjects import StreamName
+
+Part = StreamName | Literal["bacalhau", "orchestrator"]
+"""The parts of the daemon's work: our streams, Bacalhau's NATS and its orchestrator."""
 
 STARTING: Final = "has not been ready yet"
 EVERYWHERE: Final = "*"
@@ -37,8 +41,8 @@ class Health:
         self._now = now
         self._allowance: dict[str, float] = {}
         self._round: dict[str, float] = {}
-        self._unready: dict[str, str] = {}
-        self._parts: list[str] = []
+        self._unready: dict[Part, str] = {}
+        self._parts: list[Part] = []
 
     def expect(self, loop: str, within_s: float) -> None:
         """The *loop* must go round (`alive`) at least every *within_s* seconds, from now on."""
@@ -53,17 +57,17 @@ class Health:
         """The *loop* has ended as it should: nothing is expected of it any more."""
         self._allowance.pop(loop, None)
 
-    def need(self, *parts: str) -> None:
+    def need(self, *parts: Part) -> None:
         """Without these *parts* the daemon is not ready; each must say that it is."""
         for part in parts:
             self.failing(part, STARTING)
 
-    def failing(self, part: str, reason: str) -> None:
+    def failing(self, part: Part, reason: str) -> None:
         """The *part* cannot do its work, because of *reason* (a sentence without secrets)."""
         self._name(part)
         self._unready[part] = reason
 
-    def ready(self, part: str) -> None:
+    def ready(self, part: Part) -> None:
         """The *part* does its work."""
         self._name(part)
         self._unready.pop(part, None)
@@ -77,15 +81,15 @@ class Health:
             if now - self._round[loop] > allowance
         }
 
-    def unready(self) -> dict[str, str]:
+    def unready(self) -> dict[Part, str]:
         """Every part that is not ready, and why. Empty: the daemon is ready."""
         return dict(self._unready)
 
-    def parts(self) -> dict[str, str]:
+    def parts(self) -> dict[Part, str]:
         """Every part: `ready`, or why not."""
         return {part: self._unready.get(part, "ready") for part in self._parts}
 
-    def _name(self, part: str) -> None:
+    def _name(self, part: Part) -> None:
         if part not in self._parts:
             self._parts.append(part)
 

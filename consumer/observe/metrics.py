@@ -36,14 +36,13 @@ from consumer.model import (
     ReadCause,
 )
 from consumer.observe.log import lost_lines
+from consumer.wire.subjects import STREAM_NAMES
 
 # PROMETHEUS_MULTIPROC_DIR is meant for a web server of many processes: with it the library counts in files of that
 # folder, and a scrape of ours would see none of it.
 prometheus_values.ValueClass = prometheus_values.MutexValue
 
 OTHER: Final = "other"
-STREAMS: Final = ("log", "input", "refused", "bucket")
-"""The streams as labels name them."""
 SURPRISES: Final = ("adopted", "forgotten", "foreign", "stale")
 """The kinds of surprises in the log, as `consumer.core.lanes` counts it."""
 TAP_GAPS: Final = get_args(GapCause)
@@ -203,7 +202,7 @@ class Metrics:
             "input_restarts", "Times at which the reader of the input was given up, and another one made."
         )
         self.streams_lost: Final = self._counters(
-            "streams_lost", "Times at which a stream of ours was gone.", "stream", known=product(STREAMS)
+            "streams_lost", "Times at which a stream of ours was gone.", "stream", known=product(STREAM_NAMES)
         )
         self.bucket_renewals: Final = self._counter(
             "bucket_renewals", "Times at which the KV bucket was no copy of the log, and was deleted and made anew."

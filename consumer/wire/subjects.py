@@ -6,9 +6,13 @@ Prefix `jobstate.v1.<cluster>`. A token is `A-Za-z0-9_-`, everything else `=XX` 
 import functools
 import hashlib
 import re
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from consumer.model import JobKey, NoticeKind, RejectedReason, UndecodableReason
+
+StreamName = Literal["log", "input", "refused", "bucket"]
+"""Our streams, as labels of metrics and parts of /readyz name them."""
+STREAM_NAMES: Final[tuple[StreamName, ...]] = get_args(StreamName)
 
 RefusedKind = Literal["quarantine", "undecodable"]
 """The kinds of entries in the stream of what was refused: a rejected event, and bytes that could not be read."""

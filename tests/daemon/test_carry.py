@@ -185,8 +185,8 @@ class Watcher:
     def went_round(self, loop: str) -> None:
         self.rounds[loop] += 1
 
-    def connection(self, name: str, *, up: bool) -> None:
-        self.said.append(f"{name} {'up' if up else 'down'}")
+    def log_connection(self, *, up: bool) -> None:
+        self.said.append(f"log {'up' if up else 'down'}")
 
 
 class Life:

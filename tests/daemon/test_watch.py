@@ -337,7 +337,7 @@ def test_a_server_that_confirms_nothing_is_told_once_with_where_to_look(place: P
 
 def test_a_connection_that_was_lost_in_one_life_is_not_lost_in_the_next(place: Place) -> None:
     """The log that came back was another, so the life ended: what the next one waits for is waited for."""
-    place.watch.connection(LOG, up=False)
+    place.watch.log_connection(up=False)
     place.follow()
     place.wait_for_something()
     for _ in range(20):
@@ -349,20 +349,20 @@ def test_a_connection_that_was_lost_in_one_life_is_not_lost_in_the_next(place: P
 def test_another_connection_proves_nothing_while_something_waits(place: Place) -> None:
     """Ready is what confirms; and while it is replaced, the reason that was given for that stays."""
     place.health.ready(LOG)
-    place.watch.connection(LOG, up=False)
+    place.watch.log_connection(up=False)
     place.health.failing(LOG, "a permission is missing")
     place.wait_for_something()
     for _ in range(20):
         place.watch.take_stock()
         place.clock.time += 1.0
     assert place.health.unready() == {LOG: "a permission is missing"}
-    place.watch.connection(LOG, up=True)
+    place.watch.log_connection(up=True)
     assert LOG in place.health.unready()
     place.watch.take_stock()
     assert "whether the stream has a leader (nats stream info)" in place.health.unready()[LOG]
     place.lanes = Lanes(load(), Names())
     place.follow()
-    place.watch.connection(LOG, up=True)
+    place.watch.log_connection(up=True)
     assert not place.health.unready()
 
 
@@ -372,7 +372,7 @@ def hold_up(place: Place, why: str) -> None:
     if why == "full":
         place.outcomes["log", "full"] += 1
     else:
-        place.watch.connection(LOG, up=False)
+        place.watch.log_connection(up=False)
     place.watch.take_stock()
 
 

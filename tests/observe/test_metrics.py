@@ -9,11 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 import consumer
 from consumer.bacalhau import tap
 from consumer.core.flight import Tally
-from consumer.daemon import watch
 from consumer.faults import NEXT_STEP
 from consumer.model import NOTICE_KINDS, REJECTED_REASONS, UNCHANGED_REASONS
 from consumer.observe import Metrics
-from consumer.observe.metrics import OTHER, STREAMS, SURPRISES, TAP_GAPS, Family
+from consumer.observe.metrics import OTHER, SURPRISES, TAP_GAPS, Family
 from consumer.rules import load
 
 
@@ -85,13 +84,12 @@ def test_a_scrape_stays_small() -> None:
 
 
 def test_what_begins_at_0_is_what_the_daemon_counts() -> None:
-    """The kinds of every `Notice` that is made, the streams it watches, and what the lanes count as a surprise."""
+    """The kinds of every `Notice` that is made, and what the lanes count as a surprise."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in Path(consumer.__path__[0]).rglob("*.py")]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     notices = [call.keywords for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Notice"]
     kinds = {ast.literal_eval(keyword.value) for keywords in notices for keyword in keywords if keyword.arg == "kind"}
     assert kinds == set(NOTICE_KINDS)
-    assert {watch.LOG, watch.INPUT, watch.REFUSED, watch.BUCKET} == set(STREAMS)
     assert set(SURPRISES) < set(Tally.__struct_fields__)
     made = [call for call in calls if isinstance(call.func, ast.Name)]
     for kind, reasons in (("Unchanged", UNCHANGED_REASONS), ("Rejected", REJECTED_REASONS)):
