@@ -5,7 +5,7 @@ Batches are counted here, not events, so that watching costs little beside decid
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
@@ -19,9 +19,21 @@ from consumer.daemon.agreement import Agreement
 from consumer.derive import Derivation
 from consumer.errors import OrchestratorError
 from consumer.faults import OrchestratorFault
-from consumer.model import Accepted, Event, Frame, Malformed, Notice, ReadCause, Record, Rejected, Report, Undecodable
+from consumer.model import (
+    Accepted,
+    Event,
+    Frame,
+    Malformed,
+    Notice,
+    ReadCause,
+    Record,
+    Rejected,
+    Report,
+    Source,
+    Undecodable,
+)
 from consumer.observe import Health, Metrics
-from consumer.observe.metrics import OTHER, SURPRISES, ReadOutcome
+from consumer.observe.metrics import OTHER, SURPRISES, ReadKind, ReadOutcome
 from consumer.ports import Answered, Clock
 
 log = structlog.get_logger()
@@ -140,7 +152,7 @@ class Watch:
 
     def frame(self, frame: Frame) -> None:
         """A frame was read."""
-        self._metrics.frames(frame.kind.value, frame.profile).inc()
+        self._metrics.frames(frame.kind, frame.profile).inc()
         log.debug("frame.read", kind=frame.kind.value, job_id=frame.job, execution_id=frame.execution, echo=frame.echo)
 
     def decided(self, decided: Sequence[Decided]) -> None:
@@ -182,7 +194,7 @@ class Watch:
         """Updates are in the log."""
         self._confirmed_at = now
         self._health.ready(LOG)
-        counts: Counter[tuple[str, str]] = Counter()
+        counts: Counter[tuple[str, Source]] = Counter()
         wall = self._clock.wall()
         for one in published:
             update = one.update
@@ -226,7 +238,9 @@ class Watch:
         now = self._clock.now()
         for one in answered:
             read = one.read
-            kind = "list" if isinstance(read, ReadJobs) else "history" if isinstance(read, ReadHistory) else "job"
+            kind: ReadKind = (
+                "list" if isinstance(read, ReadJobs) else "history" if isinstance(read, ReadHistory) else "job"
+            )
             cause = ReadCause.SCAN if isinstance(read, ReadJobs) else read.cause
             self._metrics.reads(kind, cause, _outcome(one)).inc()
             self._metrics.read_seconds.observe(max(now - one.started_at, 0.0))
@@ -427,6 +441,6 @@ def _outcome(one: Answered) -> OrchestratorFault | ReadOutcome:
     return "missing" if isinstance(one.answer, Missing) else "answered"
 
 
-def _cause(event: Event) -> str:
+def _cause(event: Event) -> ReadCause | Literal["report"]:
     """The cause of an event: "hint" or "scan" for a record, else "report"."""
     return event.cause if isinstance(event, Record) else "report"

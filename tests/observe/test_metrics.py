@@ -10,7 +10,7 @@ import consumer
 from consumer.bacalhau import tap
 from consumer.core.flight import Tally
 from consumer.faults import NEXT_STEP
-from consumer.model import NOTICE_KINDS, REJECTED_REASONS, UNCHANGED_REASONS
+from consumer.model import NOTICE_KINDS, REJECTED_REASONS, UNCHANGED_REASONS, ReadCause
 from consumer.observe import Metrics
 from consumer.observe.metrics import OTHER, SURPRISES, TAP_GAPS, Family
 from consumer.rules import load
@@ -104,19 +104,19 @@ def test_label_values_are_bounded() -> None:
     metrics = Metrics(label_values=8)
     for number in range(10_000):
         metrics.updates(f"state-{number}", "observed").inc()
-        metrics.undecodable(f"reason-{number}", "frame").inc()
+        metrics.decisions("undecodable", f"reason-{number}").inc()
     found = {labels: value for (name, labels), value in samples(metrics).items() if name == "jobstate_updates_total"}
     assert len(found) == 8 + 1
     assert found[("source", "observed"), ("state", OTHER)] == 10_000 - 8
     assert len(metrics.updates._children) == 8
-    assert samples(metrics)["jobstate_undecodable_total", (("reason", OTHER), ("source", "frame"))] == 10_000
+    assert samples(metrics)["jobstate_decisions_total", (("decision", "undecodable"), ("reason", OTHER))] == 10_000
 
 
 def test_a_huge_label_value_is_other() -> None:
     """Nobody but us chooses how large a scrape is."""
     metrics = Metrics()
-    metrics.frames("x" * 1_000, "1.8+").inc()
-    assert ("jobstate_frames_total", (("kind", OTHER), ("profile", "1.8+"))) in samples(metrics)
+    metrics.updates("x" * 1_000, "observed").inc()
+    assert ("jobstate_updates_total", (("source", "observed"), ("state", OTHER))) in samples(metrics)
 
 
 def test_every_metric_is_ours_and_explained() -> None:
@@ -146,7 +146,7 @@ def test_a_gauge_may_be_asked_when_it_is_read() -> None:
 def test_a_histogram_has_buckets_for_milliseconds_and_for_a_minute() -> None:
     """5 ms and 100 ms, which the aims name, are limits of buckets."""
     metrics = Metrics()
-    metrics.lag("hint").observe(0.004)
+    metrics.lag(ReadCause.HINT).observe(0.004)
     found = samples(metrics)
     assert found["jobstate_lag_seconds_bucket", (("cause", "hint"), ("le", "0.005"))] == 1
     assert found["jobstate_lag_seconds_bucket", (("cause", "hint"), ("le", "0.0025"))] == 0
