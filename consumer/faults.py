@@ -77,10 +77,14 @@ class Scope(Enum):
     ALL = "all reads"
 
 
-class Denied(NamedTuple):
-    """What a NATS server does not let us do: "publish" or "subscription", and to which subject, in lower case."""
+Operation = Literal["publish", "subscription"]
+"""What a NATS server may not let us do, in its own words."""
 
-    operation: str
+
+class Denied(NamedTuple):
+    """What a NATS server does not let us do, and with which subject, in lower case."""
+
+    operation: Operation
     subject: str
 
 

@@ -17,7 +17,7 @@ import structlog
 from nats.aio.subscription import Subscription
 
 from consumer.errors import ConnectionLostError, ServerError, SettingsError, UnreachableError
-from consumer.faults import Denied, Fault
+from consumer.faults import Denied, Fault, Operation
 from consumer.nats import faults
 from consumer.nats.address import CREDENTIALS, Address
 from consumer.nats.client import MendedClient, MetError
@@ -67,7 +67,7 @@ class Connection(MendedClient):
         """How often nothing came over it any more, or nobody read it, while it looked alive."""
         self.slow = 0
         """Messages that nats-py dropped because too many waited."""
-        self._forbidden: dict[str, str] = {}
+        self._forbidden: dict[str, Operation] = {}
         self._unanswered_since: float | None = None
         self._answered_at = float("-inf")
         self._renewing: asyncio.Task[None] | None = None

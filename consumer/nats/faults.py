@@ -76,7 +76,7 @@ _CHANGED: Final[dict[NatsFault, str]] = {
 }
 """The next steps where the address has worked."""
 
-_DENIED: Final = re.compile(r'permissions violation for ([a-z]+) to "([^"]*)"')
+_DENIED: Final = re.compile(r'permissions violation for (?:(publish)|subscription) to "([^"]*)"')
 """nats-server (`server/client.go`: `pubPermissionViolation`, `subPermissionViolation`); nats-py makes it lower case."""
 _PORTS: Final = {"ws": 80, "wss": 443}
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -117,7 +117,7 @@ def kind_of_text(text: str) -> NatsFault:
 def read_denied(text: str) -> Denied | None:
     """Which permission a server says is missing; None if *text* says something else."""
     found = _DENIED.search(text.lower())
-    return None if found is None else Denied(*found.groups())
+    return None if found is None else Denied("publish" if found[1] else "subscription", found[2])
 
 
 def make(side: Side, kind: NatsFault, why: str = "", *, worked: bool = False, denied: Denied | None = None) -> Fault:
