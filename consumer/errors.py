@@ -87,6 +87,14 @@ class SettingsError(JobstateError):
     exit_code = ExitCode.USAGE
 
 
+class ListenError(SettingsError):
+    """The address of `http` cannot be listened on. *reason*: which, and why; the text adds the next step."""
+
+    def __init__(self, reason: str, next_step: str) -> None:
+        super().__init__(f"{reason}; {next_step}")
+        self.reason: Final = reason
+
+
 class TopologyError(JobstateError):
     """A stream is not what we need it to be. Shows the difference; nothing was altered."""
 

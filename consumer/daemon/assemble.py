@@ -28,10 +28,10 @@ from consumer.daemon.watch import LOG
 from consumer.errors import (
     ConnectionLostError,
     ExitCode,
+    ListenError,
     LogWentBackError,
     MissingStreamError,
     RefusedError,
-    SettingsError,
     UnreachableError,
 )
 from consumer.jetstream.format import open_format
@@ -129,14 +129,14 @@ async def _serve(settings: Settings, metrics: Metrics, health: Health) -> AsyncI
     async with contextlib.AsyncExitStack() as stack:
         try:
             port = await stack.enter_async_context(serve(http, metrics, health, cluster))
-        except SettingsError as error:
+        except ListenError as error:
             if http.port != Http().port:
                 raise
             anywhere = msgspec.structs.replace(http, port=0)
             port = await stack.enter_async_context(serve(anywhere, metrics, health, cluster))
             log.warning(
                 "http.port_taken",
-                reason=str(error).partition(";")[0],
+                reason=error.reason,
                 next_step=f"another port was chosen: {port}; set http.port (JOBSTATE_HTTP__PORT) for one that stays",
             )
         yield port

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from aiohttp import web
 
-from consumer.errors import SettingsError
+from consumer.errors import ListenError, SettingsError
 from consumer.observe.metrics import CONTENT_TYPE, Metrics
 from consumer.resolve import Resolver, join_host_port
 from consumer.settings import Http
@@ -98,7 +98,7 @@ class Health:
 async def serve(settings: Http, metrics: Metrics, health: Health, cluster: str) -> AsyncIterator[int]:
     """Serve /metrics, /livez and /readyz while the context is open; gives the port. *cluster*: whose log it is about.
 
-    Raises `SettingsError` if the address cannot be listened on.
+    Raises `ListenError` if the address cannot be listened on.
     """
     app = web.Application()
     app.add_routes(
@@ -121,7 +121,7 @@ async def serve(settings: Http, metrics: Metrics, health: Health, cluster: str) 
             why = os.strerror(number) if number > 0 else error.strerror
             where, step = _PORT if number in _OF_THE_PORT else _HOST
             listened = join_host_port(settings.host, settings.port)
-            raise SettingsError(f"{where}: cannot listen on {listened} ({why}); {step}") from error
+            raise ListenError(f"{where}: cannot listen on {listened} ({why})", step) from error
         # With port 0 asyncio chooses one for each address, in any order. Ours is IPv4's: its sockets have short names.
         port = min(runner.addresses, key=len)[1]
         with _written(settings.address_file, url_of(settings.host, port)):
