@@ -10,6 +10,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from consumer.model.event import Identity
+from consumer.model.words import UndecodableReason
 
 GapCause = Literal[
     "late",
@@ -130,7 +131,7 @@ class BadJob(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
-    reason: str
+    reason: UndecodableReason
     modified_ns: int = 0
 
 

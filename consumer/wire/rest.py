@@ -6,7 +6,16 @@ from typing import Final
 import msgspec
 
 from consumer.errors import DecodeError, OrchestratorError
-from consumer.model import BadJob, HistoryEntry, HistoryPage, JobDocument, JobPage, JobStateType, Snapshot
+from consumer.model import (
+    BadJob,
+    HistoryEntry,
+    HistoryPage,
+    JobDocument,
+    JobPage,
+    JobStateType,
+    Snapshot,
+    UndecodableReason,
+)
 from consumer.wire.decoding import (
     NO_TIME,
     TEXT_MAX,
@@ -178,7 +187,7 @@ def decode_node(data: bytes) -> Node:
     return Node(id=told.NodeID, type=told.NodeType)
 
 
-def _bad_job(item: msgspec.Raw, reason: str) -> BadJob:
+def _bad_job(item: msgspec.Raw, reason: UndecodableReason) -> BadJob:
     try:
         told = decode(_any_job, item)
     except DecodeError:

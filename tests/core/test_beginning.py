@@ -23,7 +23,7 @@ def test_it_is_the_newest_change_and_without_a_job_everything_is_told() -> None:
 def test_a_record_from_far_ahead_is_not_where_the_log_begins(newest_ns: int, *, ahead: bool) -> None:
     """One wrong ModifyTime would leave out every job for ever: our own clock is taken, and what it said is kept."""
     proposal = propose(
-        JobPage(jobs=(), next_token="", bad=(BadJob(id="j", reason="r", modified_ns=newest_ns),)), NOW_NS
+        JobPage(jobs=(), next_token="", bad=(BadJob(id="j", reason="wrong-shape", modified_ns=newest_ns),)), NOW_NS
     )
     assert proposal == (Proposal(since_ns=NOW_NS, ahead_ns=newest_ns) if ahead else Proposal(since_ns=newest_ns))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from consumer.errors import DecodeError, OrchestratorError
-from consumer.model import NUMBER_MAX, BadJob
+from consumer.model import NUMBER_MAX, BadJob, UndecodableReason
 from consumer.wire import decode_history, decode_job, decode_jobs, decode_node
 from consumer.wire.decoding import ID_MAX, NAME_MAX, TEXT_MAX
 from consumer.wire.rest import Node
@@ -204,7 +204,9 @@ def test_empty_pages() -> None:
         ({"Version": 2**64 - 1}, "out-of-range", 7),
     ],
 )
-def test_a_job_that_cannot_be_read_hides_no_other(fields: dict[str, object], reason: str, modified_ns: int) -> None:
+def test_a_job_that_cannot_be_read_hides_no_other(
+    fields: dict[str, object], reason: UndecodableReason, modified_ns: int
+) -> None:
     """The page has the others, and says which one it was and why."""
     items: list[dict[str, object]] = [
         {"ID": f"j-{n}", "Namespace": "d", "State": {"StateType": "Running"}, "ModifyTime": 7} for n in range(3)
