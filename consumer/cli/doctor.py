@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from consumer.errors import SettingsError
     from consumer.settings import Settings
 
-STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}
+STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}
 WIDTH = 20
 """Columns for the name of a check."""
 

@@ -1,7 +1,6 @@
 """Rate, requests at once, and pauses while the orchestrator is away, in virtual time."""
 
-import itertools
-from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 
@@ -14,7 +13,6 @@ from tests.core.scene import Scene, history, message, page
 
 AWAY = OrchestratorError("unreachable")
 OF_ONE_READ = [kind for kind, (scope, _) in ORCHESTRATOR.items() if scope is Scope.READ]
-NAMES: Iterator[int] = itertools.count()
 
 
 def pace(concurrency: int = 4, max_rate: float = 1e6, throw: float = 1.0) -> Pace:
@@ -27,7 +25,7 @@ def leave(it: Pace, now: float, most: int = 10**9) -> list[ReadHistory]:
     """Reads of other jobs each, as many as may leave at *now*."""
     reads: list[ReadHistory] = []
     while len(reads) < most and it.is_free(now):
-        reads.append(ReadHistory(job=str(next(NAMES))))
+        reads.append(ReadHistory(job=str(uuid4())))
         it.leaves(reads[-1], now)
     return reads
 

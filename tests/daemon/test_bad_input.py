@@ -7,12 +7,12 @@ One server, one daemon and one orchestrator for all rows, so each row also meets
 import asyncio
 import base64
 import contextlib
-import itertools
 import json
 import threading
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final, NamedTuple
+from uuid import uuid4
 
 import pytest
 from nats.aio.client import Client
@@ -119,12 +119,9 @@ def more(after: Decisions, before: Decisions) -> dict[tuple[str, str], float]:
     return {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name, 0)}
 
 
-_numbers = itertools.count(1)
-
-
 async def others_go_on(place: Place, stream: JetStreamContext) -> None:
     """The report of another job still becomes an update."""
-    key = job_key("default", f"after-{next(_numbers)}")
+    key = job_key("default", f"after-{uuid4()}")
     await speak(place.server, pub(NAMES.report(key).encode(), b'{"StateType":"Running"}'))
     (update,) = await updates_of(stream, key, 1)
     assert update.StateType == "Running"
