@@ -1,10 +1,12 @@
 """Every error of ours, by whose fault it is. A docstring is the sentence an operator reads; see `ExitCode`, too."""
 
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from consumer.faults import ORCHESTRATOR, Denied, Fault, OrchestratorFault
-from consumer.model.words import UndecodableReason
+
+if TYPE_CHECKING:  # `jobstate --help` loads this, and no more than it must
+    from consumer.model.words import UndecodableReason
 
 QUOTED_MAX: Final = 60
 """Characters of a value that an error shows."""
@@ -68,7 +70,7 @@ class DecodeError(JobstateError):
     *cut*: it is JSON as far as it goes, and ends too early.
     """
 
-    def __init__(self, reason: UndecodableReason, detail: str = "", *, cut: bool = False) -> None:
+    def __init__(self, reason: "UndecodableReason", detail: str = "", *, cut: bool = False) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail

@@ -5,11 +5,12 @@ A fault has fields; sentences are made of them once, where they are shown, and n
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
-from consumer.model.words import UndecodableReason
+if TYPE_CHECKING:  # `jobstate --help` loads this, and no more than it must
+    from consumer.model.words import UndecodableReason
 
 NatsFault = Literal[
     "away",
@@ -197,7 +198,7 @@ def of_certificate(error: BaseException | None) -> Literal["tls-expired", "tls-t
     return _OF_VERIFICATION.get(getattr(error, "verify_code", 0))
 
 
-def of_body(reason: UndecodableReason, *, cut: bool) -> OrchestratorFault:
+def of_body(reason: "UndecodableReason", *, cut: bool) -> OrchestratorFault:
     """What the body of an answer is that cannot be read (`consumer.errors.DecodeError`).
 
     A reason that no kind names is of a shape that is not known.
