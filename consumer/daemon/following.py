@@ -40,9 +40,11 @@ class Following(msgspec.Struct, frozen=True, kw_only=True):
 def follow_orchestrator(runtime: Runtime, lanes: Lanes, orchestrator: Orchestrator, form: LogFormat) -> Following:
     """Read the record, and listen to Bacalhau's frames if its NATS is named. A new log needs a beginning first."""
     settings, options = runtime.settings, reading_options(runtime.settings)
+    tap = Tap(settings.bacalhau) if settings.bacalhau.url else None
     if form.since_ns is None:
         beginning = BeginningAsker(orchestrator, form, options, runtime.clock, runtime.watch)
-        return Following(orchestrator=orchestrator, beginning=beginning)
+        # What the tap hears until then is nothing to anybody; but what is wrong with it is said at once.
+        return Following(tap=tap, orchestrator=orchestrator, beginning=beginning)
     tell_if_ahead(form.since_ns, int(runtime.clock.wall() * 1e9), runtime.names.format)
     backfill = settings.scan.backfill_s
     backfill_ns = None if backfill == float("inf") else int(backfill * 1e9)
@@ -58,7 +60,7 @@ def follow_orchestrator(runtime: Runtime, lanes: Lanes, orchestrator: Orchestrat
         readers.resume(job)
     return Following(
         source=readers,
-        tap=Tap(settings.bacalhau) if settings.bacalhau.url else None,
+        tap=tap,
         orchestrator=orchestrator,
         reads=Reads(orchestrator, runtime.clock),
     )
