@@ -5,7 +5,7 @@ The simulation (`tests.lab.simulation`) has more daemons and more faults, seed b
 
 from typing import Final
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -182,5 +182,7 @@ class TwoDaemons(RuleBasedStateMachine):
         return accepted, refused
 
 
-TwoDaemons.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TwoDaemons.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 TestTwoDaemons = TwoDaemons.TestCase

@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -125,5 +125,7 @@ class Scheduling(RuleBasedStateMachine):
         return any(self._due(cause) for cause in Cause)
 
 
-Scheduling.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Scheduling.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 TestScheduling = Scheduling.TestCase

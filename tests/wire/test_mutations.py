@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumer.errors import DecodeError
@@ -21,7 +21,7 @@ def test_bent_inputs_raise_nothing_but_decode_errors(seed: int) -> None:
     assert {"read", "not-json", "wrong-shape", "bad-crc", "not-utf8", "too-deep", "no-type"} <= set(outcomes)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=200), st.text(max_size=30))
 def test_any_bytes_raise_nothing_but_decode_errors(data: bytes, subject: str) -> None:
     """Bytes and subjects of any kind are an error of ours, or none."""
