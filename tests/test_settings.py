@@ -608,3 +608,34 @@ def test_a_setting_that_is_gone_is_told_and_ignored(tmp_path: Path) -> None:
     (told,) = load(environ={"JOBSTATE_BACALHAU__DERIVE": "running"}).warnings
     assert told.startswith("environment: JOBSTATE_BACALHAU__DERIVE: bacalhau.derive: ")
     assert load().warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("variable", "url", "words"),
+    [
+        ("JOBSTATE_NATS__URL", "http://a:4222", "its scheme is nats, tls, ws or wss, not http"),
+        ("JOBSTATE_NATS__URL", "NATS://a:4222", "its scheme is nats, tls, ws or wss, not NATS"),
+        ("JOBSTATE_BACALHAU__URL", "https://a:4222", "its scheme is nats, tls, ws or wss, not https"),
+        ("JOBSTATE_ORCHESTRATOR__URL", "nats://a:1234", "its scheme is http or https, not nats"),
+    ],
+)
+def test_a_wrong_scheme_is_named_and_ports_are_not_spoken_of(variable: str, url: str, words: str) -> None:
+    """What is wrong comes first to whoever reads it: a scheme is no matter of ports, passwords and brackets."""
+    with pytest.raises(SettingsError, match=words) as caught:
+        load(None, {variable: url})
+    assert "65535" not in str(caught.value)
+
+
+def test_a_scheme_within_a_password_is_not_shown() -> None:
+    """A password may hold anything, and it is refused where it is not percent-encoded."""
+    with pytest.raises(SettingsError) as caught:
+        load(None, {"JOBSTATE_NATS__URL": "nats://u:pass,canary://x@a:4222"})
+    assert "canary" not in str(caught.value)
+
+
+def test_a_file_nested_without_end_is_refused(tmp_path: Path) -> None:
+    """Nothing of ours is nested; who names another file by mistake is told so."""
+    path = tmp_path / "deep.toml"
+    path.write_text("a = " + "[" * 100_000)
+    with pytest.raises(SettingsError, match=r"deep\.toml: is not TOML"):
+        load(path)

@@ -126,7 +126,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); name another file with --config") from error
     except UnicodeError as error:
         raise SettingsError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{path}: is not TOML: {error}") from error
 
 
@@ -174,7 +174,8 @@ def _convert(where: str, setting: Setting, value: object, *, lax: bool = False) 
     try:
         return msgspec.convert(value, setting.kind, strict=not lax, dec_hook=partial(_secret, setting.key))
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{where}: {setting.name}: {_reason(error, setting)}{_shown(setting, value)}") from error
+        reason = _reason(error, setting, value)
+        raise SettingsError(f"{where}: {setting.name}: {reason}{_shown(setting, value)}") from error
 
 
 def _secret(key: str, kind: type, value: object) -> Secret:
@@ -192,12 +193,28 @@ _URL_STEP: Final = (
 )
 
 
-def _reason(error: msgspec.ValidationError, setting: Setting) -> str:
+_SCHEMES: Final = {"nats": "nats, tls, ws or wss", "bacalhau": "nats, tls, ws or wss", "orchestrator": "http or https"}
+"""Those that the `url` of each section may have."""
+
+_SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*)://")
+"""At the beginning alone: what stands after a comma may be part of a password, and is not shown."""
+
+
+def _wrong_scheme(setting: Setting, value: object) -> str:
+    """What is wrong with the scheme that an address begins with; empty where it is not the scheme."""
+    known = _SCHEMES[setting.section]
+    found = _SCHEME.match(str(value))
+    if found is None or found[1] in known.replace(",", "").split():
+        return ""
+    return f"its scheme is {known}, not {found[1]}"
+
+
+def _reason(error: msgspec.ValidationError, setting: Setting, value: object) -> str:
     """What is wrong, in words of the setting rather than of the pattern."""
     text = str(error)
     if "matching regex" in text:
         what = f"is not what it must be: {describe(setting).removesuffix('.')}"
-        return f"{what}; {_URL_STEP}" if setting.key == "url" else what
+        return f"{what}; {_wrong_scheme(setting, value) or _URL_STEP}" if setting.key == "url" else what
     if text.startswith("Invalid enum value"):
         return f"is not what it must be: {bounds(setting)}"
     return f"{text[0].lower()}{text[1:]}"
