@@ -6,7 +6,7 @@ Their configuration stands here and nowhere else. Their contents are read and wr
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 import structlog
 
@@ -21,7 +21,7 @@ from consumer.nats.api import (
 from consumer.nats.connection import Connection
 from consumer.nats.requests import create_stream, delete_stream, stream_info
 from consumer.settings import Streams
-from consumer.wire.subjects import Names
+from consumer.wire.subjects import Names, StreamName
 
 log = structlog.get_logger()
 
@@ -36,7 +36,9 @@ _OVERLAP: Final = 10065
 _ALONE: Final = 10074
 """More than one copy was asked for of a server that is no cluster."""
 _TOO_FEW: Final = 10005
-_NO_ROOM: Final = {10002, 10023, 10026, 10027, 10047}
+_NO_ROOM: Final = {10002, 10023, 10026, 10047}
+_STREAMS_MAX: Final = 10027
+"""The account may have no more streams, of whatever size."""
 
 SEALED: Final = (
     "it is sealed: nothing can be stored in it any more, and no edit undoes that; delete it (nats stream rm {}) once "
@@ -307,6 +309,11 @@ def _refusal(connection: Connection, name: str, problem: Problem) -> Exception:
         return ServerError(
             f"{where} has no room for the stream {name}: {problem}: raise the limits of the server or the account, "
             "or lower the max_bytes in [streams]"
+        )
+    if problem.err_code == _STREAMS_MAX:
+        return ServerError(
+            f"{where} has no room for the stream {name}: {problem}: raise the account's max_streams (jobstate keeps "
+            f"{len(get_args(StreamName))} for each cluster), or use another account"
         )
     if problem.err_code == _ALONE:
         return TopologyError(

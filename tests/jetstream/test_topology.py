@@ -196,6 +196,18 @@ async def test_more_than_the_server_has_room_for_is_said(tmp_path: Path, names: 
         await reader.close()
 
 
+async def test_more_streams_than_the_account_may_have_is_said(tmp_path: Path, names: Names) -> None:
+    """No size helps there: how many streams it takes, and which limit."""
+    account = "accounts { A { jetstream { max_streams: 2 }, users [{ user: a, password: b }] } }\nno_auth_user: a"
+    store = tmp_path / "store"
+    async with Server(tmp_path, f'jetstream {{ store_dir: "{store}" }}\n{account}\n') as server:
+        reader = await connect_reader(server.address(), "test")
+        with pytest.raises(ServerError, match=r"raise the account's max_streams \(jobstate keeps 4 ") as caught:
+            await ensure(reader, names, SMALL)
+        assert "max_bytes" not in str(caught.value)
+        await reader.close()
+
+
 async def test_more_copies_than_there_are_servers_is_said(reader: Connection, names: Names) -> None:
     """Three copies of a server that is alone: which setting to change, and no restart helps (exit 10)."""
     with pytest.raises(TopologyError, match=r"set streams.replicas \(JOBSTATE_STREAMS__REPLICAS\) to 1"):

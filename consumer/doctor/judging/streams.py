@@ -39,7 +39,8 @@ def streams(found: Streams, mode: Literal["create", "bind"]) -> Finding:
     return fail(
         check,
         f"absent: {', '.join(absent)}; the others are there",
-        "somebody deleted it: a daemon that runs makes it anew within seconds, so start one, or see its /readyz",
+        "somebody deleted it, or it could not be made: a daemon that runs makes it within seconds, so start one: it "
+        "says what keeps it, at the start or at /readyz",
     )
 
 
