@@ -17,6 +17,7 @@ NatsFault = Literal[
     "unresolved",
     "silent",
     "alien",
+    "no-websocket",
     "refused",
     "bacalhaus",
     "denied",

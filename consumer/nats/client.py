@@ -120,6 +120,8 @@ class MendedClient(Client):
     def _kind_of(self, error: BaseException) -> NatsFault:
         if isinstance(error, MetError):
             return error.kind
+        if isinstance(error, aiohttp.ClientResponseError):  # the handshake's answer is none, or no HTTP at all
+            return faults.NO_WEBSOCKET
         if not self._taken:
             if isinstance(getattr(error, "os_error", error), UnresolvedError):
                 return faults.UNRESOLVED

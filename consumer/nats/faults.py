@@ -21,6 +21,8 @@ SILENT: Final = "silent"
 """Somebody takes it, and does not say what a NATS server says first."""
 ALIEN: Final = "alien"
 """The server there does not speak NATS."""
+NO_WEBSOCKET: Final = "no-websocket"
+"""The settings say ws:// or wss://, and the port there is not a WebSocket's."""
 REFUSED: Final = "refused"
 """It rejects our credentials."""
 BACALHAUS: Final = "bacalhaus"
@@ -61,6 +63,7 @@ _STEPS: Final[dict[NatsFault, str]] = {
     "our streams (if they are to be there all the same: nats.token_file, with Bacalhau's token)",
     EXPIRED: RENEW,
     TOO_EARLY: COMPARE_CLOCKS,
+    NO_WEBSOCKET: "write nats:// (or tls://) in {side}.url, or name the port of that server's websocket section",
     NO_CERTIFICATE: "the server offers TLS without a certificate (as Bacalhau's does with SupportReverseProxy and no "
     "TLS.ServerCert): write nats:// in {side}.url and leave {side}.tls_ca out, or name the proxy before it that ends "
     "TLS, with {side}.tls_first",
@@ -72,6 +75,8 @@ _CHANGED: Final[dict[NatsFault, str]] = {
     SILENT: "it has answered at this address before: does that server stand still, or is it away behind a proxy that "
     "still takes connections?",
     ALIEN: "a NATS server has answered at this address before: see what took its place (a proxy, a load balancer?)",
+    NO_WEBSOCKET: "a NATS server has answered at this address before: see what took its place (a proxy, a load "
+    "balancer?)",
     REFUSED: "it has let us in before: if its credential was changed, change ours too ({secret})",
 }
 """The next steps where the address has worked."""
@@ -158,6 +163,8 @@ def words(kind: NatsFault, why: str) -> str:
             return "it takes the connection and says nothing, and a NATS server speaks first"
         case "alien":
             return "what answers there speaks no NATS"
+        case "no-websocket":
+            return "what answers there speaks no WebSocket"
     return why
 
 

@@ -824,3 +824,14 @@ async def test_what_no_retry_can_mend_ends_at_once(urls: tuple[str, ...]) -> Non
     """nats-py refuses it before it has tried any server: in its own words, and with exit 2."""
     with pytest.raises(SettingsError, match=r"nats\.url: .* cannot be used \(nats: "):
         await connect_writer(Address(urls=urls), "test", within_s=DEADLINE_S)
+
+
+@pytest.mark.filterwarnings("default:parameter 'timeout':DeprecationWarning")  # nats-py's, of aiohttp
+async def test_web_sockets_asked_of_a_port_that_has_none_are_named(tmp_path: Path) -> None:
+    """A NATS port's INFO is no HTTP: the scheme is what to change, and the server's log says nothing of it."""
+    async with Server(tmp_path) as server:
+        address = Address(urls=(server.url.replace("nats://", "ws://"),))
+        with pytest.raises(UnreachableError, match=r"speaks no WebSocket\): write nats:// .* in nats\.url") as caught:
+            await connect_writer(address, "test", within_s=1)
+        assert caught.value.fault is not None
+        assert caught.value.fault.kind == faults.NO_WEBSOCKET
