@@ -50,7 +50,7 @@ class FrameHints:
         if not name:
             self._jobs.counts.unknown_executions += 1  # the AskForBid was before us
             return False
-        if frame.kind is FrameKind.BID_RESULT and frame.accepted:
+        if frame.accepted:
             return True  # the approval follows, and says more
         reader = self._jobs.reader(name, run.key if run is not None else None)
         if reader is not None:
@@ -65,9 +65,9 @@ class FrameHints:
             return
         runs_at = run.runs_at if run is not None else 0
         if frame.kind is FrameKind.BID_ACCEPTED:
-            newer = run is not None and last is not None and run.version > last.version
-            if run is None or newer or last is None or runs_at > at:
-                self._jobs.hint(reader, now, said=max(runs_at, at + 1 if newer or not runs_at else 0))
+            said = runs_at or at + 1
+            if said > at:
+                self._jobs.hint(reader, now, said=said)
             else:
                 self._jobs.forget(reader)
         elif not frame.echo or not reader.hoped:  # an echo repeats an end that was told, if it was
