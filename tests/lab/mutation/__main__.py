@@ -55,10 +55,12 @@ def read_found(file: Path) -> dict[tuple[str, str, int], Found]:
     return {(one.module, one.digest, one.number): one for one in all_found}
 
 
-def find_all(parts: Iterable[str]) -> Iterator[tuple[Found, Mutant]]:
-    """Every mutant of *parts*, none of them tried."""
+def find_all(parts: Iterable[str], modules: Sequence[str] = ()) -> Iterator[tuple[Found, Mutant]]:
+    """Every mutant of *parts*, of these *modules* if any is named (`core/lists.py`); none of them tried."""
     changes = Path(mutants.__file__).read_text(encoding="utf-8")
     for path in sorted(path for part in parts for path in Path("consumer", part).glob("**/*.py")):
+        if modules and not str(path).endswith(tuple(modules)):
+            continue
         source = path.read_text(encoding="utf-8")
         digest = hashlib.sha256(f"{changes}{source}".encode()).hexdigest()[:12]
         for number, mutant in enumerate(mutants.find(ast.parse(source))):
@@ -149,6 +151,7 @@ def main() -> int:
     """Try mutants. 1 if the tests do not pass without one."""
     parser = argparse.ArgumentParser(prog="python -m tests.lab.mutation", description=__doc__)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, help="of these parts (all)")
+    parser.add_argument("--modules", nargs="+", default=[], metavar="FILE", help="of these modules of them (all)")
     parser.add_argument(
         "--tests", nargs="+", default=list(TESTS), help="the tests that are to find them (the pure ones)"
     )
@@ -169,7 +172,7 @@ def main() -> int:
             print(f"the tests must pass without a mutant first: {problem}")
             return 1
         state.write_text(digest)
-    every = list(find_all(options.parts))
+    every = list(find_all(options.parts, options.modules))
     if options.sample:
         chosen = sorted(random.Random(options.seed).sample(range(len(every)), min(options.sample, len(every))))
         every = [every[at] for at in chosen]
