@@ -25,7 +25,7 @@ class Listing:
     def take_page(self, page: JobPage, now: float) -> None:
         """Take a page that was answered at *now*."""
         left_at = self._lists.asked_at
-        if self._jobs.since_ns and page.clock_ns + AHEAD_NS < self._jobs.since_ns and agrees_with_clock(page):
+        if page.clock_ns + AHEAD_NS < self._jobs.since_ns and agrees_with_clock(page):
             self._jobs.events.append(notices.began_ahead(self._jobs.since_ns, page.clock_ns))
             # What ended between the setting back and this list is told, too.
             self._jobs.since_ns = page.clock_ns - AHEAD_NS
@@ -40,23 +40,21 @@ class Listing:
 
     def _compare(self, row: Snapshot, now: float, left_at: float) -> None:
         """Lay a row beside the log: one that differs is a hint, one that agrees a look that found nothing."""
-        reader = self._jobs.get(row.job.id)
-        if reader is not None:
-            reader.name_by(row.job)
         known = self._jobs.known(job_key(row.job.namespace, row.job.id))
         said = lay_beside(self._jobs.rules, known, row, self._jobs.since_ns)
         is_new = self._lists.sweeps or row.modified_ns > self._lists.high_water
         if said is Row.DIFFERS or (said is Row.PERHAPS and is_new):
             self._take_differing(row, known, now, left_at)
             return
-        if reader is None and self._jobs.rules.is_terminal(row.state):
-            return
-        reader = reader or self._jobs.reader(row.job.id)
+        is_open = not self._jobs.rules.is_terminal(row.state)
+        if not is_open and self._jobs.get(row.job.id) is None:
+            return  # of all that ever ended there are too many
+        reader = self._jobs.reader(row.job.id)
         if reader is None:
             return
         reader.name_by(row.job)
         reader.listed_at = LONG_AGO
-        if known is not None and not self._jobs.rules.is_terminal(row.state):
+        if is_open:
             self._jobs.set_open(reader, is_open=True)
         # One that shows more entries than were seen is no look: whatever they are, the job's turn tells.
         is_look = row.revision <= self._jobs.seen(reader) and reader.claim.kind is None
@@ -69,7 +67,7 @@ class Listing:
             reader.looked_at = max(reader.looked_at, left_at)
             reader.agreed_at = now
             self._jobs.after_look(reader, now)
-        elif not reader.queued:
+        else:
             self._jobs.plan(reader, now)
 
     def _take_differing(self, row: Snapshot, known: LastUpdate | None, now: float, left_at: float) -> None:
