@@ -81,6 +81,10 @@ class ReadingOptions(msgspec.Struct, frozen=True, kw_only=True):
     pause_s: float = 0.2
     pause_max_s: float = 15.0
 
+    def pause_after(self, failures: int) -> float:
+        """Seconds until anything is asked after a failure of all reads that so many others preceded."""
+        return min(self.pause_s * 2.0 ** min(failures, 30), self.pause_max_s)
+
     def retry_after(self, failures: int) -> float:
         """Seconds until what has failed so many times in a row is asked for again."""
         return min(self.retry_s * 2.0 ** min(max(failures - 1, 0), 30), self.retry_max_s)

@@ -108,7 +108,7 @@ class Pace:
             return Scope.READ
         self.away = error.kind
         self.away_since = now if self.away_since is None else self.away_since
-        pause = min(self._options.pause_s * 2.0 ** min(self.failures, 30), self._options.pause_max_s)
+        pause = self._options.pause_after(self.failures)
         self.failures += 1
         self._refrain_until = now + (error.retry_after_s or 0.0)
         self._resume_at = max(now + pause * (0.5 + self._dice() / 2), self._refrain_until)

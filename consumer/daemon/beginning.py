@@ -60,10 +60,9 @@ class BeginningAsker:
                 answered = Answered(read, error, started_at)
                 tell_failed(answered)
                 self._watcher.answered([answered], error.kind)
-                pause_s = min(options.pause_s * 2.0**failures, options.pause_max_s)
-                failures = min(failures + 1, 30)
                 limit = max(limit // 2, 1) if error.kind == "too-large" else limit
-                await asyncio.sleep(max(pause_s, error.retry_after_s or 0.0))
+                await asyncio.sleep(max(options.pause_after(failures), error.retry_after_s or 0.0))
+                failures += 1
                 continue
             self._watcher.answered([Answered(read, page, started_at)], None)
             return page
