@@ -57,9 +57,8 @@ class BeginningAsker:
             try:
                 page = await self._orchestrator.jobs(read)
             except OrchestratorError as error:
-                answered = Answered(read, error, started_at)
-                tell_failed(answered)
-                self._watcher.answered([answered], error.kind)
+                tell_failed(read, error)
+                self._watcher.answered([Answered(read, error, started_at)], error.kind)
                 limit = max(limit // 2, 1) if error.kind == "too-large" else limit
                 await asyncio.sleep(max(options.pause_after(failures), error.retry_after_s or 0.0))
                 failures += 1

@@ -26,16 +26,15 @@ UPDATE_ROOM: Final = 16 * 1024
 """Bytes by which an update, or what is kept of a rejection, may exceed its report: names, numbers, headers."""
 
 
-def tell_failed(one: Answered) -> None:
-    """Say of a read that failed why, and what to do about it."""
-    assert isinstance(one.answer, OrchestratorError)
+def tell_failed(read: OrchestratorRead, error: OrchestratorError) -> None:
+    """Say why *read* failed, and what to do about it."""
     log.warning(
         "read.failed",
-        kind=one.answer.kind,
-        read=type(one.read).__name__,
-        job_id=getattr(one.read, "job", ""),
-        reason=one.answer.fault.detail,
-        next_step=one.answer.fault.next_step,
+        kind=error.kind,
+        read=type(read).__name__,
+        job_id=getattr(read, "job", ""),
+        reason=error.fault.detail,
+        next_step=error.fault.next_step,
     )
 
 
@@ -265,7 +264,7 @@ class Carrier:
             for one in answered:
                 self._core.orchestrator_answered(one.read, one.answer, now)
                 if isinstance(one.answer, OrchestratorError):
-                    tell_failed(one)
+                    tell_failed(one.read, one.answer)
             self._watcher.answered(answered, readers.away)
             if readers.returns != returns:
                 returns = readers.returns
