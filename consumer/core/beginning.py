@@ -11,7 +11,7 @@ import msgspec
 from consumer.core.lists import agrees_with_clock, newest_of
 from consumer.model import JobPage
 
-AHEAD_NS: Final = 3_600 * 10**9
+APART_NS: Final = 3_600 * 10**9
 """A time of the orchestrator that is further ahead of our clock than clocks are apart."""
 
 
@@ -32,7 +32,7 @@ def propose(page: JobPage, now_ns: int) -> Proposal:
 
 def is_ahead(time_ns: int, now_ns: int) -> bool:
     """Whether *time_ns* is further ahead of our clock than clocks are apart: one of them is wrong."""
-    return time_ns > now_ns + AHEAD_NS
+    return time_ns > now_ns + APART_NS
 
 
 def told_from(since_ns: int, backfill_ns: int | None) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.core.beginning import AHEAD_NS, Proposal, propose, told_from
+from consumer.core.beginning import APART_NS, Proposal, propose, told_from
 from consumer.model import BadJob, JobPage
 from tests.core.scene import page, snapshot
 
@@ -19,7 +19,7 @@ def test_it_is_the_newest_change_and_without_a_job_everything_is_told() -> None:
     assert propose(page(*rows, bad=bad), NOW_NS) == Proposal(since_ns=11)
 
 
-@pytest.mark.parametrize(("newest_ns", "ahead"), [(NOW_NS + AHEAD_NS, False), (NOW_NS + AHEAD_NS + 1, True)])
+@pytest.mark.parametrize(("newest_ns", "ahead"), [(NOW_NS + APART_NS, False), (NOW_NS + APART_NS + 1, True)])
 def test_a_record_from_far_ahead_is_not_where_the_log_begins(newest_ns: int, *, ahead: bool) -> None:
     """One wrong ModifyTime would leave out every job for ever: our own clock is taken, and what it said is kept."""
     proposal = propose(
