@@ -193,7 +193,8 @@ _URL_STEP: Final = (
 )
 
 
-_SCHEMES: Final = {"nats": "nats, tls, ws or wss", "bacalhau": "nats, tls, ws or wss", "orchestrator": "http or https"}
+_OF_NATS: Final = ("nats", "tls", "ws", "wss")
+_SCHEMES: Final = {"nats": _OF_NATS, "bacalhau": _OF_NATS, "orchestrator": ("http", "https")}
 """Those that the `url` of each section may have."""
 
 _SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -204,9 +205,9 @@ def _wrong_scheme(setting: Setting, value: object) -> str:
     """What is wrong with the scheme that an address begins with; empty where it is not the scheme."""
     known = _SCHEMES[setting.section]
     found = _SCHEME.match(str(value))
-    if found is None or found[1] in known.replace(",", "").split():
+    if found is None or found[1] in known:
         return ""
-    return f"its scheme is {known}, not {found[1]}"
+    return f"its scheme is {', '.join(known[:-1])} or {known[-1]}, not {found[1]}"
 
 
 def _reason(error: msgspec.ValidationError, setting: Setting, value: object) -> str:
