@@ -8,7 +8,7 @@ from typing import Final
 
 from consumer.core import notices
 from consumer.core.lists import AHEAD_NS, Lists, agrees_with_clock
-from consumer.core.reader import LONG_AGO, Cause
+from consumer.core.reader import LONG_AGO, Cause, Reader
 from consumer.core.registry import Registry
 from consumer.core.rows import Row, lay_beside
 from consumer.model import REPORTED, BadJob, JobPage, LastUpdate, Snapshot
@@ -43,18 +43,21 @@ class Listing:
         known = self._jobs.known(job_key(row.job.namespace, row.job.id))
         said = lay_beside(self._jobs.rules, known, row, self._jobs.since_ns)
         is_new = self._lists.sweeps or row.modified_ns > self._lists.high_water
-        if said is Row.DIFFERS or (said is Row.PERHAPS and is_new):
-            self._take_differing(row, known, now, left_at)
-            return
-        is_open = not self._jobs.rules.is_terminal(row.state)
-        if not is_open and self._jobs.get(row.job.id) is None:
+        differs = said is Row.DIFFERS or (said is Row.PERHAPS and is_new)
+        if not differs and self._jobs.rules.is_terminal(row.state) and self._jobs.get(row.job.id) is None:
             return  # of all that ever ended there are too many
         reader = self._jobs.reader(row.job.id)
         if reader is None:
             return
         reader.name_by(row.job)
+        if differs:
+            self._take_differing(reader, row, known, now, left_at)
+        else:
+            self._take_agreeing(reader, row, now, left_at)
+
+    def _take_agreeing(self, reader: Reader, row: Snapshot, now: float, left_at: float) -> None:
         reader.listed_at = LONG_AGO
-        if is_open:
+        if not self._jobs.rules.is_terminal(row.state):
             self._jobs.set_open(reader, is_open=True)
         # One that shows more entries than were seen is no look: whatever they are, the job's turn tells.
         is_look = row.revision <= self._jobs.seen(reader) and reader.claim.kind is None
@@ -70,11 +73,9 @@ class Listing:
         else:
             self._jobs.plan(reader, now)
 
-    def _take_differing(self, row: Snapshot, known: LastUpdate | None, now: float, left_at: float) -> None:
-        reader = self._jobs.reader(row.job.id)
-        if reader is None:
-            return
-        reader.name_by(row.job)
+    def _take_differing(
+        self, reader: Reader, row: Snapshot, known: LastUpdate | None, now: float, left_at: float
+    ) -> None:
         reader.shown_at = left_at
         if reader.halted is not None and not self._lists.sweeps:
             return  # it stands still: whatever comes after waits for an operator, not for us
