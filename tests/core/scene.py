@@ -50,6 +50,23 @@ def identity(job: str = "j-1") -> Identity:
     return Identity(id=job, namespace="default", name="one", type="batch")
 
 
+def logged(
+    state: str, revision: int | None, *, version: int = 0, source: Source = OBSERVED, time_ns: int = 0
+) -> LastUpdate:
+    """The log's last update of a job, where it has one for each entry of the record."""
+    return LastUpdate(
+        number=100,
+        sequence=revision or 1,
+        state=state,
+        version=version,
+        revision=revision,
+        source=source,
+        name="one",
+        type="batch",
+        time_ns=time_ns,
+    )
+
+
 def snapshot(state: str, revision: int, *, version: int = 0, job: str = "j-1", modified_ns: int = 1) -> Snapshot:
     """The job as an `AskForBid` or a list shows it."""
     return Snapshot(
@@ -112,16 +129,7 @@ class Scene:
         self, state: str, revision: int | None, *, version: int = 0, job: str = "j-1", source: Source = OBSERVED
     ) -> None:
         """The log stands there, an update for each entry."""
-        self.log[JobKey(f"default.{job}")] = LastUpdate(
-            number=100,
-            sequence=revision or 1,
-            state=state,
-            version=version,
-            revision=revision,
-            source=source,
-            name="one",
-            type="batch",
-        )
+        self.log[JobKey(f"default.{job}")] = logged(state, revision, version=version, source=source)
 
     def follows(self, job: str = "j-1") -> None:
         """The readers look at a job that the log has open."""

@@ -7,8 +7,8 @@ from consumer.core.frames import FrameHints
 from consumer.core.options import ReadingOptions
 from consumer.core.reader import Reader
 from consumer.core.registry import Registry
-from consumer.model import OBSERVED, Frame, FrameKind, JobKey, LastUpdate, Snapshot
-from tests.core.scene import HINTS_ONLY, KEY, RULES, ask_for_bid, message, snapshot
+from consumer.model import Frame, FrameKind, Snapshot
+from tests.core.scene import HINTS_ONLY, KEY, RULES, ask_for_bid, logged, message, snapshot
 
 NOW = 10.0
 ACCEPTED, ANSWER = FrameKind.BID_ACCEPTED, FrameKind.BID_RESULT
@@ -21,12 +21,7 @@ class Hearing:
     def __init__(
         self, state: str = "", revision: int = 0, version: int = 0, options: ReadingOptions = HINTS_ONLY
     ) -> None:
-        log: dict[JobKey, LastUpdate] = {}
-        if state:
-            log[KEY] = LastUpdate(
-                number=1, sequence=revision, state=state, version=version, revision=revision, source=OBSERVED
-            )
-        self.options = options
+        log = {KEY: logged(state, revision, version=version)} if state else {}
         self.jobs = Registry(RULES, log.get, options, lambda: None, 0)
         if state and not RULES.is_terminal(state):  # an open job is followed, one that has ended is not
             reader = self.jobs.reader("j-1", KEY)
@@ -71,7 +66,7 @@ def named(kind: FrameKind, *, accepted: bool = False, echo: bool = False) -> Fra
         ("Running", 2, named(CANCEL), (0, 3)),
         ("Running", 2, named(CANCEL, echo=True), (0, 3)),
         ("Pending", 1, named(ANSWER), (0, 2)),
-        # A job that has ended is not remembered, and a frame may lie about whose it is: the job itself is asked for.
+        # Ended jobs are not remembered. A frame may name the wrong namespace, so jobstate asks for the job itself.
         ("Completed", 3, named(ACCEPTED), (1, 0)),
         ("Completed", 3, named(RESULT), (0, 1)),
         # A node that takes the job says nothing: the approval follows, and says more.

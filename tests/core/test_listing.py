@@ -10,8 +10,8 @@ from consumer.core.lists import AHEAD_NS, Lists
 from consumer.core.options import ReadingOptions
 from consumer.core.reader import LONG_AGO, Cause, Reader, Tail
 from consumer.core.registry import Registry
-from consumer.model import OBSERVED, REPORTED, BadJob, JobKey, JobPage, LastUpdate, Notice, Snapshot, Source, Step
-from tests.core.scene import KEY, RULES, identity, page, snapshot
+from consumer.model import OBSERVED, REPORTED, BadJob, JobPage, Notice, Snapshot, Source, Step
+from tests.core.scene import KEY, RULES, identity, logged, page, snapshot
 
 LEFT, NOW = 10.0, 10.5
 """When the page left, and when it was answered."""
@@ -31,11 +31,7 @@ class Listed:
         jobs_max: int = 10,
         since_ns: int = 0,
     ) -> None:
-        log: dict[JobKey, LastUpdate] = {}
-        if state:
-            log[KEY] = LastUpdate(
-                number=1, sequence=revision, state=state, version=0, revision=revision, source=source, time_ns=1
-            )
+        log = {KEY: logged(state, revision, source=source, time_ns=1)} if state else {}
         options = ReadingOptions(jobs_max=jobs_max)
         self.lists = Lists(options)
         self.jobs = Registry(RULES, log.get, options, lambda: None, since_ns)

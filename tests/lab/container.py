@@ -76,7 +76,7 @@ class Lab:
         print(f"[{time.monotonic() - self._began:4.0f} s] {text}", flush=True)
 
     def run(self, *command: str, code: int | None = 0, environ: Mapping[str, str] | None = None) -> str:
-        """What it prints on both streams. Raises `WrongError` if it does not end with *code* (None: with any)."""
+        """Give what it prints to both streams. Raises `WrongError` unless it exits with *code* (None: with any)."""
         done = subprocess.run(
             command,
             cwd=self.source,
